@@ -1,0 +1,121 @@
+//! The Merkle tree of RFC 6962, section 2.1: `SHA-256(0x00 ‖ leaf)`, `SHA-256(0x01 ‖ left ‖ right)`.
+
+use sha2::{Digest, Sha256};
+
+/// A node's hash.
+pub type Hash = [u8; 32];
+
+/// The hash of a leaf's bytes.
+pub fn leaf_hash(leaf: &[u8]) -> Hash {
+    Sha256::new().chain_update([0]).chain_update(leaf).finalize().into()
+}
+
+/// The hash of an inner node.
+pub fn node_hash(left: &Hash, right: &Hash) -> Hash {
+    Sha256::new().chain_update([1]).chain_update(left).chain_update(right).finalize().into()
+}
+
+/// The right edge of a tree: the roots of its perfect subtrees, largest first. Enough to append and
+/// to know the root; its size is the number of one-bits in the tree's size.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Frontier {
+    size: u64,
+    nodes: Vec<Hash>,
+}
+
+impl Frontier {
+    /// The empty tree.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Reads a stored frontier: `32 × popcount(size)` bytes.
+    pub fn from_parts(size: u64, bytes: &[u8]) -> Option<Self> {
+        let (nodes, rest) = bytes.as_chunks::<32>();
+        (rest.is_empty() && nodes.len() == size.count_ones() as usize)
+            .then(|| Self { size, nodes: nodes.to_vec() })
+    }
+
+    /// The stored form of the nodes.
+    pub fn node_bytes(&self) -> Vec<u8> {
+        self.nodes.concat()
+    }
+
+    /// Number of leaves.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Adds a leaf's hash at the right.
+    pub fn append(&mut self, leaf: Hash) {
+        let mut node = leaf;
+        // Each trailing one-bit of the old size is a perfect subtree that the new leaf completes.
+        for _ in 0..self.size.trailing_ones() {
+            if let Some(left) = self.nodes.pop() {
+                node = node_hash(&left, &node);
+            }
+        }
+        self.nodes.push(node);
+        self.size += 1;
+    }
+
+    /// The root. Of the empty tree: `SHA-256()`.
+    pub fn root(&self) -> Hash {
+        let mut nodes = self.nodes.iter().rev();
+        match nodes.next() {
+            None => Sha256::digest([]).into(),
+            Some(last) => nodes.fold(*last, |right, left| node_hash(left, &right)),
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use super::*;
+    use crate::event::hex;
+
+    /// The tree heads that the Certificate Transparency reference implementation tests against.
+    const LEAVES: [&[u8]; 8] = [
+        b"",
+        b"\x00",
+        b"\x10",
+        b"\x20\x21",
+        b"\x30\x31",
+        b"\x40\x41\x42\x43",
+        b"\x50\x51\x52\x53\x54\x55\x56\x57",
+        b"\x60\x61\x62\x63\x64\x65\x66\x67\x68\x69\x6a\x6b\x6c\x6d\x6e\x6f",
+    ];
+    const ROOTS: [&str; 8] = [
+        "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d",
+        "fac54203e7cc696cf0dfcb42c92a1d9dbaf70ad9e621f4bd8d98662f00e3c125",
+        "aeb6bcfe274b70a14fb067a5e5578264db0fa9b51af5e0ba159158f329e06e77",
+        "d37ee418976dd95753c1c73862b9398fa2a2cf9b4ff0fdfe8b30cd95209614b7",
+        "4e3bbb1f7b478dcfe71fb631631519a3bca12c9aefca1612bfce4c13a86264d4",
+        "76e67dadbcdf1e10e1b74ddc608abd2f98dfb16fbce75277b5232a127f2087ef",
+        "ddb89be403809e325750d3d263cd78929c2942b7942a34b77e122c9594a74c8c",
+        "5dc9da79a70659a9ad559cb701ded9a2ab9d823aad2f4960cfe370eff4604328",
+    ];
+
+    #[test]
+    fn roots_are_those_of_certificate_transparency() {
+        let mut tree = Frontier::new();
+        assert_eq!(hex(&tree.root()), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+        for (leaf, root) in LEAVES.iter().zip(ROOTS) {
+            tree.append(leaf_hash(leaf));
+            assert_eq!(hex(&tree.root()), root, "size {}", tree.size());
+        }
+    }
+
+    #[test]
+    fn a_frontier_reads_back() {
+        let mut tree = Frontier::new();
+        for n in 0..100u64 {
+            tree.append(leaf_hash(&n.to_be_bytes()));
+            let again = Frontier::from_parts(tree.size(), &tree.node_bytes()).unwrap();
+            assert_eq!(again, tree);
+        }
+        assert!(Frontier::from_parts(3, &[0; 32]).is_none());
+        assert!(Frontier::from_parts(1, &[0; 33]).is_none());
+    }
+}

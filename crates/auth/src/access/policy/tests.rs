@@ -1,0 +1,275 @@
+//! The policy as it really answers: the matrix of roles, verbs and resources, and the walls.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use bailiwick_audit::Actor;
+use bailiwick_types::{ApprovalId, CallId, GrantLevel, Incarnation, KeyScope, RequestId, Role, SessionId, SpaceId};
+use serde_json::json;
+
+use super::*;
+use crate::access::resource::Asks;
+use crate::access::scope::{Scope, Standing};
+use crate::access::tool::ToolVerdict;
+use crate::access::verb;
+use crate::for_store;
+use crate::principal::Credential;
+
+fn tenant(name: &str, policies: Arc<AccountPolicies>) -> Tenant {
+    for_store::tenant(name.parse().unwrap(), Incarnation::new(), 200_000, policies)
+}
+
+fn scope(tenant: &Tenant, standing: Standing) -> Scope {
+    let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    Scope::new(tenant.clone(), standing, Actor::Unknown, Credential::Anonymous, address, RequestId::new())
+}
+
+fn user(tenant: &Tenant, name: &str, role: Role, bounds: Bounds) -> Scope {
+    scope(tenant, Standing::User { user: name.parse().unwrap(), role, bounds })
+}
+
+/// What `alice` can be to the space that the matrix is about.
+#[derive(Clone, Copy)]
+enum Relation {
+    Owner,
+    Granted(GrantLevel),
+    Nothing,
+}
+
+struct World {
+    acme: Tenant,
+    space: SpaceId,
+}
+
+impl World {
+    fn new() -> Self {
+        Self { acme: tenant("acme", AccountPolicies::none()), space: SpaceId::new() }
+    }
+
+    fn space(&self, relation: Relation) -> Space {
+        let (owner, grants) = match relation {
+            Relation::Owner => ("alice", vec![]),
+            Relation::Granted(level) => ("bob", vec![("alice".parse().unwrap(), level)]),
+            Relation::Nothing => ("bob", vec![]),
+        };
+        for_store::space(&self.acme, self.space, owner.parse().unwrap(), grants)
+    }
+
+    /// A session that alice began, whatever her rights in the space are now.
+    fn session(&self, relation: Relation) -> Session {
+        for_store::session(self.space(relation), SessionId::new(), "coder".parse().unwrap(), "alice".parse().unwrap())
+    }
+
+    fn others_session(&self, relation: Relation) -> Session {
+        for_store::session(self.space(relation), SessionId::new(), "coder".parse().unwrap(), "bob".parse().unwrap())
+    }
+
+    fn approval(&self, requester: &str, approvers: &[&str]) -> Approval {
+        let approvers = approvers.iter().map(|name| name.parse().unwrap()).collect();
+        for_store::approval(self.session(Relation::Owner), ApprovalId::new(), requester.parse().unwrap(), approvers)
+    }
+
+    fn call(&self, relation: Relation, granted: &[&str], arguments: Value, asks: Asks) -> ToolCall {
+        let granted = granted.iter().map(|name| name.parse().unwrap()).collect();
+        ToolCall::asked(self.session(relation), CallId::new(), "bash".parse().unwrap(), arguments, granted, asks)
+    }
+}
+
+fn answer<R: Resource>(scope: &Scope, verb: &'static str, resource: &R) -> String {
+    match scope.decide(verb, resource, (R::KIND == "ToolCall").then(Map::new).as_ref()) {
+        Decision::Allow => "yes".to_owned(),
+        Decision::Ask(_) => "ask".to_owned(),
+        Decision::Deny(code) => {
+            let refusal = scope.refuse(verb, resource, code);
+            refusal.code().map_or_else(|| "404".to_owned(), str::to_owned)
+        }
+    }
+}
+
+#[test]
+fn r07_the_matrix_is_the_committed_one() {
+    let world = World::new();
+    let foreign = tenant("globex", AccountPolicies::none());
+    let columns: Vec<(&str, Scope)> = vec![
+        ("operator", scope(&world.acme, Standing::Operator)),
+        ("admin", user(&world.acme, "alice", Role::Admin, Bounds::none())),
+        ("member", user(&world.acme, "alice", Role::Member, Bounds::none())),
+        ("viewer", user(&world.acme, "alice", Role::Viewer, Bounds::none())),
+        ("read-key", {
+            let bounds = Bounds { scopes: vec![KeyScope::Read], ..Bounds::none() };
+            user(&world.acme, "alice", Role::Admin, bounds)
+        }),
+        ("other-space-key", {
+            let bounds = Bounds { space: Some(SpaceId::new()), ..Bounds::none() };
+            user(&world.acme, "alice", Role::Admin, bounds)
+        }),
+        ("other-agent-key", {
+            let bounds = Bounds { agent: Some("writer".parse().unwrap()), ..Bounds::none() };
+            user(&world.acme, "alice", Role::Admin, bounds)
+        }),
+        ("foreign-admin", user(&foreign, "alice", Role::Admin, Bounds::none())),
+    ];
+    let mut text = String::from(
+        "# Who may do what. Made by a test from the policy that runs; do not edit.\n\
+         # yes = permitted, 404 = does not exist for this caller, else the reason code of a 403.\n\n",
+    );
+    let mut line = |verb: &str, what: &str, answers: Vec<String>| {
+        text.push_str(&format!("{verb:<20} {what:<22}"));
+        for answer in answers {
+            text.push_str(&format!(" {answer:<16}"));
+        }
+        text.truncate(text.trim_end_matches(' ').len());
+        text.push('\n');
+    };
+    line("", "", columns.iter().map(|(name, _)| (*name).to_owned()).collect());
+    let relations = [
+        ("own", Relation::Owner),
+        ("managed", Relation::Granted(GrantLevel::Manage)),
+        ("written", Relation::Granted(GrantLevel::Write)),
+        ("read", Relation::Granted(GrantLevel::Read)),
+        ("another's", Relation::Nothing),
+    ];
+    for (verb, kind) in verb::ALL {
+        let rows: Vec<(String, Vec<String>)> = match *kind {
+            "Host" => vec![("host".to_owned(), columns.iter().map(|(_, s)| answer(s, verb, &Host)).collect())],
+            "Account" => {
+                let account = Account { tenant: world.acme.clone() };
+                vec![("account".to_owned(), columns.iter().map(|(_, s)| answer(s, verb, &account)).collect())]
+            }
+            "User" => ["alice", "bob"]
+                .into_iter()
+                .map(|name| {
+                    let target = User { tenant: world.acme.clone(), name: name.parse().unwrap() };
+                    let whose = if name == "alice" { "oneself" } else { "another user" };
+                    (whose.to_owned(), columns.iter().map(|(_, s)| answer(s, verb, &target)).collect())
+                })
+                .collect(),
+            "Agent" => {
+                let agent = Agent { tenant: world.acme.clone(), name: "coder".parse().unwrap() };
+                vec![("agent".to_owned(), columns.iter().map(|(_, s)| answer(s, verb, &agent)).collect())]
+            }
+            "Space" => relations
+                .iter()
+                .map(|(what, relation)| {
+                    let space = world.space(*relation);
+                    (format!("{what} space"), columns.iter().map(|(_, s)| answer(s, verb, &space)).collect())
+                })
+                .collect(),
+            "Session" => relations
+                .iter()
+                .flat_map(|(what, relation)| {
+                    [("my", world.session(*relation)), ("other", world.others_session(*relation))].map(
+                        |(whose, session)| {
+                            let row = columns.iter().map(|(_, s)| answer(s, verb, &session)).collect();
+                            (format!("{whose}, {what} space"), row)
+                        },
+                    )
+                })
+                .collect(),
+            "Approval" => [
+                ("requested by me", world.approval("alice", &[])),
+                ("I am an approver", world.approval("bob", &["carol", "alice"])),
+                ("of others", world.approval("bob", &["carol"])),
+            ]
+            .into_iter()
+            .map(|(what, approval)| {
+                (what.to_owned(), columns.iter().map(|(_, s)| answer(s, verb, &approval)).collect())
+            })
+            .collect(),
+            "ToolCall" => relations
+                .iter()
+                .flat_map(|(what, relation)| {
+                    [("granted", vec!["bash"]), ("not granted", vec![])].map(|(has, granted)| {
+                        let call = world.call(*relation, &granted, json!({}), Asks::No);
+                        let row = columns.iter().map(|(_, s)| answer(s, verb, &call)).collect();
+                        (format!("{has}, {what}"), row)
+                    })
+                })
+                .collect(),
+            other => panic!("the matrix does not know {other}"),
+        };
+        for (what, answers) in rows {
+            line(verb, &what, answers);
+        }
+    }
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/permissions.txt");
+    if std::env::var_os("UPDATE_EXPECT").is_some() {
+        std::fs::write(path, &text).unwrap();
+    }
+    let committed = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(committed == text, "docs/permissions.txt is not what the policy answers; run with UPDATE_EXPECT=1\n{text}");
+}
+
+#[test]
+fn verbs_and_schema_name_the_same_acts() {
+    let groups = ["read", "write", "admin", "host"];
+    let mut in_schema: Vec<&str> =
+        BASE.actions.keys().map(String::as_str).filter(|name| !groups.contains(name)).collect();
+    let mut in_code: Vec<&str> = verb::ALL.iter().map(|(name, _)| *name).collect();
+    in_schema.sort_unstable();
+    in_code.sort_unstable();
+    assert_eq!(in_schema, in_code);
+}
+
+#[test]
+fn v01_a_foreign_thing_is_not_there_even_for_a_namesake_and_an_admin() {
+    let world = World::new();
+    let foreign = tenant("globex", AccountPolicies::none());
+    let namesake = user(&foreign, "alice", Role::Admin, Bounds::none());
+    let own = user(&world.acme, "alice", Role::Member, Bounds::none());
+    let space = world.space(Relation::Owner);
+    assert!(own.authorize::<verb::DeleteSpace>(space.clone()).is_ok(), "positive control");
+    let refusal = namesake.authorize::<verb::DeleteSpace>(space).err().unwrap();
+    assert_eq!(refusal.code(), None);
+}
+
+#[test]
+fn a12_an_admin_sees_grants_and_deletes_but_does_not_read() {
+    let world = World::new();
+    let admin = user(&world.acme, "alice", Role::Admin, Bounds::none());
+    let others = world.space(Relation::Nothing);
+    assert!(admin.may::<verb::SeeSpace>(&others));
+    assert!(admin.may::<verb::GrantSpace>(&others));
+    assert!(admin.may::<verb::DeleteSpace>(&others));
+    assert!(!admin.may::<verb::ReadSpace>(&others));
+    assert!(!admin.may::<verb::CreateSession>(&others));
+}
+
+#[test]
+fn account_policies_forbid_and_ask_but_never_permit() {
+    let permit = "permit (principal, action, resource);";
+    assert!(matches!(AccountPolicies::parse(permit), Err(PolicyError::Permits(_))));
+    let misspelt = r#"forbid (principal, action == Action::"tool.cal", resource);"#;
+    assert!(matches!(AccountPolicies::parse(misspelt), Err(PolicyError::Schema(_))));
+    assert!(matches!(AccountPolicies::parse("forbid all of it"), Err(PolicyError::Syntax(_))));
+
+    let policies = AccountPolicies::parse(
+        r#"
+        @id("no-rm") forbid (principal, action == Action::"tool.call", resource)
+        when { context.arguments has command && context.arguments.command like "*rm -rf*" };
+        @id("ask-deploy") @approval("required") forbid (principal, action == Action::"tool.call", resource)
+        when { context.arguments has command && context.arguments.command like "*deploy*" };
+        "#,
+    )
+    .unwrap();
+    let world = World { acme: tenant("acme", policies), space: SpaceId::new() };
+    let alice = user(&world.acme, "alice", Role::Member, Bounds::none());
+    let call = |command: &str, asks| world.call(Relation::Owner, &["bash"], json!({ "command": command }), asks);
+    assert!(matches!(alice.judge(call("ls", Asks::No)), Ok(ToolVerdict::Go(_))), "positive control");
+    assert_eq!(alice.judge(call("rm -rf /", Asks::No)).err().unwrap().code(), Some("account_policy"));
+    // A denial stands above a question, and a question of the definition above the policy's silence.
+    assert!(alice.judge(call("deploy; rm -rf /", Asks::Required)).is_err());
+    let Ok(ToolVerdict::Ask(asked)) = alice.judge(call("deploy now", Asks::No)) else { panic!("not asked") };
+    assert_eq!(asked.because(), "account_policy");
+    let Ok(ToolVerdict::Ask(asked)) = alice.judge(call("ls", Asks::Elevated)) else { panic!("not asked") };
+    assert_eq!(asked.because(), "elevated");
+}
+
+#[test]
+fn t01_a_tool_that_was_not_granted_is_refused() {
+    let world = World::new();
+    let alice = user(&world.acme, "alice", Role::Admin, Bounds::none());
+    let granted = world.call(Relation::Owner, &["bash"], json!({}), Asks::No);
+    assert!(alice.judge(granted).is_ok(), "positive control");
+    let other = world.call(Relation::Owner, &["read_file"], json!({}), Asks::No);
+    assert_eq!(alice.judge(other).err().unwrap().code(), Some("tool_not_granted"));
+}

@@ -1,0 +1,307 @@
+//! What verbs act on, as the policy sees it. Every fact here was read from the store under one
+//! tenant; the fields are private, and the makers stand in `for_store`.
+
+use bailiwick_types::{AgentName, ApprovalId, CallId, GrantLevel, SessionId, SpaceId, ToolName, UserName};
+use serde_json::Value;
+
+use crate::principal::Tenant;
+
+/// Something that verbs act on.
+pub trait Resource: super::policy::Describe + Clone + Send + Sync + 'static {
+    /// Its kind in the policy's schema.
+    const KIND: &'static str;
+    /// The verb without which the thing does not exist for a caller; `None` where existence is no secret.
+    const SEEN_BY: Option<&'static str>;
+    /// The tenant under which it was read; the host has none.
+    fn tenant(&self) -> Option<&Tenant>;
+    /// As the record names it: `kind:id`.
+    fn label(&self) -> String;
+    /// The space that it is in.
+    fn space_id(&self) -> Option<SpaceId> {
+        None
+    }
+    /// The agent that it is of.
+    fn agent_name(&self) -> Option<&AgentName> {
+        None
+    }
+}
+
+/// The whole host.
+#[derive(Clone)]
+pub struct Host;
+
+impl Resource for Host {
+    const KIND: &'static str = "Host";
+    const SEEN_BY: Option<&'static str> = None;
+    fn tenant(&self) -> Option<&Tenant> {
+        None
+    }
+    fn label(&self) -> String {
+        "host:this".to_owned()
+    }
+}
+
+/// The tenant itself.
+#[derive(Clone)]
+pub struct Account {
+    pub(crate) tenant: Tenant,
+}
+
+impl Resource for Account {
+    const KIND: &'static str = "Account";
+    const SEEN_BY: Option<&'static str> = None;
+    fn tenant(&self) -> Option<&Tenant> {
+        Some(&self.tenant)
+    }
+    fn label(&self) -> String {
+        format!("account:{}", self.tenant.account())
+    }
+}
+
+/// A user of the tenant. Named by the caller, so it need not exist.
+#[derive(Clone)]
+pub struct User {
+    pub(crate) tenant: Tenant,
+    pub(crate) name: UserName,
+}
+
+impl User {
+    /// The user's name.
+    pub fn name(&self) -> &UserName {
+        &self.name
+    }
+}
+
+impl Resource for User {
+    const KIND: &'static str = "User";
+    const SEEN_BY: Option<&'static str> = None;
+    fn tenant(&self) -> Option<&Tenant> {
+        Some(&self.tenant)
+    }
+    fn label(&self) -> String {
+        format!("user:{}", self.name)
+    }
+}
+
+/// An agent of the tenant. Named by the caller, so it need not exist.
+#[derive(Clone)]
+pub struct Agent {
+    pub(crate) tenant: Tenant,
+    pub(crate) name: AgentName,
+}
+
+impl Agent {
+    /// The agent's name.
+    pub fn name(&self) -> &AgentName {
+        &self.name
+    }
+}
+
+impl Resource for Agent {
+    const KIND: &'static str = "Agent";
+    const SEEN_BY: Option<&'static str> = Some("agent.read");
+    fn tenant(&self) -> Option<&Tenant> {
+        Some(&self.tenant)
+    }
+    fn label(&self) -> String {
+        format!("agent:{}", self.name)
+    }
+    fn agent_name(&self) -> Option<&AgentName> {
+        Some(&self.name)
+    }
+}
+
+/// A space, with who owns it and who has grants.
+#[derive(Clone)]
+pub struct Space {
+    pub(crate) tenant: Tenant,
+    pub(crate) id: SpaceId,
+    pub(crate) owner: UserName,
+    pub(crate) grants: Vec<(UserName, GrantLevel)>,
+}
+
+impl Space {
+    /// The space's id.
+    pub fn id(&self) -> SpaceId {
+        self.id
+    }
+
+    /// Who owns it.
+    pub fn owner(&self) -> &UserName {
+        &self.owner
+    }
+}
+
+impl Resource for Space {
+    const KIND: &'static str = "Space";
+    const SEEN_BY: Option<&'static str> = Some("space.see");
+    fn tenant(&self) -> Option<&Tenant> {
+        Some(&self.tenant)
+    }
+    fn label(&self) -> String {
+        format!("space:{}", self.id)
+    }
+    fn space_id(&self) -> Option<SpaceId> {
+        Some(self.id)
+    }
+}
+
+/// A session, with the space that it is in.
+#[derive(Clone)]
+pub struct Session {
+    pub(crate) space: Space,
+    pub(crate) id: SessionId,
+    pub(crate) agent: AgentName,
+    pub(crate) initiator: UserName,
+}
+
+impl Session {
+    /// The session's id.
+    pub fn id(&self) -> SessionId {
+        self.id
+    }
+
+    /// Its space.
+    pub fn space(&self) -> &Space {
+        &self.space
+    }
+
+    /// Its agent.
+    pub fn agent(&self) -> &AgentName {
+        &self.agent
+    }
+
+    /// Who began it.
+    pub fn initiator(&self) -> &UserName {
+        &self.initiator
+    }
+}
+
+impl Resource for Session {
+    const KIND: &'static str = "Session";
+    const SEEN_BY: Option<&'static str> = Some("session.read");
+    fn tenant(&self) -> Option<&Tenant> {
+        self.space.tenant()
+    }
+    fn label(&self) -> String {
+        format!("session:{}", self.id)
+    }
+    fn space_id(&self) -> Option<SpaceId> {
+        Some(self.space.id)
+    }
+    fn agent_name(&self) -> Option<&AgentName> {
+        Some(&self.agent)
+    }
+}
+
+/// A decision that is asked of a person.
+#[derive(Clone)]
+pub struct Approval {
+    pub(crate) session: Session,
+    pub(crate) id: ApprovalId,
+    pub(crate) requester: UserName,
+    pub(crate) approvers: Vec<UserName>,
+}
+
+impl Approval {
+    /// The approval's id.
+    pub fn id(&self) -> ApprovalId {
+        self.id
+    }
+
+    /// The session that waits for it.
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+}
+
+impl Resource for Approval {
+    const KIND: &'static str = "Approval";
+    const SEEN_BY: Option<&'static str> = Some("approval.read");
+    fn tenant(&self) -> Option<&Tenant> {
+        self.session.tenant()
+    }
+    fn label(&self) -> String {
+        format!("approval:{}", self.id)
+    }
+    fn space_id(&self) -> Option<SpaceId> {
+        self.session.space_id()
+    }
+    fn agent_name(&self) -> Option<&AgentName> {
+        self.session.agent_name()
+    }
+}
+
+/// One call of one tool with one set of arguments, and what the agent was granted.
+#[derive(Clone)]
+pub struct ToolCall {
+    pub(crate) session: Session,
+    pub(crate) id: CallId,
+    pub(crate) tool: ToolName,
+    pub(crate) arguments: Value,
+    pub(crate) granted: Vec<ToolName>,
+    pub(crate) asks: Asks,
+}
+
+/// Whether the agent's definition itself asks for a person's decision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asks {
+    /// It does not.
+    No,
+    /// The tool is under `require_approval`.
+    Required,
+    /// The tool is under `elevated`: it runs outside the sandbox.
+    Elevated,
+}
+
+impl ToolCall {
+    /// A call that a model asked for in `session`. The session's facts come from the store; the rest
+    /// is what is asked, and is what the policy judges.
+    pub fn asked(
+        session: Session,
+        id: CallId,
+        tool: ToolName,
+        arguments: Value,
+        granted: Vec<ToolName>,
+        asks: Asks,
+    ) -> Self {
+        Self { session, id, tool, arguments, granted, asks }
+    }
+
+    /// The session in which it was asked for.
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// The call's id.
+    pub fn id(&self) -> CallId {
+        self.id
+    }
+
+    /// Which tool.
+    pub fn tool(&self) -> &ToolName {
+        &self.tool
+    }
+
+    /// With which arguments.
+    pub fn arguments(&self) -> &Value {
+        &self.arguments
+    }
+}
+
+impl Resource for ToolCall {
+    const KIND: &'static str = "ToolCall";
+    const SEEN_BY: Option<&'static str> = None;
+    fn tenant(&self) -> Option<&Tenant> {
+        self.session.tenant()
+    }
+    fn label(&self) -> String {
+        format!("tool:{}", self.tool)
+    }
+    fn space_id(&self) -> Option<SpaceId> {
+        self.session.space_id()
+    }
+    fn agent_name(&self) -> Option<&AgentName> {
+        self.session.agent_name()
+    }
+}

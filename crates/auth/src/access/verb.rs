@@ -1,0 +1,125 @@
+//! The sealed list of verbs. A verb says what it is called on the record and on what it acts; the
+//! policy says who may. A test compares this list with the policy's schema, in both directions.
+
+use super::resource::{Account, Agent, Approval, Host, Resource, Session, Space, ToolCall, User};
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+/// An act that can be permitted.
+pub trait Verb: sealed::Sealed + Send + Sync + 'static {
+    /// On what it acts.
+    type Resource: Resource;
+    /// Its name in the policy and on the record.
+    const NAME: &'static str;
+}
+
+macro_rules! verbs {
+    ($($(#[$doc:meta])* $name:ident($resource:ty) = $text:literal;)*) => {
+        $(
+            $(#[$doc])*
+            #[derive(Debug)]
+            pub enum $name {}
+            impl sealed::Sealed for $name {}
+            impl Verb for $name {
+                type Resource = $resource;
+                const NAME: &'static str = $text;
+            }
+        )*
+        /// Every verb: its name, and the kind of its resource.
+        pub const ALL: &[(&str, &str)] = &[$(($text, <$resource as Resource>::KIND)),*];
+    };
+}
+
+verbs! {
+    /// Create an account.
+    CreateAccount(Host) = "account.create";
+    /// List all accounts.
+    ListAccounts(Host) = "account.list";
+    /// Delete an account with all that it owns.
+    DeleteAccount(Host) = "account.delete";
+    /// Read the host's own log.
+    ReadHostAudit(Host) = "host.audit.read";
+
+    /// See the account's own facts.
+    ReadAccount(Account) = "account.read";
+    /// List the account's users.
+    ListUsers(Account) = "user.list";
+    /// Create a user.
+    CreateUser(Account) = "user.create";
+    /// List agents.
+    ListAgents(Account) = "agent.list";
+    /// Create or change an agent's definition.
+    PutAgent(Account) = "agent.put";
+    /// List the spaces that one may see.
+    ListSpaces(Account) = "space.list";
+    /// Create a space of one's own.
+    CreateSpace(Account) = "space.create";
+    /// List the approvals that one may decide.
+    ListApprovals(Account) = "approval.list";
+    /// List one's sessions.
+    ListSessions(Account) = "session.list";
+    /// Read one's own events.
+    ReadAudit(Account) = "audit.read";
+    /// Read all events of the account.
+    ReadAccountAudit(Account) = "audit.read.account";
+    /// Read the account's own policies.
+    ReadPolicy(Account) = "policy.read";
+    /// Set the account's own policies.
+    PutPolicy(Account) = "policy.put";
+
+    /// See a user.
+    ReadUser(User) = "user.read";
+    /// Delete a user with all that is theirs.
+    DeleteUser(User) = "user.delete";
+    /// Change a user's role.
+    SetRole(User) = "user.role.set";
+    /// Make a key for a user.
+    CreateKey(User) = "key.create";
+    /// List a user's keys.
+    ListKeys(User) = "key.list";
+    /// Revoke a key.
+    RevokeKey(User) = "key.revoke";
+
+    /// Read an agent's definition.
+    ReadAgent(Agent) = "agent.read";
+    /// Begin a session with an agent.
+    UseAgent(Agent) = "agent.use";
+    /// Delete an agent's definition.
+    DeleteAgent(Agent) = "agent.delete";
+
+    /// Know that a space exists, its name and owner.
+    SeeSpace(Space) = "space.see";
+    /// Read a space's files, plan and status.
+    ReadSpace(Space) = "space.read";
+    /// Change a space's files and plan.
+    WriteSpace(Space) = "space.write";
+    /// Rename or describe a space.
+    UpdateSpace(Space) = "space.update";
+    /// Give or take grants.
+    GrantSpace(Space) = "space.grant";
+    /// Delete a space.
+    DeleteSpace(Space) = "space.delete";
+    /// Begin a session in a space.
+    CreateSession(Space) = "session.create";
+
+    /// Read a session's stream.
+    ReadSession(Session) = "session.read";
+    /// Send a message or an answer into a session.
+    SendSession(Session) = "session.send";
+    /// Cancel, clear, compact or reset a session.
+    ControlSession(Session) = "session.control";
+    /// Call the model for a session, with the model's credential.
+    CallModel(Session) = "model.call";
+    /// Start or enter the sandbox of a session.
+    StartSandbox(Session) = "sandbox.start";
+
+    /// See a pending approval.
+    ReadApproval(Approval) = "approval.read";
+    /// Decide a pending approval.
+    DecideApproval(Approval) = "approval.decide";
+
+    /// Run a tool with given arguments.
+    CallTool(ToolCall) = "tool.call";
+}

@@ -1,0 +1,251 @@
+//! Credential → [`Principal`]: an ordered walk that fails closed.
+//!
+//! Each step accepts, skips, or rejects. The first that accepts or rejects ends the walk; if all skip,
+//! or there are none, the caller is unauthenticated. Anonymous callers are admitted only where the
+//! configuration ends in `none`.
+
+use std::future::Future;
+use std::net::IpAddr;
+
+use bailiwick_types::{AccountName, AgentName, KeyId, KeyScope, Role, SpaceId, Timestamp, UserName};
+
+use crate::key::{KeyHash, KeyRing, PresentedKey};
+use crate::principal::{Bounds, Credential, Found, Member, Principal, Tenant};
+
+/// The rows that authentication reads. The store implements it; nobody else may (`xtask tidy` checks).
+pub trait Directory: Send + Sync {
+    /// The key of that id, if there is one.
+    fn key(&self, id: &KeyId) -> impl Future<Output = Result<Option<KeyRecord>, DirectoryError>> + Send;
+    /// The active account of that name, if there is one.
+    fn tenant(&self, account: &AccountName) -> impl Future<Output = Result<Option<Tenant>, DirectoryError>> + Send;
+    /// The role of a user, if there is such a user.
+    fn role(&self, tenant: &Tenant, user: &UserName)
+    -> impl Future<Output = Result<Option<Role>, DirectoryError>> + Send;
+}
+
+/// The directory could not be read. Nobody is let in.
+#[derive(Debug, thiserror::Error)]
+#[error("the directory could not be read")]
+pub struct DirectoryError(#[source] pub Box<dyn std::error::Error + Send + Sync>);
+
+/// A key's row, with its holder.
+#[derive(Clone)]
+pub struct KeyRecord {
+    /// The keyed hash.
+    pub hash: KeyHash,
+    /// The holder's tenant.
+    pub tenant: Tenant,
+    /// The holder.
+    pub user: UserName,
+    /// The holder's role now.
+    pub role: Role,
+    /// For what.
+    pub scopes: Vec<KeyScope>,
+    /// In which space alone.
+    pub space: Option<SpaceId>,
+    /// With which agent alone.
+    pub agent: Option<AgentName>,
+    /// Until when.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// What a request shows of its caller.
+pub struct Presented {
+    /// `X-API-Key`, else the bearer token.
+    pub key: Option<PresentedKey>,
+    /// `X-OpenViking-Account`; honoured from the operator alone.
+    pub account: Option<AccountName>,
+    /// `X-OpenViking-User`; honoured from the operator alone.
+    pub user: Option<UserName>,
+    /// The peer's socket address. Never a header.
+    pub peer: IpAddr,
+}
+
+/// A step of the walk (`auth.walk`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// The root key, or a user's key.
+    ApiKey,
+    /// A loopback socket in dev mode.
+    LocalDev,
+    /// Fails closed, and says that authentication is not set up.
+    Placeholder,
+    /// Anyone, as the user `anonymous` of account `default`.
+    Anonymous,
+}
+
+impl Step {
+    /// Reads a word of `auth.walk`.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "api_key" => Some(Self::ApiKey),
+            "local_dev" => Some(Self::LocalDev),
+            "placeholder" => Some(Self::Placeholder),
+            "none" => Some(Self::Anonymous),
+            _ => None,
+        }
+    }
+}
+
+/// Why a caller is not let in.
+#[derive(Debug, thiserror::Error)]
+pub enum Rejection {
+    /// No credential that any step knows.
+    #[error("Missing API Key when resolving identity.")]
+    Missing,
+    /// A credential, and it is wrong, expired or revoked: which, is not said.
+    #[error("Invalid API key")]
+    Invalid,
+    /// `placeholder`: nobody has set authentication up.
+    #[error("Authentication is not set up on this server: replace `placeholder` in auth.walk.")]
+    NotConfigured,
+    /// The operator named an account or user that is not there.
+    #[error("There is no such account or user: check X-OpenViking-Account and X-OpenViking-User.")]
+    NoSuchTenant,
+    /// Only one of the two tenant headers.
+    #[error("Send X-OpenViking-Account and X-OpenViking-User together.")]
+    HalfTenant,
+    /// The directory could not be read.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+}
+
+/// The walk, and what its steps need.
+pub struct Walk {
+    steps: Vec<Step>,
+    ring: KeyRing,
+    root: Option<KeyHash>,
+}
+
+/// Where the anonymous and the local developer live.
+const FIRST_USER: &str = "default";
+const ANONYMOUS_USER: &str = "anonymous";
+
+impl Walk {
+    /// A walk over `steps`. `root_key` is the operator's key in the clear; only its hash is kept.
+    pub fn new(steps: Vec<Step>, ring: KeyRing, root_key: Option<&str>) -> Self {
+        let root = root_key.map(|text| ring.hash(text));
+        Self { steps, ring, root }
+    }
+
+    /// Makes and checks keys.
+    pub fn ring(&self) -> &KeyRing {
+        &self.ring
+    }
+
+    /// Whether dev mode's step is in the walk.
+    pub fn admits_local_dev(&self) -> bool {
+        self.steps.contains(&Step::LocalDev)
+    }
+
+    /// Walks.
+    ///
+    /// # Errors
+    /// If a step rejects, or all skip.
+    pub async fn authenticate(&self, directory: &impl Directory, shown: &Presented) -> Result<Principal, Rejection> {
+        for step in &self.steps {
+            let accepted = match step {
+                Step::ApiKey => self.api_key(directory, shown).await?,
+                Step::LocalDev => self.local_dev(directory, shown).await?,
+                Step::Placeholder => return Err(Rejection::NotConfigured),
+                Step::Anonymous => self.anonymous(directory, shown).await?,
+            };
+            if let Some(principal) = accepted {
+                return Ok(principal);
+            }
+        }
+        Err(Rejection::Missing)
+    }
+
+    /// Finds again the caller of a turn that is under way: the user must still be there, the key still
+    /// hold. The turn goes on with the rights of now, not of then.
+    ///
+    /// # Errors
+    /// If the credential or the user is gone.
+    pub async fn resume(
+        &self,
+        directory: &impl Directory,
+        account: &AccountName,
+        user: &UserName,
+        credential: &Credential,
+        address: IpAddr,
+    ) -> Result<Principal, Rejection> {
+        let found = match credential {
+            Credential::Key(id) => {
+                let record = directory.key(id).await?.filter(|record| still_good(record)).ok_or(Rejection::Invalid)?;
+                if record.tenant.account() != account || record.user != *user {
+                    return Err(Rejection::Invalid);
+                }
+                Found::User(member_of(record))
+            }
+            Credential::RootKey if self.root.is_none() => return Err(Rejection::Invalid),
+            Credential::RootKey => Found::Operator(Some(named(directory, account, user).await?)),
+            Credential::LocalDev if !self.admits_local_dev() => return Err(Rejection::Invalid),
+            Credential::LocalDev => Found::Operator(Some(named(directory, account, user).await?)),
+            Credential::Anonymous if !self.steps.contains(&Step::Anonymous) => return Err(Rejection::Invalid),
+            Credential::Anonymous => Found::User(named(directory, account, user).await?),
+        };
+        Ok(Principal { found, credential: credential.clone(), address })
+    }
+
+    async fn api_key(&self, directory: &impl Directory, shown: &Presented) -> Result<Option<Principal>, Rejection> {
+        let Some(key) = &shown.key else { return Ok(None) };
+        if self.root.as_ref().is_some_and(|root| self.ring.matches(key, root)) {
+            let member = match (&shown.account, &shown.user) {
+                (Some(account), Some(user)) => Some(named(directory, account, user).await?),
+                (None, None) => None,
+                _ => return Err(Rejection::HalfTenant),
+            };
+            let found = Found::Operator(member);
+            return Ok(Some(Principal { found, credential: Credential::RootKey, address: shown.peer }));
+        }
+        let Some(id) = key.id() else { return Err(Rejection::Invalid) };
+        let Some(record) = directory.key(id).await? else { return Err(Rejection::Invalid) };
+        if !self.ring.matches(key, &record.hash) || !still_good(&record) {
+            return Err(Rejection::Invalid);
+        }
+        let credential = Credential::Key(id.clone());
+        Ok(Some(Principal { found: Found::User(member_of(record)), credential, address: shown.peer }))
+    }
+
+    async fn local_dev(&self, directory: &impl Directory, shown: &Presented) -> Result<Option<Principal>, Rejection> {
+        if !shown.peer.to_canonical().is_loopback() {
+            return Ok(None);
+        }
+        let member = match (&shown.account, &shown.user) {
+            (Some(account), Some(user)) => named(directory, account, user).await?,
+            (None, None) => {
+                let user = FIRST_USER.parse().map_err(|_| Rejection::NoSuchTenant)?;
+                named(directory, &AccountName::first(), &user).await?
+            }
+            _ => return Err(Rejection::HalfTenant),
+        };
+        let found = Found::Operator(Some(member));
+        Ok(Some(Principal { found, credential: Credential::LocalDev, address: shown.peer }))
+    }
+
+    async fn anonymous(&self, directory: &impl Directory, shown: &Presented) -> Result<Option<Principal>, Rejection> {
+        let user = ANONYMOUS_USER.parse().map_err(|_| Rejection::NoSuchTenant)?;
+        let found = Found::User(named(directory, &AccountName::first(), &user).await?);
+        Ok(Some(Principal { found, credential: Credential::Anonymous, address: shown.peer }))
+    }
+}
+
+fn still_good(record: &KeyRecord) -> bool {
+    record.expires_at.is_none_or(|end| Timestamp::now() < end)
+}
+
+fn member_of(record: KeyRecord) -> Member {
+    Member {
+        tenant: record.tenant,
+        user: record.user,
+        role: record.role,
+        bounds: Bounds { scopes: record.scopes, space: record.space, agent: record.agent },
+    }
+}
+
+async fn named(directory: &impl Directory, account: &AccountName, user: &UserName) -> Result<Member, Rejection> {
+    let tenant = directory.tenant(account).await?.ok_or(Rejection::NoSuchTenant)?;
+    let role = directory.role(&tenant, user).await?.ok_or(Rejection::NoSuchTenant)?;
+    Ok(Member { tenant, user: user.clone(), role, bounds: Bounds::none() })
+}

@@ -1,0 +1,46 @@
+//! The makers of facts, for crate `store` alone: what stands here turns rows into resources, tenants
+//! and records. `xtask tidy` refuses any other crate that names this module.
+
+use std::sync::Arc;
+
+use bailiwick_types::{AccountName, AgentName, ApprovalId, GrantLevel, Incarnation, SessionId, SpaceId, UserName};
+
+use crate::access::policy::AccountPolicies;
+use crate::access::verb::{CallTool, Verb};
+use crate::access::{Approval, Permit, Recorded, Session, Space, Unapproved};
+use crate::principal::{Tenant, TenantFacts};
+
+/// A tenant, from its row.
+pub fn tenant(
+    account: AccountName,
+    incarnation: Incarnation,
+    jail_user: u32,
+    policies: Arc<AccountPolicies>,
+) -> Tenant {
+    Tenant(Arc::new(TenantFacts { account, incarnation, jail_user, policies }))
+}
+
+/// A space, from its rows, read under `tenant`.
+pub fn space(tenant: &Tenant, id: SpaceId, owner: UserName, grants: Vec<(UserName, GrantLevel)>) -> Space {
+    Space { tenant: tenant.clone(), id, owner, grants }
+}
+
+/// A session, from its row and its space.
+pub fn session(space: Space, id: SessionId, agent: AgentName, initiator: UserName) -> Session {
+    Session { space, id, agent, initiator }
+}
+
+/// An approval, from its row and its session.
+pub fn approval(session: Session, id: ApprovalId, requester: UserName, approvers: Vec<UserName>) -> Approval {
+    Approval { session, id, requester, approvers }
+}
+
+/// An act whose intent was written in a transaction of the store.
+pub fn recorded<V: Verb>(permit: Permit<V>, intent: u64) -> Recorded<V> {
+    Recorded::new(permit, intent)
+}
+
+/// A call whose approval was used up and whose intent was written, in one transaction of the store.
+pub fn recorded_with_approval(call: Unapproved, intent: u64) -> Recorded<CallTool> {
+    Recorded::new(call.into_permit(), intent)
+}

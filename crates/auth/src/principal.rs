@@ -1,0 +1,249 @@
+//! Who is calling, once that is proven; and in which tenant. Made by `authn` alone.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bailiwick_audit::Actor;
+use bailiwick_types::{AccountName, AgentName, Incarnation, KeyId, KeyScope, RequestId, Role, SpaceId, UserName};
+
+use crate::access::policy::AccountPolicies;
+use crate::access::scope::{Scope, Standing};
+
+/// A tenant: one life of one account. Comes from the store, by way of authentication; never from a
+/// path, a header or a body.
+#[derive(Clone)]
+pub struct Tenant(pub(crate) Arc<TenantFacts>);
+
+pub(crate) struct TenantFacts {
+    pub(crate) account: AccountName,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) jail_user: u32,
+    pub(crate) policies: Arc<AccountPolicies>,
+}
+
+impl Tenant {
+    /// The account's name, for people.
+    pub fn account(&self) -> &AccountName {
+        &self.0.account
+    }
+
+    /// The account's present life; what storage is keyed by.
+    pub fn incarnation(&self) -> Incarnation {
+        self.0.incarnation
+    }
+
+    /// The account's number in the range of unprivileged users that sandboxes run as.
+    pub fn jail_user(&self) -> u32 {
+        self.0.jail_user
+    }
+}
+
+impl PartialEq for Tenant {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.incarnation == other.0.incarnation
+    }
+}
+
+impl Eq for Tenant {}
+
+/// By what the caller proved who they are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Credential {
+    /// The root key.
+    RootKey,
+    /// A user's key.
+    Key(KeyId),
+    /// Nothing but a loopback socket, in dev mode.
+    LocalDev,
+    /// Nothing, where the configuration ends in `none`.
+    Anonymous,
+}
+
+impl Credential {
+    /// As the record shows it.
+    pub fn to_text(&self) -> String {
+        match self {
+            Self::RootKey => "root-key".to_owned(),
+            Self::Key(id) => format!("key:{id}"),
+            Self::LocalDev => "local-dev".to_owned(),
+            Self::Anonymous => "none".to_owned(),
+        }
+    }
+
+    /// Reads what [`Self::to_text`] wrote.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "root-key" => Some(Self::RootKey),
+            "local-dev" => Some(Self::LocalDev),
+            "none" => Some(Self::Anonymous),
+            _ => text.strip_prefix("key:")?.parse().ok().map(Self::Key),
+        }
+    }
+
+    /// The authenticator's name, as eve's `SessionAuthContext.authenticator`.
+    pub fn authenticator(&self) -> &'static str {
+        match self {
+            Self::RootKey | Self::Key(_) => "api-key",
+            Self::LocalDev => "local-dev",
+            Self::Anonymous => "none",
+        }
+    }
+}
+
+/// What a credential allows of what its user may.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bounds {
+    /// For what.
+    pub scopes: Vec<KeyScope>,
+    /// In which space alone.
+    pub space: Option<SpaceId>,
+    /// With which agent alone.
+    pub agent: Option<AgentName>,
+}
+
+impl Bounds {
+    /// No bounds.
+    pub fn none() -> Self {
+        Self { scopes: KeyScope::ALL.to_vec(), space: None, agent: None }
+    }
+}
+
+/// A user of a tenant, as looked up for this request.
+#[derive(Clone)]
+pub(crate) struct Member {
+    pub(crate) tenant: Tenant,
+    pub(crate) user: UserName,
+    pub(crate) role: Role,
+    pub(crate) bounds: Bounds,
+}
+
+/// What authentication found the caller to be.
+#[derive(Clone)]
+pub(crate) enum Found {
+    /// The operator, perhaps acting as a user by explicit headers.
+    Operator(Option<Member>),
+    User(Member),
+}
+
+/// Someone who proved who they are. Only `authn` makes one.
+#[derive(Clone)]
+pub struct Principal {
+    pub(crate) found: Found,
+    pub(crate) credential: Credential,
+    pub(crate) address: IpAddr,
+}
+
+/// The operator's key reached a tenant's route without saying which tenant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("this route is about one account's data: send X-OpenViking-Account and X-OpenViking-User, or use a user's key")]
+pub struct NoTenant;
+
+impl Principal {
+    /// The scope of the caller's own tenant.
+    ///
+    /// # Errors
+    /// If the caller is the operator and named no tenant.
+    pub fn scope(&self, request: RequestId) -> Result<Scope, NoTenant> {
+        let (member, actor) = match &self.found {
+            Found::User(member) => (member, Actor::User(member.user.clone())),
+            Found::Operator(Some(member)) => (member, Actor::OperatorFor(member.user.clone())),
+            Found::Operator(None) => return Err(NoTenant),
+        };
+        Ok(Scope::new(
+            member.tenant.clone(),
+            Standing::User { user: member.user.clone(), role: member.role, bounds: member.bounds.clone() },
+            actor,
+            self.credential.clone(),
+            self.address,
+            request,
+        ))
+    }
+
+    /// The scope for setting up `tenant`: any account for the operator, one's own for a user.
+    /// `None` where that account is none of the caller's business; answer as if it did not exist.
+    pub fn scope_in(&self, tenant: &Tenant, request: RequestId) -> Option<Scope> {
+        match &self.found {
+            Found::User(member) if member.tenant == *tenant => self.scope(request).ok(),
+            Found::User(_) => None,
+            Found::Operator(_) => Some(Scope::new(
+                tenant.clone(),
+                Standing::Operator,
+                Actor::Operator,
+                self.credential.clone(),
+                self.address,
+                request,
+            )),
+        }
+    }
+
+    /// The scope for acts on the whole host. Anyone may have one; what it permits, the policy says.
+    pub fn host_scope(&self, request: RequestId) -> HostScope {
+        let actor = match &self.found {
+            Found::Operator(_) => Actor::Operator,
+            Found::User(member) => Actor::User(member.user.clone()),
+        };
+        HostScope {
+            member: match &self.found {
+                Found::Operator(_) => None,
+                Found::User(member) => Some(member.clone()),
+            },
+            actor,
+            credential: self.credential.clone(),
+            address: self.address,
+            request,
+        }
+    }
+
+    /// The tenant, unless the caller is the operator and named none.
+    pub fn tenant(&self) -> Option<&Tenant> {
+        self.member().map(|member| &member.tenant)
+    }
+
+    /// The user's name, unless the caller is the operator and named none.
+    pub fn user(&self) -> Option<&UserName> {
+        self.member().map(|member| &member.user)
+    }
+
+    /// The user's role, unless the caller is the operator and named none.
+    pub fn role(&self) -> Option<Role> {
+        self.member().map(|member| member.role)
+    }
+
+    /// What the credential allows.
+    pub fn bounds(&self) -> Option<&Bounds> {
+        self.member().map(|member| &member.bounds)
+    }
+
+    /// Whether the root key, or dev mode's stand-in for it, was shown.
+    pub fn is_operator(&self) -> bool {
+        matches!(self.found, Found::Operator(_))
+    }
+
+    /// By what the caller proved who they are.
+    pub fn credential(&self) -> &Credential {
+        &self.credential
+    }
+
+    /// Where the request came from.
+    pub fn address(&self) -> IpAddr {
+        self.address
+    }
+
+    fn member(&self) -> Option<&Member> {
+        match &self.found {
+            Found::User(member) => Some(member),
+            Found::Operator(member) => member.as_ref(),
+        }
+    }
+}
+
+/// A caller and a request, for acts on the whole host. A different type from [`Scope`], so that no
+/// tenant's act can be reached through it.
+#[derive(Clone)]
+pub struct HostScope {
+    pub(crate) member: Option<Member>,
+    pub(crate) actor: Actor,
+    pub(crate) credential: Credential,
+    pub(crate) address: IpAddr,
+    pub(crate) request: RequestId,
+}

@@ -1,0 +1,116 @@
+//! Listing, walking and removing directories that others built to hurt.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::symlink;
+
+use bailiwick_files::{EntryKind, FileError, WalkLimits};
+use bailiwick_types::path::WorkspacePath;
+
+use crate::{Fixture, SECRET, path};
+
+#[test]
+fn a_listing_shows_kinds_and_is_bounded() {
+    let fixture = Fixture::new();
+    fixture.space.write(&path("file"), b"12345").unwrap();
+    fixture.space.mkdir(&path("dir")).unwrap();
+    symlink("/etc", fixture.inside("link")).unwrap();
+    fs::write(fixture.inside("").join(OsStr::from_bytes(b"bad\xff\nname")), b"").unwrap();
+    let listing = fixture.space.list(&WorkspacePath::root(), 10).unwrap();
+    let seen: Vec<_> = listing.entries.iter().map(|entry| (entry.name.as_str(), entry.kind, entry.size)).collect();
+    assert_eq!(
+        seen,
+        [
+            ("bad\\xff\\nname", EntryKind::Unnameable, 0),
+            ("dir", EntryKind::Directory, 0),
+            ("file", EntryKind::File, 5),
+            ("link", EntryKind::Symlink, 0),
+        ]
+    );
+    assert!(!listing.truncated);
+    let bounded = fixture.space.list(&WorkspacePath::root(), 3).unwrap();
+    assert_eq!((bounded.entries.len(), bounded.truncated), (3, true));
+}
+
+#[test]
+fn a06_a_walk_reports_links_and_never_enters_them() {
+    let fixture = Fixture::new();
+    fixture.space.write(&path("a/b/f"), b"1").unwrap();
+    fixture.space.write(&path("c"), b"22").unwrap();
+    symlink("..", fixture.inside("a/out")).unwrap();
+    let walk = fixture.space.walk(&WorkspacePath::root(), WalkLimits::default()).unwrap();
+    let seen: Vec<_> = walk.map(|walked| (walked.path.to_string(), walked.entry.kind)).collect();
+    let expected = [
+        ("a", EntryKind::Directory),
+        ("a/b", EntryKind::Directory),
+        ("a/b/f", EntryKind::File),
+        ("a/out", EntryKind::Symlink),
+        ("c", EntryKind::File),
+    ];
+    assert_eq!(seen, expected.map(|(name, kind)| (name.to_owned(), kind)));
+    let usage = fixture.space.usage(&WorkspacePath::root(), WalkLimits::default()).unwrap();
+    assert_eq!((usage.bytes, usage.entries, usage.truncated), (3, 5, false));
+}
+
+#[test]
+fn a_walk_stops_at_its_limits_and_says_so() {
+    let fixture = Fixture::new();
+    for number in 0..20 {
+        fixture.space.write(&path(&format!("d{}/{number}", number % 4)), b"").unwrap();
+    }
+    let root = WorkspacePath::root();
+    let mut walk = fixture.space.walk(&root, WalkLimits { depth: 64, entries: 10 }).unwrap();
+    assert_eq!(walk.by_ref().count(), 10);
+    assert!(walk.truncated());
+    let mut walk = fixture.space.walk(&root, WalkLimits { depth: 0, entries: 100 }).unwrap();
+    assert_eq!(walk.by_ref().count(), 4);
+    assert!(walk.truncated());
+    let mut walk = fixture.space.walk(&root, WalkLimits::default()).unwrap();
+    let mut seen = 0;
+    while let Some(walked) = walk.next() {
+        seen += 1;
+        if walked.path.as_str() == "d0" {
+            walk.skip_directory();
+        }
+    }
+    assert_eq!((seen, walk.truncated(), walk.skipped()), (19, false, 0));
+}
+
+/// Builds a chain of directories deeper than any path may be.
+fn dig(from: &std::path::Path, depth: usize) {
+    use rustix::fs::{CWD, Mode, OFlags};
+    let open = |at: &rustix::fd::OwnedFd| {
+        rustix::fs::openat(at, "d", OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap()
+    };
+    let mut here = rustix::fs::openat(CWD, from, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
+    for _ in 0..depth {
+        rustix::fs::mkdirat(&here, "d", Mode::from_raw_mode(0o755)).unwrap();
+        here = open(&here);
+    }
+}
+
+#[test]
+fn a_tree_deeper_than_any_path_is_walked_to_the_limit_and_removed() {
+    let fixture = Fixture::new();
+    fixture.space.write(&path("top/keep/f"), b"x").unwrap();
+    symlink(fixture.top.path(), fixture.inside("top/link")).unwrap();
+    dig(&fixture.inside("top"), 5000);
+    let mut walk = fixture.space.walk(&WorkspacePath::root(), WalkLimits::default()).unwrap();
+    let deepest = walk.by_ref().map(|walked| walked.path.components().count()).max();
+    assert_eq!((deepest, walk.truncated()), (Some(64), true));
+    fixture.space.remove_all(&path("top")).unwrap();
+    assert!(matches!(fixture.space.stat(&path("top")), Err(FileError::NotFound)));
+    assert_eq!(fs::read(fixture.outside("outside.txt")).unwrap(), SECRET, "the link was not followed");
+}
+
+#[test]
+fn removing_the_root_empties_it() {
+    let fixture = Fixture::new();
+    fixture.space.write(&path("a/b/c"), b"x").unwrap();
+    fixture.space.write(&path("d"), b"x").unwrap();
+    assert!(matches!(fixture.space.remove(&WorkspacePath::root()), Err(FileError::NotAFile)));
+    fixture.space.remove_all(&WorkspacePath::root()).unwrap();
+    assert_eq!(fs::read_dir(fixture.inside("")).unwrap().count(), 0);
+    fixture.space.write(&path("again"), b"x").unwrap();
+}

@@ -1,0 +1,312 @@
+//! One streamed call: connect, try again where that is honest, read, stop. It knows HTTP and
+//! server-sent events; what the events mean is a [`Decode`]'s business.
+//!
+//! It must never try again after an event was handed out, keep a connection after the caller
+//! canceled or dropped the stream, or wait or read without a bound.
+
+use std::collections::VecDeque;
+use std::future::Future;
+
+use bytes::Bytes;
+use futures::FutureExt as _;
+use futures::stream::{self, BoxStream, StreamExt as _};
+use reqwest::Url;
+use reqwest::header::{CONTENT_TYPE, HeaderMap};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::failure::{Again, Failure};
+use crate::http::Http;
+use crate::json::JsonProblem;
+use crate::scrub::Scrub;
+use crate::sse::{SseEvent, SseParser, SseProblem};
+use crate::{Event, Limit, ModelError, Policy, TimeoutPhase};
+
+/// Turns a provider's events into ours. A clone of the untouched decoder serves each try.
+pub(crate) trait Decode: Clone + Send + 'static {
+    /// Takes one event.
+    fn read(&mut self, event: &SseEvent, out: &mut VecDeque<Event>) -> Result<(), DecodeError>;
+
+    /// The connection ended. A decoder that has everything but the formal end may finish now.
+    fn end(&mut self, out: &mut VecDeque<Event>) {
+        let _ = out;
+    }
+}
+
+/// Why a provider's event was not taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum DecodeError {
+    /// It does not follow the API.
+    Protocol(&'static str),
+    /// It passes a bound.
+    TooLarge(Limit),
+    /// It is the provider's own report of an error, not scrubbed yet.
+    Reported { kind: String, message: String },
+}
+
+impl From<JsonProblem> for DecodeError {
+    fn from(problem: JsonProblem) -> Self {
+        match problem {
+            JsonProblem::NotJson => Self::Protocol("an event that is not the JSON it should be"),
+            JsonProblem::TooMany => Self::TooLarge(Limit::EventValues),
+        }
+    }
+}
+
+impl From<Limit> for DecodeError {
+    fn from(limit: Limit) -> Self {
+        Self::TooLarge(limit)
+    }
+}
+
+impl From<SseProblem> for DecodeError {
+    fn from(problem: SseProblem) -> Self {
+        match problem {
+            SseProblem::TooLong => Self::TooLarge(Limit::EventBytes),
+            SseProblem::NotUtf8 => Self::Protocol("an event that is not UTF-8"),
+        }
+    }
+}
+
+/// Everything that a call needs.
+pub(crate) struct Call<D> {
+    pub(crate) http: Http,
+    pub(crate) url: Url,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+    /// The response header with the provider's id of the call.
+    pub(crate) request_id_header: &'static str,
+    pub(crate) decoder: D,
+    pub(crate) policy: Policy,
+    pub(crate) scrub: Scrub,
+    pub(crate) cancel: CancellationToken,
+}
+
+impl<D: Decode> Call<D> {
+    /// The call as a stream. Nothing is sent before it is polled; dropping it ends the connection.
+    pub(crate) fn stream(self) -> BoxStream<'static, Result<Event, ModelError>> {
+        let running = Running {
+            decoder: self.decoder.clone(),
+            sse: SseParser::new(self.policy.limits.event_bytes),
+            call: self,
+            deadline: None,
+            tried: 0,
+            open: None,
+            queue: VecDeque::new(),
+            handed_out: Handed::Nothing,
+            end: End::NotYet,
+        };
+        stream::unfold(running, |mut running| async move { running.next().await.map(|event| (event, running)) })
+            .boxed()
+    }
+}
+
+/// A call on its way.
+struct Running<D> {
+    call: Call<D>,
+    decoder: D,
+    sse: SseParser,
+    deadline: Option<Instant>,
+    tried: u32,
+    open: Option<Open>,
+    queue: VecDeque<Event>,
+    handed_out: Handed,
+    end: End,
+}
+
+/// An answer that is coming in.
+struct Open {
+    response: reqwest::Response,
+    request_id: Option<String>,
+    read: usize,
+    first_byte_by: Instant,
+}
+
+/// Whether the caller has seen a part of the answer, after which there is no other try.
+#[derive(PartialEq)]
+enum Handed {
+    Nothing,
+    Something,
+}
+
+/// How the stream ends.
+enum End {
+    NotYet,
+    /// With this error, once the queue is empty.
+    Failed(ModelError),
+    Over,
+}
+
+impl<D: Decode> Running<D> {
+    async fn next(&mut self) -> Option<Result<Event, ModelError>> {
+        loop {
+            if matches!(self.end, End::Over) {
+                return None;
+            }
+            if self.call.cancel.is_cancelled() {
+                return Some(Err(self.close(ModelError::Canceled)));
+            }
+            if let Some(event) = self.queue.pop_front() {
+                self.handed_out = Handed::Something;
+                if matches!(event, Event::Finished(_)) {
+                    self.finish();
+                }
+                return Some(Ok(event));
+            }
+            if let End::Failed(error) = std::mem::replace(&mut self.end, End::NotYet) {
+                return Some(Err(self.close(error)));
+            }
+            if let Err(error) = self.advance().await {
+                self.open = None;
+                self.end = End::Failed(error);
+            }
+        }
+    }
+
+    fn close(&mut self, error: ModelError) -> ModelError {
+        tracing::debug!(code = error.code(), tries = self.tried, "model call failed");
+        self.open = None;
+        self.queue.clear();
+        self.end = End::Over;
+        error
+    }
+
+    /// Ends a complete answer. What has already arrived is read to its end, so that the
+    /// connection can serve the next call; nothing is waited for.
+    fn finish(&mut self) {
+        if let Some(mut open) = self.open.take() {
+            for _ in 0..8 {
+                if !matches!(open.response.chunk().now_or_never(), Some(Ok(Some(_)))) {
+                    break;
+                }
+            }
+        }
+        self.queue.clear();
+        self.end = End::Over;
+    }
+
+    /// Moves on by one step, within the total time and until canceled.
+    async fn advance(&mut self) -> Result<(), ModelError> {
+        let total = self.call.policy.timeouts.total;
+        let deadline = *self.deadline.get_or_insert_with(|| Instant::now() + total);
+        let cancel = self.call.cancel.clone();
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => Err(ModelError::Canceled),
+            () = tokio::time::sleep_until(deadline) => Err(ModelError::TimedOut { phase: TimeoutPhase::Total }),
+            outcome = self.step() => outcome,
+        }
+    }
+
+    async fn step(&mut self) -> Result<(), ModelError> {
+        let outcome = if self.open.is_some() { self.read().await } else { self.connect().await };
+        let Err(failure) = outcome else { return Ok(()) };
+        self.open = None;
+        if self.handed_out == Handed::Something {
+            return Err(failure.error);
+        }
+        let Again::After(asked) = failure.again else { return Err(failure.error) };
+        let Some(pause) = self.call.policy.retry.pause(self.tried, asked) else { return Err(failure.error) };
+        tracing::debug!(code = failure.error.code(), tried = self.tried, ?pause, "model call will be tried again");
+        self.queue.clear();
+        self.decoder = self.call.decoder.clone();
+        self.sse = SseParser::new(self.call.policy.limits.event_bytes);
+        tokio::time::sleep(pause).await;
+        Ok(())
+    }
+
+    async fn connect(&mut self) -> Result<(), Failure> {
+        self.tried += 1;
+        let first_byte_by = Instant::now() + self.call.policy.timeouts.first_byte;
+        let sent = self
+            .call
+            .http
+            .post(self.call.url.clone())
+            .headers(self.call.headers.clone())
+            .body(self.call.body.clone())
+            .send();
+        let response = by(first_byte_by, TimeoutPhase::FirstByte, sent).await?.map_err(|error| connection_failure(&error))?;
+        let status = response.status().as_u16();
+        tracing::debug!(status, tried = self.tried, "model provider answered");
+        if status != 200 {
+            let headers = response.headers().clone();
+            let body = by(first_byte_by, TimeoutPhase::FirstByte, error_body(response)).await?;
+            return Err(Failure::of_status(status, &headers, &body, &self.call.scrub));
+        }
+        let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
+        if !header(CONTENT_TYPE.as_str()).is_some_and(|kind| kind.trim_start().starts_with("text/event-stream")) {
+            return Err(ModelError::Protocol { what: "something else than an event stream" }.into());
+        }
+        let request_id = header(self.call.request_id_header).and_then(|id| self.call.scrub.identifier(id));
+        self.open = Some(Open { response, request_id, read: 0, first_byte_by });
+        Ok(())
+    }
+
+    async fn read(&mut self) -> Result<(), Failure> {
+        let Some(open) = self.open.as_mut() else { return Ok(()) };
+        let (until, phase) = if open.read == 0 {
+            (open.first_byte_by, TimeoutPhase::FirstByte)
+        } else {
+            (Instant::now() + self.call.policy.timeouts.idle, TimeoutPhase::Idle)
+        };
+        let chunk = by(until, phase, open.response.chunk()).await?;
+        let Ok(Some(chunk)) = chunk else {
+            self.decoder.end(&mut self.queue);
+            self.mark_request_id();
+            let finished = matches!(self.queue.back(), Some(Event::Finished(_)));
+            return if finished { Ok(()) } else { Err(Failure::again(ModelError::Interrupted)) };
+        };
+        open.read += chunk.len();
+        if open.read > self.call.policy.limits.response_bytes {
+            return Err(ModelError::TooLarge { limit: Limit::ResponseBytes }.into());
+        }
+        let (decoder, queue) = (&mut self.decoder, &mut self.queue);
+        let outcome = self.sse.push(&chunk, |event| {
+            // After the end of the answer there is nothing more to say.
+            if matches!(queue.back(), Some(Event::Finished(_))) { Ok(()) } else { decoder.read(&event, queue) }
+        });
+        self.mark_request_id();
+        outcome.map_err(|error| match error {
+            DecodeError::Protocol(what) => ModelError::Protocol { what }.into(),
+            DecodeError::TooLarge(limit) => ModelError::TooLarge { limit }.into(),
+            DecodeError::Reported { kind, message } => Failure::of_report(&kind, &message, &self.call.scrub),
+        })
+    }
+
+    fn mark_request_id(&mut self) {
+        if let (Some(open), Some(Event::Finished(done))) = (&self.open, self.queue.back_mut()) {
+            done.request_id.clone_from(&open.request_id);
+        }
+    }
+}
+
+async fn by<T>(until: Instant, phase: TimeoutPhase, work: impl Future<Output = T>) -> Result<T, Failure> {
+    tokio::time::timeout_at(until, work).await.map_err(|_| ModelError::TimedOut { phase }.into())
+}
+
+/// Errors of the client name addresses and system causes; only their kind is kept.
+fn connection_failure(error: &reqwest::Error) -> Failure {
+    Failure::again(if error.is_connect() && error.is_timeout() {
+        ModelError::TimedOut { phase: TimeoutPhase::Connect }
+    } else if error.is_connect() {
+        ModelError::Unreachable
+    } else {
+        ModelError::Interrupted
+    })
+}
+
+/// As much of a refusal's body as is worth reading.
+async fn error_body(mut response: reqwest::Response) -> String {
+    let mut body = Vec::new();
+    while let Ok(Some(chunk)) = response.chunk().await {
+        let room = MAX_ERROR_BODY - body.len();
+        body.extend_from_slice(&chunk[..chunk.len().min(room)]);
+        if body.len() == MAX_ERROR_BODY {
+            break;
+        }
+    }
+    String::from_utf8_lossy(&body).into_owned()
+}
+
+const MAX_ERROR_BODY: usize = 64 * 1024;
+

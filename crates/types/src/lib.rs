@@ -1,0 +1,19 @@
+//! The words of the house: ids, names, paths, roles, limits and agent definitions.
+//!
+//! Parsed once, here, and private inside, so that the rest of the code never handles a raw string
+//! where it means an id. This crate does no I/O and must never learn to.
+
+pub mod agent;
+pub mod id;
+pub mod limits;
+pub mod name;
+pub mod path;
+pub mod role;
+pub mod time;
+
+pub use agent::AgentDefinition;
+pub use id::{ApprovalId, CallId, EventId, Incarnation, KeyId, RequestId, SessionId, SpaceId};
+pub use name::{AccountName, AgentName, ModelName, NameError, ToolName, UserName};
+pub use path::{PathError, WorkspacePath};
+pub use role::{GrantLevel, KeyScope, Role};
+pub use time::Timestamp;

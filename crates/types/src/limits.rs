@@ -1,0 +1,31 @@
+//! Limits that hold everywhere (interface contract, section 4.5). One place, so that a document and
+//! the code cannot disagree.
+
+use std::time::Duration;
+
+/// Largest request body of an ordinary route, bytes.
+pub const BODY_BYTES: usize = 10 * 1024 * 1024;
+/// Largest upload, bytes; uploads are streamed.
+pub const UPLOAD_BYTES: u64 = 100 * 1024 * 1024;
+/// Largest sum of request headers, bytes.
+pub const HEADER_BYTES: usize = 32 * 1024;
+/// Deepest nesting of a JSON body.
+pub const JSON_DEPTH: usize = 64;
+/// Longest request target, bytes.
+pub const URI_BYTES: usize = 4 * 1024;
+/// Most rows in one page of a listing.
+pub const PAGE_ROWS: usize = 1_000;
+
+/// Lines of a tool's output that a model may see.
+pub const OUTPUT_LINES: usize = 2_000;
+/// Bytes of a tool's output that a model may see.
+pub const OUTPUT_BYTES: usize = 50 * 1024;
+/// Characters of one line of a tool's output that a model may see.
+pub const OUTPUT_LINE_CHARS: usize = 2_000;
+
+/// How long a person has to decide, unless the agent says otherwise.
+pub const APPROVAL_TIME: Duration = Duration::from_secs(5 * 60);
+/// How long a tool call may take, unless the agent says otherwise.
+pub const TOOL_TIME: Duration = Duration::from_secs(5 * 60);
+/// Between SIGTERM and SIGKILL.
+pub const KILL_GRACE: Duration = Duration::from_secs(5);
