@@ -28,8 +28,8 @@ pub(crate) trait Decode: Clone + Send + 'static {
     fn read(&mut self, event: &SseEvent, out: &mut VecDeque<Event>) -> Result<(), DecodeError>;
 
     /// The connection ended. A decoder that has everything but the formal end may finish now.
-    fn end(&mut self, out: &mut VecDeque<Event>) {
-        let _ = out;
+    fn end(&mut self, _out: &mut VecDeque<Event>) -> Result<(), DecodeError> {
+        Ok(())
     }
 }
 
@@ -251,7 +251,8 @@ impl<D: Decode> Running<D> {
         };
         let chunk = by(until, phase, open.response.chunk()).await?;
         let Ok(Some(chunk)) = chunk else {
-            self.decoder.end(&mut self.queue);
+            let ended = self.decoder.end(&mut self.queue);
+            ended.map_err(|error| self.failure(error))?;
             self.mark_request_id();
             let finished = matches!(self.queue.back(), Some(Event::Finished(_)));
             return if finished { Ok(()) } else { Err(Failure::again(ModelError::Interrupted)) };
@@ -266,11 +267,15 @@ impl<D: Decode> Running<D> {
             if matches!(queue.back(), Some(Event::Finished(_))) { Ok(()) } else { decoder.read(&event, queue) }
         });
         self.mark_request_id();
-        outcome.map_err(|error| match error {
+        outcome.map_err(|error| self.failure(error))
+    }
+
+    fn failure(&self, error: DecodeError) -> Failure {
+        match error {
             DecodeError::Protocol(what) => ModelError::Protocol { what }.into(),
             DecodeError::TooLarge(limit) => ModelError::TooLarge { limit }.into(),
             DecodeError::Reported { kind, message } => Failure::of_report(&kind, &message, &self.call.scrub),
-        })
+        }
     }
 
     fn mark_request_id(&mut self) {

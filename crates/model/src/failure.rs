@@ -57,6 +57,9 @@ impl Failure {
 
     /// An error that was reported inside a stream whose status was 200.
     pub(crate) fn of_report(kind: &str, message: &str, scrub: &Scrub) -> Self {
+        if let Ok(status @ 400..=599) = kind.parse::<u16>() {
+            return Self::of_status(status, &HeaderMap::new(), message, scrub);
+        }
         let status = match kind {
             "overloaded_error" | "server_overloaded" | "slow_down" => {
                 return Self::again(ModelError::Overloaded { retry_after: None });
@@ -90,35 +93,46 @@ pub(crate) struct Reported {
     #[serde(rename = "type")]
     pub(crate) kind: Option<String>,
     pub(crate) code: Option<serde_json::Value>,
+    #[serde(deserialize_with = "text_or_nothing")]
     pub(crate) message: String,
 }
 
 impl Reported {
-    /// Reads `{"error": {…}}`, `{"error": "…"}` or anything else, which is then the message.
+    /// Reads `{"error": …}`; of anything else, the whole is the message.
     fn read(body: &str) -> Self {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Body {
-            Object { error: Reported },
-            Text { error: String },
-        }
-        match json::parse(body, MAX_ERROR_VALUES) {
-            Ok(Body::Object { error }) => error,
-            Ok(Body::Text { error }) => Self { message: error, ..Self::default() },
-            Err(_) => Self { message: body.to_owned(), ..Self::default() },
+        let error = json::parse::<serde_json::Value>(body, MAX_ERROR_VALUES).ok();
+        match error.as_ref().and_then(|body| body.get("error")) {
+            Some(error) => Self::of(error.clone()),
+            None => Self { message: body.to_owned(), ..Self::default() },
         }
     }
 
-    /// The most telling of the names that the provider gave to the error.
-    pub(crate) fn name(&self) -> &str {
-        let code = self.code.as_ref().and_then(serde_json::Value::as_str).unwrap_or_default();
-        if code.is_empty() { self.kind.as_deref().unwrap_or_default() } else { code }
+    /// An error that is an object, as in the APIs, or a text, as from some servers.
+    pub(crate) fn of(error: serde_json::Value) -> Self {
+        match error {
+            serde_json::Value::String(message) => Self { message, ..Self::default() },
+            other => serde_json::from_value(other).unwrap_or_default(),
+        }
+    }
+
+    /// The most telling of the names that the provider gave to the error: its code, a number
+    /// from some servers, or else its type.
+    pub(crate) fn name(&self) -> String {
+        match &self.code {
+            Some(serde_json::Value::String(code)) if !code.is_empty() => code.clone(),
+            Some(serde_json::Value::Number(code)) => code.to_string(),
+            _ => self.kind.clone().unwrap_or_default(),
+        }
     }
 
     /// OpenAI answers 429 for an empty account too; no pause mends that.
     fn is_spent_quota(&self) -> bool {
         self.name() == "insufficient_quota" || self.kind.as_deref() == Some("insufficient_quota")
     }
+}
+
+fn text_or_nothing<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    Ok(Option::<String>::deserialize(deserializer)?.unwrap_or_default())
 }
 
 /// How long the provider asks to wait: OpenAI's milliseconds, or RFC 9110's seconds or date.

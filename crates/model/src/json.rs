@@ -38,6 +38,15 @@ pub(crate) fn weight(text: &str) -> usize {
     count
 }
 
+/// The values in a parsed value, itself included.
+pub(crate) fn count(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(count).sum::<usize>(),
+        Value::Object(map) => 1 + map.values().map(count).sum::<usize>(),
+        _ => 1,
+    }
+}
+
 /// The arguments of a tool call. No text at all stands for no arguments.
 pub(crate) fn tool_input(text: &str) -> ToolInput {
     if text.trim().is_empty() {

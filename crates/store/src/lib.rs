@@ -1,1 +1,24 @@
-//! Placeholder
+//! The store: the only crate that knows SQL, the data directory, and where a tenant's things lie.
+//!
+//! Every changing act takes a permit by value and writes its event in its own transaction; every read
+//! takes a scope or a permit, and its statements are bound to that scope's tenant before anything else.
+//! One file names one resource, as in every other layer.
+
+pub mod account;
+pub mod agent;
+pub mod approval;
+mod directory;
+mod engine;
+mod error;
+pub mod key;
+pub mod log;
+mod migrate;
+pub mod session;
+pub mod space;
+mod sql;
+mod store;
+pub mod turn;
+pub mod user;
+
+pub use error::StoreError;
+pub use store::Store;

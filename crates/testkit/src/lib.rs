@@ -1,1 +1,5 @@
-//! Placeholder
+//! What tests need and production must never contain: fakes of the outside world. Only ever a
+//! dev-dependency, so it may unwrap.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+pub mod fake_model;

@@ -3,6 +3,7 @@
 //! The attackers here are threads with the test's own rights, which is more
 //! than a sandbox has: they can make hard links to the file outside.
 
+use std::cell::Cell;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
@@ -15,6 +16,14 @@ use rustix::fs::{CWD, FileType, Mode};
 use crate::{Fixture, SECRET, path};
 
 const ROUNDS: usize = 20_000;
+
+/// Numbers the rounds until there were enough of them and `met` says that the
+/// attack and the honest file were both met; a busy machine may need more
+/// rounds for that, but not forever.
+fn rounds(enough: usize, met: impl Fn() -> bool) -> impl Iterator<Item = usize> {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    (0..).take_while(move |&round| round < enough || (!met() && Instant::now() < deadline))
+}
 
 /// Runs `attack` over and over in a thread while `body` runs.
 fn while_attacked<T>(attack: impl Fn() + Send + Sync, body: impl FnOnce() -> T) -> T {
@@ -64,27 +73,28 @@ fn a06_no_content_leaks_while_links_are_swapped_during_reads() {
     let fixture = Fixture::new();
     let (at, outside) = (fixture.inside("target"), fixture.outside("outside.txt"));
     fs::write(&at, b"honest").unwrap();
-    let (mut honest, mut refused, mut leaked) = (0, 0, 0);
+    let (honest, refused, mut leaked) = (Cell::new(0), Cell::new(0), 0);
+    let met = || honest.get() > 0 && refused.get() > 0;
     while_attacked(
         || flip(&at, &outside),
         || {
-            for _ in 0..ROUNDS {
+            for _ in rounds(ROUNDS, met) {
                 match fixture.space.read(&path("target"), 1 << 20) {
                     Ok(content) if content == SECRET => leaked += 1,
                     // The attacker's `write` is not atomic: empty is honest.
                     Ok(content) => {
                         assert!(b"honest".starts_with(&content));
-                        honest += 1;
+                        honest.set(honest.get() + 1);
                     }
-                    Err(FileError::Refused { .. } | FileError::Changed) => refused += 1,
+                    Err(FileError::Refused { .. } | FileError::Changed) => refused.set(refused.get() + 1),
                     Err(error) => panic!("unexpected: {error:?}"),
                 }
             }
         },
     );
     assert_eq!(leaked, 0);
-    assert!(honest > 0, "the honest file was never read");
-    assert!(refused > 0, "the attack never met a read");
+    assert!(honest.get() > 0, "the honest file was never read");
+    assert!(refused.get() > 0, "the attack never met a read");
 }
 
 #[test]
@@ -120,19 +130,19 @@ fn a06_no_content_leaks_through_a_hard_link_that_vanishes_after_the_open() {
         let _ = fs::hard_link(&outside, &at);
         let _ = fs::remove_file(&at);
     };
-    let (mut leaked, mut met) = (0, 0);
+    let (mut leaked, met) = (0, Cell::new(0));
     while_attacked(attack, || {
-        for _ in 0..ROUNDS {
+        for _ in rounds(ROUNDS, || met.get() > 0) {
             match fixture.space.read(&path("target"), 1 << 20) {
                 Ok(_) => leaked += 1,
-                Err(FileError::Refused { .. } | FileError::Changed) => met += 1,
+                Err(FileError::Refused { .. } | FileError::Changed) => met.set(met.get() + 1),
                 Err(FileError::NotFound) => {}
                 Err(error) => panic!("unexpected: {error:?}"),
             }
         }
     });
     assert_eq!(leaked, 0);
-    assert!(met > 0, "the attack never met a read");
+    assert!(met.get() > 0, "the attack never met a read");
 }
 
 #[test]
@@ -140,11 +150,12 @@ fn a06_nothing_outside_is_written_while_links_are_swapped() {
     let fixture = Fixture::new();
     let (at, outside) = (fixture.inside("target"), fixture.outside("outside.txt"));
     fs::write(&at, b"honest").unwrap();
-    let (mut written, mut refused) = (0, 0);
+    let (written, refused) = (Cell::new(0), Cell::new(0));
+    let met = || written.get() > 0 && refused.get() > 0;
     while_attacked(
         || flip(&at, &outside),
         || {
-            for round in 0..ROUNDS / 4 {
+            for round in rounds(ROUNDS / 4, met) {
                 let result = match round % 3 {
                     0 => fixture.space.write(&path("target"), b"ours").map(|_| ()),
                     1 => fixture.space.append(&path("target"), b"ours"),
@@ -154,15 +165,15 @@ fn a06_nothing_outside_is_written_while_links_are_swapped() {
                     }
                 };
                 match result {
-                    Ok(()) => written += 1,
-                    Err(FileError::Refused { .. } | FileError::Changed) => refused += 1,
+                    Ok(()) => written.set(written.get() + 1),
+                    Err(FileError::Refused { .. } | FileError::Changed) => refused.set(refused.get() + 1),
                     Err(error) => panic!("unexpected: {error:?}"),
                 }
             }
         },
     );
     assert_eq!(fs::read(&outside).unwrap(), SECRET);
-    assert!(written > 0 && refused > 0, "written {written}, refused {refused}");
+    assert!(met(), "written {written:?}, refused {refused:?}");
 }
 
 #[test]
@@ -178,9 +189,10 @@ fn a06_a_directory_swapped_for_a_link_is_never_passed() {
         fs::rename(&trap, &dir).unwrap();
         fs::rename(&dir, &trap).unwrap();
     };
-    let (mut honest, mut refused) = (0, 0);
+    let (honest, refused) = (Cell::new(0), Cell::new(0));
+    let met = || honest.get() > 0 && refused.get() > 0;
     while_attacked(attack, || {
-        for round in 0..ROUNDS {
+        for round in rounds(ROUNDS, met) {
             let outcome = if round % 8 == 0 {
                 fixture.space.set_mode(&path("dir/outside.txt"), 0o600).map(|()| b"honest".to_vec())
             } else {
@@ -189,9 +201,9 @@ fn a06_a_directory_swapped_for_a_link_is_never_passed() {
             match outcome {
                 Ok(content) => {
                     assert_eq!(content, b"honest");
-                    honest += 1;
+                    honest.set(honest.get() + 1);
                 }
-                Err(FileError::Refused { .. }) => refused += 1,
+                Err(FileError::Refused { .. }) => refused.set(refused.get() + 1),
                 Err(FileError::NotFound | FileError::Changed) => {}
                 Err(error) => panic!("unexpected: {error:?}"),
             }
@@ -199,5 +211,5 @@ fn a06_a_directory_swapped_for_a_link_is_never_passed() {
     });
     let mode = fs::metadata(fixture.outside("outside.txt")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o644, "the file outside was touched");
-    assert!(honest > 0 && refused > 0, "honest {honest}, refused {refused}");
+    assert!(met(), "honest {honest:?}, refused {refused:?}");
 }

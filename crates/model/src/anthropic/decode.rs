@@ -56,13 +56,18 @@ struct MessageStart {
 }
 
 #[derive(Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
+#[serde(tag = "type")]
 enum Delta {
-    TextDelta { text: String },
-    ThinkingDelta { thinking: String },
-    SignatureDelta { signature: String },
-    InputJsonDelta { partial_json: String },
-    CitationsDelta { citation: Value },
+    #[serde(rename = "text_delta")]
+    Text { text: String },
+    #[serde(rename = "thinking_delta")]
+    Thinking { thinking: String },
+    #[serde(rename = "signature_delta")]
+    Signature { signature: String },
+    #[serde(rename = "input_json_delta")]
+    InputJson { partial_json: String },
+    #[serde(rename = "citations_delta")]
+    Citations { citation: Value },
     #[serde(other)]
     Ignored,
 }
@@ -128,23 +133,23 @@ impl Decoder {
             return Err(DecodeError::Protocol("a piece of a content block that has not started"));
         };
         match delta {
-            Delta::TextDelta { text } => {
+            Delta::Text { text } => {
                 block.text.push_str(&text);
                 emit(out, &text, Event::TextDelta);
             }
-            Delta::ThinkingDelta { thinking } => {
+            Delta::Thinking { thinking } => {
                 block.text.push_str(&thinking);
                 emit(out, &thinking, Event::ReasoningDelta);
             }
-            Delta::SignatureDelta { signature } => block.signature.push_str(&signature),
-            Delta::InputJsonDelta { partial_json } => {
+            Delta::Signature { signature } => block.signature.push_str(&signature),
+            Delta::InputJson { partial_json } => {
                 block.text.push_str(&partial_json);
                 if block.kind() == "tool_use" && !partial_json.is_empty() {
                     let (id, name) = (block.field("id").to_owned(), block.field("name").to_owned());
                     out.push_back(Event::ToolInputDelta { id, name, delta: partial_json });
                 }
             }
-            Delta::CitationsDelta { citation } => {
+            Delta::Citations { citation } => {
                 self.kept.add(values)?;
                 block.citations.push(citation);
             }
@@ -161,9 +166,9 @@ impl Decoder {
         let mut raw = Vec::new();
         for block in std::mem::take(&mut self.blocks).into_values() {
             let input = block.input();
-            if let Some(ToolInput::Json(value)) = &input {
+            if matches!(input, Some(ToolInput::Json(_))) {
                 // Arguments are kept twice: as a part and in the raw block.
-                self.kept.add(2 * json::weight(&block.text) + usize::from(value.is_null()))?;
+                self.kept.add(2 * json::weight(&block.text))?;
             }
             message.parts.extend(block.part(input.as_ref()));
             raw.push(block.into_raw(input));
@@ -194,7 +199,7 @@ impl Decode for Decoder {
             }
             Wire::MessageStop => self.stop(out)?,
             Wire::Error { error } => {
-                return Err(DecodeError::Reported { kind: error.name().to_owned(), message: error.message });
+                return Err(DecodeError::Reported { kind: error.name(), message: error.message });
             }
             Wire::Ignored => {}
         }
@@ -231,7 +236,7 @@ impl Block {
     }
 
     fn into_raw(mut self, input: Option<ToolInput>) -> Value {
-        let name = wire_name(self.field("name"));
+        let (id, name) = (wire_name(self.field("id")), wire_name(self.field("name")));
         let kind = self.kind().to_owned();
         let Some(block) = self.start.as_object_mut() else { return self.start };
         match kind.as_str() {
@@ -247,6 +252,8 @@ impl Block {
             }
             _ => {
                 if kind == "tool_use" {
+                    // Only a compatible server ever needs this: results go by the same shape.
+                    block.insert("id".into(), id.into());
                     block.insert("name".into(), name.into());
                 }
                 if let Some(input) = input {

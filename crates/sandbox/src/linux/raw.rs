@@ -11,6 +11,8 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::process::Pid;
+use rustix::thread::UnshareFlags;
+use tokio::io::unix::AsyncFd;
 
 /// Which side of a fork this is.
 pub(crate) enum Forked {
@@ -37,11 +39,10 @@ pub(crate) fn fork_into_pid_namespace() -> io::Result<Forked> {
 }
 
 fn after_fork(result: i64) -> io::Result<Forked> {
-    match i32::try_from(result) {
-        Ok(0) => Ok(Forked::Child),
-        Ok(id) => Pid::from_raw(id).map(Forked::Parent).ok_or_else(io::Error::last_os_error),
-        Err(_) => Err(io::Error::from_raw_os_error(libc::EINVAL)),
-    }
+    check(result)?;
+    // A process id fits; zero is the child.
+    let id = i32::try_from(result).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+    Ok(Pid::from_raw(id).map_or(Forked::Child, Forked::Parent))
 }
 
 /// Ends this process without running anything registered by the parent.
@@ -141,6 +142,16 @@ pub(crate) fn wait_signal(signals: &[i32], longest: Option<Duration>) -> Option<
     (signal > 0).then_some(signal)
 }
 
+/// Kills every process that this one may kill, itself excepted; in a jail's
+/// first process that is the whole jail.
+pub(crate) fn kill_all() {
+    if rustix::process::getpid().is_init() {
+        // SAFETY: takes no pointers. Outside a process namespace of our own it
+        // would reach the host, hence the condition.
+        unsafe { libc::kill(-1, libc::SIGKILL) };
+    }
+}
+
 /// The kernel's Landlock version; `None` without Landlock.
 pub(crate) fn landlock_abi() -> Option<i32> {
     const VERSION: i64 = 1; // LANDLOCK_CREATE_RULESET_VERSION
@@ -161,6 +172,20 @@ pub(crate) fn new_session_keyring() -> io::Result<()> {
         Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => Ok(()),
         other => other,
     }
+}
+
+/// Gives a socket to the runtime's poller.
+pub(crate) fn watch(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` stays open and the same until it is dropped, and the
+    // returned value owns it and lends it out only by shared reference.
+    unsafe { AsyncFd::register(socket) }.map_err(io::Error::from)
+}
+
+/// Leaves namespaces of this process.
+pub(crate) fn unshare(flags: UnshareFlags) -> io::Result<()> {
+    // SAFETY: the flags ask for namespaces only, never for an own descriptor
+    // table, which would invalidate descriptors that other values hold.
+    Ok(unsafe { rustix::thread::unshare_unsafe(flags) }?)
 }
 
 /// Brings up the loopback device of this network namespace.

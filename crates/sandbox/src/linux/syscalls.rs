@@ -153,7 +153,8 @@ fn sockets() -> Result<Vec<SeccompRule>, FilterError> {
         narrow(0, SeccompCmpOp::Ne, libc::AF_INET)?,
         narrow(0, SeccompCmpOp::Ne, libc::AF_INET6)?,
     ])?];
-    for kind in [libc::SOCK_RAW, libc::SOCK_RDM, libc::SOCK_DCCP, libc::SOCK_PACKET] {
+    const OBSOLETE_PACKET: i32 = 10; // SOCK_PACKET
+    for kind in [libc::SOCK_RAW, libc::SOCK_RDM, libc::SOCK_DCCP, OBSOLETE_PACKET] {
         rules.push(SeccompRule::new(vec![narrow(1, SeccompCmpOp::MaskedEq(0xf), kind)?])?);
     }
     for family in [libc::AF_INET, libc::AF_INET6] {

@@ -1,0 +1,139 @@
+//! Builds a jail as root: namespaces, file system, then no rights at all.
+//!
+//! Runs in a process that the launcher has just forked into a new process
+//! namespace, and ends by becoming the jail's first process. It must never run
+//! anything of a tenant, and it must never return: a half-built jail ends.
+
+use std::convert::Infallible;
+use std::ffi::CString;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::Mode;
+use rustix::io::Errno;
+use rustix::process::{DumpableBehavior, Gid, Signal, Uid};
+use rustix::thread::{CapabilitiesSecureBits, CapabilitySet, CapabilitySets, UnshareFlags};
+
+use super::cgroup::Group;
+use super::rootfs::{self, Folders};
+use super::spec::JailUser;
+use super::wire::StartRequest;
+use super::{INIT_ROLE, raw};
+
+/// A step of the build that the kernel refused.
+#[derive(Debug, thiserror::Error)]
+#[error("could not {step}")]
+pub(crate) struct SetupError {
+    pub(crate) step: &'static str,
+    pub(crate) errno: i32,
+}
+
+/// Names a step for its error.
+pub(crate) fn attempt<T, E: Into<std::io::Error>>(
+    step: &'static str,
+    result: Result<T, E>,
+) -> Result<T, SetupError> {
+    result.map_err(|error| SetupError { step, errno: error.into().raw_os_error().unwrap_or(0) })
+}
+
+/// What the launcher gives to the build.
+pub(crate) struct Materials<'a> {
+    pub(crate) request: &'a StartRequest,
+    pub(crate) control: &'a OwnedFd,
+    pub(crate) workspace: &'a OwnedFd,
+    pub(crate) shared_tmp: Option<&'a OwnedFd>,
+    pub(crate) group: &'a Group,
+    /// Our own executable.
+    pub(crate) program: &'a OwnedFd,
+}
+
+/// Builds the jail and becomes its first process.
+pub(crate) fn become_init(materials: &Materials<'_>) -> Result<Infallible, SetupError> {
+    let request = materials.request;
+    if request.uid < JailUser::LOWEST || request.gid < JailUser::LOWEST {
+        return Err(SetupError { step: "accept the jail's user", errno: libc::EPERM });
+    }
+    join_group(materials.group)?;
+    let folders = Folders::detach(materials.workspace, materials.shared_tmp)?;
+    unshare()?;
+    attempt("name the host", rustix::system::sethostname(b"sandbox"))?;
+    attempt("bring up the loopback device", raw::loopback_up())?;
+    rootfs::build(&folders, request.access, &request.limits, (request.uid, request.gid))?;
+    drop(folders);
+    attempt("leave the session keyring", raw::new_session_keyring())?;
+    drop_rights(request.uid, request.gid)?;
+    // After the change of user, which clears it.
+    attempt(
+        "die with the launcher",
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL)),
+    )?;
+    attempt("pass the control socket", rustix::stdio::dup2_stdin(materials.control))?;
+    start(materials.program)
+}
+
+/// Joins the jail's groups and makes the kernel prefer it when memory is short.
+/// Both need the host's file systems, so they come first.
+pub(crate) fn join_group(group: &Group) -> Result<(), SetupError> {
+    attempt("join the control groups", group.join())?;
+    attempt("be killed first", std::fs::write("/proc/self/oom_score_adj", "1000"))
+}
+
+fn unshare() -> Result<(), SetupError> {
+    let flags = UnshareFlags::NEWNS
+        | UnshareFlags::NEWNET
+        | UnshareFlags::NEWIPC
+        | UnshareFlags::NEWUTS
+        | UnshareFlags::NEWCGROUP;
+    attempt("make the namespaces", raw::unshare(flags))
+}
+
+/// Changes the user and gives up every capability, for good.
+fn drop_rights(uid: u32, gid: u32) -> Result<(), SetupError> {
+    let step = "give up all rights";
+    for number in 0..64_u32 {
+        let capability = CapabilitySet::from_bits_retain(1 << number);
+        match rustix::thread::remove_capability_from_bounding_set(capability) {
+            // The kernel knows no more capabilities than these.
+            Err(Errno::INVAL) => break,
+            other => attempt(step, other)?,
+        }
+    }
+    attempt(step, rustix::thread::clear_ambient_capability_set())?;
+    let bits = CapabilitiesSecureBits::NO_ROOT
+        | CapabilitiesSecureBits::NO_ROOT_LOCKED
+        | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE
+        | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE_LOCKED
+        | CapabilitiesSecureBits::KEEP_CAPS_LOCKED
+        | CapabilitiesSecureBits::NO_SETUID_FIXUP_LOCKED;
+    attempt(step, rustix::thread::set_capabilities_secure_bits(bits))?;
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    attempt(step, rustix::thread::set_thread_groups(&[]))?;
+    attempt(step, rustix::thread::set_thread_res_gid(gid, gid, gid))?;
+    attempt(step, rustix::thread::set_thread_res_uid(uid, uid, uid))?;
+    let none = CapabilitySets {
+        effective: CapabilitySet::empty(),
+        permitted: CapabilitySet::empty(),
+        inheritable: CapabilitySet::empty(),
+    };
+    attempt(step, rustix::thread::set_capabilities(None, none))?;
+    attempt(step, rustix::thread::set_no_new_privs(true))?;
+    attempt(
+        step,
+        rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable),
+    )?;
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    Ok(())
+}
+
+/// Standard output and error go nowhere; every other descriptor closes.
+fn start(program: &OwnedFd) -> Result<Infallible, SetupError> {
+    let null = attempt(
+        "open /dev/null",
+        std::fs::OpenOptions::new().read(true).write(true).open("/dev/null"),
+    )?;
+    attempt("close standard output", rustix::stdio::dup2_stdout(&null))?;
+    attempt("close standard error", rustix::stdio::dup2_stderr(&null))?;
+    attempt("close all descriptors", raw::close_from_on_exec(3))?;
+    let name = CString::new(INIT_ROLE).unwrap_or_default();
+    let error = raw::exec_file(program.as_fd(), &[name], &[]);
+    attempt("start the first process", Err(error))
+}

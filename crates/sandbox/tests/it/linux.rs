@@ -1,0 +1,8 @@
+//! The `linux` backend. As root the native launcher is tested directly and the
+//! whole suite runs a second time as an unprivileged user, by bubblewrap; see
+//! `unprivileged`.
+
+mod basics;
+mod escape;
+mod harness;
+mod timing;

@@ -1,0 +1,340 @@
+//! Accounts: the tenants. The row in the host's file is what makes an account exist; its own directory
+//! is made before that row, and emptied after it is gone.
+
+use std::sync::Arc;
+
+use bailiwick_audit::{Actor, Draft, Phase, Verdict};
+use bailiwick_auth::access::verb::{CreateAccount, DeleteAccount, ListAccounts, PutPolicy, ReadPolicy};
+use bailiwick_auth::access::{AccountPolicies, HostPermit, PolicyError};
+use bailiwick_auth::key::NewKey;
+use bailiwick_auth::{Permit, Tenant, for_store};
+use bailiwick_types::{AccountName, AgentDefinition, AgentName, Incarnation, Role, Timestamp, UserName};
+use serde_json::{Map, json};
+
+use crate::engine::Tx;
+use crate::error::StoreError;
+use crate::key::{self, KeyTerms};
+use crate::log;
+use crate::sql::{Sql, args};
+use crate::store::Store;
+use crate::{agent, user};
+
+/// An account as the operator sees it: never what is in it.
+#[derive(Debug, Clone)]
+pub struct AccountRow {
+    /// Its name.
+    pub name: AccountName,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// How many users it has.
+    pub users: u64,
+}
+
+/// What a new account begins with.
+pub struct NewAccount {
+    /// Its name.
+    pub name: AccountName,
+    /// Its first admin, with a first key.
+    pub admin: Option<(UserName, NewKey)>,
+    /// Its first agents.
+    pub agents: Vec<(AgentName, AgentDefinition)>,
+}
+
+impl Store {
+    /// Creates an account with its first admin.
+    ///
+    /// # Errors
+    /// [`StoreError::Exists`] if there is one of that name.
+    pub async fn account_create(
+        &self,
+        permit: HostPermit<CreateAccount>,
+        new: NewAccount,
+    ) -> Result<(), StoreError> {
+        let label = format!("account:{}", new.name);
+        let detail = Map::from_iter([("admin".to_owned(), json!(new.admin.as_ref().map(|(name, _)| name)))]);
+        let draft = permit.draft(label, Verdict::Ok, detail);
+        self.account_make(draft, new).await.map(drop)
+    }
+
+    /// Creates the account that exists from the first start, if it is not there.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn account_bootstrap(&self, new: NewAccount) -> Result<(), StoreError> {
+        if account_row(self, &new.name)?.is_some() {
+            return Ok(());
+        }
+        let draft = startup("account.create", format!("account:{}", new.name));
+        match self.account_make(draft, new).await {
+            Err(StoreError::Exists { .. }) => Ok(()),
+            other => other.map(drop),
+        }
+    }
+
+    async fn account_make(&self, draft: Draft, new: NewAccount) -> Result<Incarnation, StoreError> {
+        // Asked again, bindingly, by the insert below; here so that no directory is made for nothing.
+        if account_row(self, &new.name)?.is_some() {
+            return Err(StoreError::exists("account", &new.name));
+        }
+        let incarnation = Incarnation::new();
+        let jail_user = self.writers().write(self.host(), next_jail_user).await?;
+        let database = self.create_database(incarnation)?;
+        let locator = new.admin.as_ref().map(|(_, key)| key.id.clone());
+        let (inside, agents, admin) = (draft.clone(), new.agents, new.admin.map(|(name, key)| (name, key.id, key.hash)));
+        self.writers()
+            .write(&database, move |tx| {
+                log::append(tx, inside)?;
+                for (name, definition) in &agents {
+                    agent::insert(tx, name, definition, "built-in")?;
+                }
+                if let Some((name, id, hash)) = &admin {
+                    user::insert(tx, name, Role::Admin)?;
+                    key::insert(tx, name, id, hash, &KeyTerms::named("first"))?;
+                }
+                Ok(())
+            })
+            .await?;
+        let name = new.name.clone();
+        let made = self
+            .writers()
+            .write(self.host(), move |tx| {
+                let inserted = tx.exec(
+                    "INSERT INTO account (name, incarnation, jail_user, created_at) SELECT ?2, ?3, ?4, ?5 \
+                     WHERE ?1 = 'host' ON CONFLICT DO NOTHING",
+                    args![&name, incarnation, jail_user, Timestamp::now()],
+                )?;
+                if inserted == 0 {
+                    return Err(StoreError::exists("account", &name));
+                }
+                if let Some(id) = &locator {
+                    key::locate(tx, id, incarnation)?;
+                }
+                log::append(tx, draft)
+            })
+            .await;
+        if made.is_err() {
+            self.purge(incarnation);
+        }
+        made.map(|_| incarnation)
+    }
+
+    /// All accounts, oldest first.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn account_list(&self, _permit: HostPermit<ListAccounts>) -> Result<Vec<AccountRow>, StoreError> {
+        let rows = self.host().read(|sql| {
+            sql.all(
+                "SELECT name, incarnation, created_at FROM account WHERE ?1 = 'host' ORDER BY created_at, name",
+                args![],
+                |row| Ok((row.parse(0)?, row.parse::<Incarnation>(1)?, row.time(2)?)),
+            )
+        })?;
+        rows.into_iter()
+            .map(|(name, incarnation, created_at)| {
+                let count = |sql: &Sql<'_>| {
+                    sql.one("SELECT count(*) FROM user WHERE account = ?1", args![], |row| row.count(0))
+                };
+                let users = self.database_of(incarnation)?.read(count)?.unwrap_or(0);
+                Ok(AccountRow { name, created_at, users })
+            })
+            .collect()
+    }
+
+    /// Deletes an account: its keys die at once, its files and rows after; its log stays.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] if there is none of that name.
+    pub async fn account_delete(
+        &self,
+        permit: HostPermit<DeleteAccount>,
+        name: AccountName,
+    ) -> Result<(), StoreError> {
+        let draft = permit.draft(format!("account:{name}"), Verdict::Ok, Map::new());
+        let (incarnation, inside) = self
+            .writers()
+            .write(self.host(), move |tx| {
+                let incarnation = tx
+                    .one("SELECT incarnation FROM account WHERE ?1 = 'host' AND name = ?2", args![&name], |row| {
+                        row.parse::<Incarnation>(0)
+                    })?
+                    .ok_or_else(|| StoreError::not_found("account", &name))?;
+                tx.exec("DELETE FROM account WHERE ?1 = 'host' AND name = ?2", args![&name])?;
+                tx.exec("DELETE FROM key_locator WHERE ?1 = 'host' AND incarnation = ?2", args![incarnation])?;
+                let inside = draft.clone();
+                log::append(tx, draft)?;
+                Ok((incarnation, inside))
+            })
+            .await?;
+        let database = self.database_of(incarnation)?;
+        self.writers().write(&database, move |tx| log::append(tx, inside)).await?;
+        drop(database);
+        self.purge(incarnation);
+        Ok(())
+    }
+
+    /// Empties what is left of accounts that no longer exist; at the start, and after a deletion. What
+    /// cannot be removed now is tried again at the next start.
+    pub fn purge_leftovers(&self) -> Result<(), StoreError> {
+        for entry in std::fs::read_dir(self.dir().join("accounts"))? {
+            let entry = entry?;
+            let Some(incarnation) = entry.file_name().to_str().and_then(|name| name.parse::<Incarnation>().ok()) else {
+                continue;
+            };
+            let known = self.host().read(|sql| {
+                sql.one("SELECT 1 FROM account WHERE ?1 = 'host' AND incarnation = ?2", args![incarnation], |_| Ok(()))
+            })?;
+            if known.is_none() && entry.path().join("spaces").exists() {
+                self.purge(incarnation);
+            }
+        }
+        Ok(())
+    }
+
+    fn purge(&self, incarnation: Incarnation) {
+        let dir = self.account_dir(incarnation);
+        let emptied = (|| {
+            let database = self.database_of(incarnation)?;
+            database.read(|sql| {
+                // The log alone survives. Order: what refers to others goes first.
+                for statement in [
+                    "DELETE FROM space WHERE account = ?1",
+                    "DELETE FROM user WHERE account = ?1",
+                    "DELETE FROM agent WHERE account = ?1",
+                ] {
+                    sql.exec(statement, args![])?;
+                }
+                Ok(())
+            })
+        })();
+        self.forget_database(incarnation);
+        for folder in ["spaces", "scratch"] {
+            let folder = dir.join(folder);
+            if folder.exists()
+                && let Err(error) = std::fs::remove_dir_all(&folder)
+            {
+                tracing::warn!(%error, "files of a deleted account could not be removed; they are tried again at the next start");
+            }
+        }
+        if let Err(error) = emptied {
+            tracing::warn!(%error, "rows of a deleted account could not be removed; they are tried again at the next start");
+        }
+    }
+
+    /// The account's own policies, as written.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn policy_read(&self, permit: Permit<ReadPolicy>) -> Result<String, StoreError> {
+        let incarnation = permit.tenant().incarnation();
+        let text = self.host().read(|sql| {
+            sql.one("SELECT policy FROM account WHERE ?1 = 'host' AND incarnation = ?2", args![incarnation], |row| {
+                row.text(0)
+            })
+        })?;
+        text.ok_or_else(|| StoreError::not_found("account", permit.tenant().account()))
+    }
+
+    /// Sets the account's own policies. They hold from the next request on.
+    ///
+    /// # Errors
+    /// If the database fails. The text must have been checked by [`AccountPolicies::parse`].
+    pub async fn policy_put(
+        &self,
+        permit: Permit<PutPolicy>,
+        text: String,
+    ) -> Result<Result<(), PolicyError>, StoreError> {
+        if let Err(error) = AccountPolicies::parse(&text) {
+            return Ok(Err(error));
+        }
+        let detail = Map::from_iter([("bytes".to_owned(), json!(text.len()))]);
+        let draft = permit.draft(Phase::Act, Verdict::Ok, detail);
+        let incarnation = permit.tenant().incarnation();
+        // The account's log first: a policy that took hold unrecorded would be worse than one recorded that did not.
+        self.write(permit.tenant(), move |tx| log::append(tx, draft)).await?;
+        self.writers()
+            .write(self.host(), move |tx| {
+                tx.exec(
+                    "UPDATE account SET policy = ?3, policy_version = policy_version + 1 \
+                     WHERE ?1 = 'host' AND incarnation = ?2",
+                    args![incarnation, &text],
+                )
+            })
+            .await?;
+        Ok(Ok(()))
+    }
+
+    /// The tenant of an account's name, if there is one.
+    pub(crate) fn tenant_of(&self, name: &AccountName) -> Result<Option<Tenant>, StoreError> {
+        account_row(self, name)
+    }
+}
+
+fn account_row(store: &Store, name: &AccountName) -> Result<Option<Tenant>, StoreError> {
+    let row = store.host().read(|sql| {
+        sql.one(
+            "SELECT name, incarnation, jail_user, policy FROM account WHERE ?1 = 'host' AND name = ?2",
+            args![name],
+            tenant_columns,
+        )
+    })?;
+    row.map(tenant_of_columns).transpose()
+}
+
+type TenantColumns = (AccountName, Incarnation, u32, String);
+
+pub(crate) fn tenant_columns(row: &crate::sql::Row<'_>) -> Result<TenantColumns, StoreError> {
+    let jail_user = u32::try_from(row.int(2)?).map_err(|_| StoreError::Corrupt("a jail user"))?;
+    Ok((row.parse(0)?, row.parse(1)?, jail_user, row.text(3)?))
+}
+
+pub(crate) fn tenant_of_columns((name, incarnation, jail_user, policy): TenantColumns) -> Result<Tenant, StoreError> {
+    let policies = if policy.is_empty() {
+        AccountPolicies::none()
+    } else {
+        parsed_policies(&policy)?
+    };
+    Ok(for_store::tenant(name, incarnation, jail_user, policies))
+}
+
+/// Parsed policies by their text: parsing costs a hundred decisions.
+fn parsed_policies(text: &str) -> Result<Arc<AccountPolicies>, StoreError> {
+    use std::collections::HashMap;
+    use std::sync::{LazyLock, Mutex, PoisonError};
+    static PARSED: LazyLock<Mutex<HashMap<String, Arc<AccountPolicies>>>> = LazyLock::new(Mutex::default);
+    let mut parsed = PARSED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(policies) = parsed.get(text) {
+        return Ok(Arc::clone(policies));
+    }
+    // Policies that were accepted once and cannot be read now must not become no policies.
+    let policies = AccountPolicies::parse(text).map_err(|_| StoreError::Corrupt("an account's policies"))?;
+    if parsed.len() >= 1_024 {
+        parsed.clear();
+    }
+    parsed.insert(text.to_owned(), Arc::clone(&policies));
+    Ok(policies)
+}
+
+fn next_jail_user(tx: &mut Tx<'_>) -> Result<u32, StoreError> {
+    tx.exec("UPDATE jail_user_given SET highest = highest + 1 WHERE ?1 = 'host'", args![])?;
+    let given = tx.one("SELECT highest FROM jail_user_given WHERE ?1 = 'host'", args![], |row| row.int(0))?;
+    given.and_then(|n| u32::try_from(n).ok()).ok_or(StoreError::Corrupt("the jail users"))
+}
+
+/// The record's line for what the server does to itself while it starts.
+pub(crate) fn startup(action: &str, resource: String) -> Draft {
+    Draft {
+        actor: Actor::Service("startup".to_owned()),
+        credential: "none".to_owned(),
+        address: "this host".to_owned(),
+        request: None,
+        action: action.to_owned(),
+        resource,
+        space: None,
+        agent: None,
+        phase: Phase::Act,
+        verdict: Verdict::Ok,
+        intent: None,
+        detail: Map::new(),
+    }
+}

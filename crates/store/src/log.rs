@@ -1,0 +1,314 @@
+//! The audit log: rows that are only ever added, and the tree over them.
+//!
+//! An act calls [`append`] inside its own transaction, so an act without its event cannot be
+//! committed. The same tables stand in an account's file and in the host's.
+
+use bailiwick_audit::event::LogId;
+use bailiwick_audit::{Actor, Draft, Event, Frontier, Hash, Head, Phase, Verdict, Verifier};
+use bailiwick_auth::access::verb::{ReadAccountAudit, ReadAudit, ReadHostAudit};
+use bailiwick_auth::access::{HostPermit, Journal, JournalError};
+use bailiwick_auth::{Permit, Scope, Tenant};
+use bailiwick_types::{SpaceId, Timestamp, UserName};
+
+use crate::engine::{Database, Tx};
+use crate::error::StoreError;
+use crate::sql::{Row, Sql, args};
+use crate::store::Store;
+
+/// Observations that may wait in one file's queue. Beyond, they are counted as lost: an observation
+/// must never hold up a request.
+const OBSERVATIONS_WAITING: usize = 10_000;
+
+/// Writes one event in the transaction of its act, and says its number.
+pub(crate) fn append(tx: &mut Tx<'_>, draft: Draft) -> Result<u64, StoreError> {
+    if tx.group.frontier.is_none() {
+        tx.group.frontier = Some(frontier(tx)?);
+    }
+    let log = tx.log;
+    let frontier = tx.group.frontier.get_or_insert_default();
+    let event = Event { seq: frontier.size(), at: Timestamp::now(), draft };
+    let hash = event.leaf_hash(log)?;
+    frontier.append(hash);
+    tx.group.grown = true;
+    let d = &event.draft;
+    tx.exec(
+        "INSERT INTO event (account, seq, at, actor, credential, address, request, action, resource, space, agent, \
+         phase, verdict, intent, detail, leaf_hash) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
+        args![
+            event.seq,
+            event.at,
+            d.actor.to_text(),
+            &d.credential,
+            &d.address,
+            d.request.map(|id| id.to_string()),
+            &d.action,
+            &d.resource,
+            d.space,
+            d.agent.as_ref(),
+            d.phase.as_str(),
+            d.verdict.as_str(),
+            d.intent,
+            serde_json::to_string(&d.detail)?,
+            &hash,
+        ],
+    )?;
+    tx.logged();
+    Ok(event.seq)
+}
+
+fn frontier(sql: &Sql<'_>) -> Result<Frontier, StoreError> {
+    let stored = sql.one("SELECT size, frontier FROM tree_head WHERE account = ?1", args![], |row| {
+        Frontier::from_parts(row.count(0)?, &row.blob(1)?).ok_or(StoreError::Corrupt("the tree's right edge"))
+    })?;
+    Ok(stored.unwrap_or_default())
+}
+
+/// Writes the head at the end of a group.
+pub(crate) fn write_head(sql: &Sql<'_>, frontier: &Frontier) -> Result<(), StoreError> {
+    sql.exec(
+        "INSERT INTO tree_head (account, size, root, frontier) VALUES (?1, ?2, ?3, ?4) \
+         ON CONFLICT (account) DO UPDATE SET size = excluded.size, root = excluded.root, frontier = excluded.frontier",
+        args![frontier.size(), &frontier.root(), frontier.node_bytes().as_slice()],
+    )?;
+    Ok(())
+}
+
+const COLUMNS_READ: usize = 15;
+
+fn event(row: &Row<'_>) -> Result<(Event, Hash), StoreError> {
+    let unknown = || StoreError::Corrupt("an event's words");
+    let draft = Draft {
+        actor: Actor::parse(&row.text(2)?).ok_or_else(unknown)?,
+        credential: row.text(3)?,
+        address: row.text(4)?,
+        request: row.optional_parse(5)?,
+        action: row.text(6)?,
+        resource: row.text(7)?,
+        space: row.optional_parse(8)?,
+        agent: row.optional_parse(9)?,
+        phase: Phase::parse(&row.text(10)?).ok_or_else(unknown)?,
+        verdict: Verdict::parse(&row.text(11)?).ok_or_else(unknown)?,
+        intent: row.optional_int(12)?.and_then(|n| u64::try_from(n).ok()),
+        detail: row.json(13)?,
+    };
+    let hash = row.blob(COLUMNS_READ - 1)?.try_into().map_err(|_| unknown())?;
+    Ok((Event { seq: row.count(0)?, at: row.time(1)?, draft }, hash))
+}
+
+/// Which events to list.
+#[derive(Debug, Clone, Default)]
+pub struct EventFilter {
+    /// From this number on.
+    pub from_seq: u64,
+    /// Only this action, or all that begin with it and a dot.
+    pub action: Option<String>,
+    /// Only this verdict.
+    pub verdict: Option<Verdict>,
+    /// Only what this user did.
+    pub user: Option<UserName>,
+    /// Only what this agent did.
+    pub agent: Option<String>,
+    /// Only in this space.
+    pub space: Option<SpaceId>,
+    /// Not before.
+    pub from: Option<Timestamp>,
+    /// Before.
+    pub to: Option<Timestamp>,
+    /// At most so many.
+    pub limit: usize,
+    /// From the newest down, instead of from the oldest up.
+    pub order: Order,
+}
+
+/// In which order to list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Order {
+    /// Oldest first.
+    #[default]
+    Oldest,
+    /// Newest first.
+    Newest,
+}
+
+fn list(sql: &Sql<'_>, filter: &EventFilter) -> Result<Vec<Event>, StoreError> {
+    // One statement for both orders: the sign of `seq` turns it round.
+    let text = match filter.order {
+        Order::Oldest => LIST_OLDEST,
+        Order::Newest => LIST_NEWEST,
+    };
+    let user = filter.user.as_ref();
+    sql.all(
+        text,
+        args![
+            filter.from_seq,
+            filter.action.as_ref(),
+            filter.verdict.map(Verdict::as_str),
+            user.map(|name| Actor::User(name.clone()).to_text()),
+            user.map(|name| Actor::OperatorFor(name.clone()).to_text()),
+            filter.agent.as_ref(),
+            filter.space,
+            filter.from,
+            filter.to,
+            filter.limit,
+        ],
+        |row| event(row).map(|(event, _)| event),
+    )
+}
+
+macro_rules! list_statement {
+    ($order:literal) => {
+        concat!(
+            "SELECT seq, at, actor, credential, address, request, action, resource, space, agent, phase, verdict, \
+             intent, detail, leaf_hash FROM event WHERE account = ?1 AND seq >= ?2 \
+             AND (?3 IS NULL OR action = ?3 OR substr(action, 1, length(?3) + 1) = ?3 || '.') \
+             AND (?4 IS NULL OR verdict = ?4) AND (?5 IS NULL OR actor IN (?5, ?6)) \
+             AND (?7 IS NULL OR agent = ?7) AND (?8 IS NULL OR space = ?8) \
+             AND (?9 IS NULL OR at >= ?9) AND (?10 IS NULL OR at < ?10) ORDER BY seq ",
+            $order,
+            " LIMIT ?11"
+        )
+    };
+}
+const LIST_OLDEST: &str = list_statement!("ASC");
+const LIST_NEWEST: &str = list_statement!("DESC");
+
+/// Reads a whole log and compares it with its head, in steps, so that no log is too long for memory.
+fn verify(database: &Database, log: LogId) -> Result<Result<Head, bailiwick_audit::Problem>, StoreError> {
+    const STEP: usize = 2_000;
+    database.read_snapshot(|sql| {
+        let head = head(sql)?;
+        let mut verifier = Verifier::new(log);
+        let mut next = 0u64;
+        loop {
+            let rows = sql.all(
+                "SELECT seq, at, actor, credential, address, request, action, resource, space, agent, phase, \
+                 verdict, intent, detail, leaf_hash FROM event WHERE account = ?1 AND seq >= ?2 \
+                 ORDER BY seq LIMIT ?3",
+                args![next, STEP],
+                event,
+            )?;
+            for (event, hash) in &rows {
+                if let Err(problem) = verifier.next(event, hash) {
+                    return Ok(Err(problem));
+                }
+                next = event.seq + 1;
+            }
+            if rows.len() < STEP {
+                return Ok(verifier.finish(&head));
+            }
+        }
+    })
+}
+
+fn head(sql: &Sql<'_>) -> Result<Head, StoreError> {
+    let stored = sql.one("SELECT size, root FROM tree_head WHERE account = ?1", args![], |row| {
+        let root = row.blob(1)?.try_into().map_err(|_| StoreError::Corrupt("the tree's root"))?;
+        Ok(Head { size: row.count(0)?, root })
+    })?;
+    Ok(stored.unwrap_or_else(|| {
+        let empty = Frontier::new();
+        Head { size: 0, root: empty.root() }
+    }))
+}
+
+impl Store {
+    /// Events of the caller's own doing.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn event_list_own(
+        &self,
+        permit: Permit<ReadAudit>,
+        filter: EventFilter,
+    ) -> Result<Vec<Event>, StoreError> {
+        let Some(user) = permit.scope().user().cloned() else { return Ok(Vec::new()) };
+        let filter = EventFilter { user: Some(user), ..filter };
+        self.database(permit.tenant())?.read(|sql| list(sql, &filter))
+    }
+
+    /// Events of the whole account.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn event_list(
+        &self,
+        permit: Permit<ReadAccountAudit>,
+        filter: EventFilter,
+    ) -> Result<Vec<Event>, StoreError> {
+        self.database(permit.tenant())?.read(|sql| list(sql, &filter))
+    }
+
+    /// Events of the host.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn event_list_host(
+        &self,
+        _permit: HostPermit<ReadHostAudit>,
+        filter: EventFilter,
+    ) -> Result<Vec<Event>, StoreError> {
+        self.host().read(|sql| list(sql, &filter))
+    }
+
+    /// Woken when the account's log grows.
+    ///
+    /// # Errors
+    /// If the account's file cannot be opened.
+    pub fn event_watch(&self, tenant: &Tenant) -> Result<tokio::sync::watch::Receiver<u64>, StoreError> {
+        Ok(self.database(tenant)?.watch_log())
+    }
+
+    /// Reads the account's whole log and compares it with its tree.
+    ///
+    /// # Errors
+    /// If the database fails. That the log is not whole is an answer, not an error.
+    pub async fn event_verify(
+        &self,
+        permit: Permit<ReadAccountAudit>,
+    ) -> Result<Result<Head, bailiwick_audit::Problem>, StoreError> {
+        let database = self.database(permit.tenant())?;
+        tokio::task::spawn_blocking(move || verify(&database, database.log().clone()))
+            .await
+            .map_err(|_| StoreError::Closed)?
+    }
+
+    /// Reads the host's whole log and compares it with its tree.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn event_verify_host(
+        &self,
+        _permit: HostPermit<ReadHostAudit>,
+    ) -> Result<Result<Head, bailiwick_audit::Problem>, StoreError> {
+        let database = std::sync::Arc::clone(self.host());
+        tokio::task::spawn_blocking(move || verify(&database, database.log().clone()))
+            .await
+            .map_err(|_| StoreError::Closed)?
+    }
+
+    /// Adds an observation, some time soon. Never waits; what cannot be kept is counted.
+    pub fn observe(&self, tenant: Option<&Tenant>, draft: Draft) {
+        let database = match tenant {
+            Some(tenant) => match self.database(tenant) {
+                Ok(database) => database,
+                Err(_) => return self.lost_observation(),
+            },
+            None => std::sync::Arc::clone(self.host()),
+        };
+        let full = crate::engine::Writers::backlog(&database) >= OBSERVATIONS_WAITING;
+        if full || self.writers().write_later(&database, move |tx| append(tx, draft).map(drop)).is_err() {
+            self.lost_observation();
+        }
+    }
+}
+
+impl Journal for Store {
+    async fn append(&self, scope: &Scope, draft: Draft) -> Result<u64, JournalError> {
+        let written = async {
+            let database = self.database(scope.tenant())?;
+            self.writers().write(&database, move |tx| append(tx, draft)).await
+        };
+        written.await.map_err(|error: StoreError| JournalError(Box::new(error)))
+    }
+}

@@ -1,0 +1,377 @@
+//! Spaces: isolated places of work, private to their owner until granted.
+
+use std::path::PathBuf;
+
+use bailiwick_audit::{Phase, Verdict};
+use bailiwick_auth::access::Space;
+use bailiwick_auth::access::verb::{
+    CreateSpace, DeleteSpace, GrantSpace, ListSpaces, ReadSpace, SeeSpace, UpdateSpace, WriteSpace,
+};
+use bailiwick_auth::{Permit, Scope, Tenant, for_store};
+use bailiwick_files::{Access, Owner, Workspace};
+use bailiwick_types::{GrantLevel, SpaceId, Timestamp, UserName};
+use serde_json::{Map, Value, json};
+
+use crate::engine::Tx;
+use crate::error::StoreError;
+use crate::log;
+use crate::sql::{Row, Sql, args};
+use crate::store::Store;
+
+/// A space's row.
+#[derive(Debug, Clone)]
+pub struct SpaceRow {
+    /// Its id.
+    pub id: SpaceId,
+    /// For people.
+    pub name: String,
+    /// For people.
+    pub description: String,
+    /// Who owns it.
+    pub owner: UserName,
+    /// Whether it is its owner's personal space.
+    pub personal: Personal,
+    /// When made.
+    pub created_at: Timestamp,
+    /// When last changed.
+    pub updated_at: Timestamp,
+}
+
+/// Whether a space is its owner's personal one, which is there from the start and stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Personal {
+    /// It is.
+    Yes,
+    /// It is not.
+    No,
+}
+
+const ROW: &str = "SELECT id, name, description, owner, personal, created_at, updated_at FROM space \
+     WHERE account = ?1 AND id = ?2";
+
+fn space_row(row: &Row<'_>) -> Result<SpaceRow, StoreError> {
+    Ok(SpaceRow {
+        id: row.parse(0)?,
+        name: row.text(1)?,
+        description: row.text(2)?,
+        owner: row.parse(3)?,
+        personal: if row.int(4)? == 0 { Personal::No } else { Personal::Yes },
+        created_at: row.time(5)?,
+        updated_at: row.time(6)?,
+    })
+}
+
+pub(crate) fn insert_personal(tx: &mut Tx<'_>, owner: &UserName) -> Result<(), StoreError> {
+    insert(tx, SpaceId::new(), "Personal", "", owner, Personal::Yes)
+}
+
+fn insert(
+    tx: &mut Tx<'_>,
+    id: SpaceId,
+    name: &str,
+    description: &str,
+    owner: &UserName,
+    personal: Personal,
+) -> Result<(), StoreError> {
+    let now = Timestamp::now();
+    tx.exec(
+        "INSERT INTO space (account, id, name, description, owner, personal, created_at, updated_at) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7)",
+        args![id, name, description, owner, i64::from(personal == Personal::Yes), now],
+    )?;
+    Ok(())
+}
+
+pub(crate) fn owned_by(sql: &Sql<'_>, owner: &UserName) -> Result<Vec<SpaceId>, StoreError> {
+    sql.all("SELECT id FROM space WHERE account = ?1 AND owner = ?2", args![owner], |row| row.parse(0))
+}
+
+/// A space as the policy sees it.
+pub(crate) fn facts(sql: &Sql<'_>, tenant: &Tenant, id: SpaceId) -> Result<Option<Space>, StoreError> {
+    let owner: Option<UserName> =
+        sql.one("SELECT owner FROM space WHERE account = ?1 AND id = ?2", args![id], |row| row.parse(0))?;
+    let Some(owner) = owner else { return Ok(None) };
+    Ok(Some(for_store::space(tenant, id, owner, grants(sql, id)?)))
+}
+
+fn grants(sql: &Sql<'_>, id: SpaceId) -> Result<Vec<(UserName, GrantLevel)>, StoreError> {
+    sql.all("SELECT user, level FROM space_grant WHERE account = ?1 AND space = ?2 ORDER BY user", args![id], |row| {
+        Ok((row.parse(0)?, row.parse(1)?))
+    })
+}
+
+impl Store {
+    /// Finds a space of the scope's tenant, as the policy sees it. `None` if there is none of that id.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn space_find(&self, scope: &Scope, id: SpaceId) -> Result<Option<Space>, StoreError> {
+        self.database(scope.tenant())?.read(|sql| facts(sql, scope.tenant(), id))
+    }
+
+    /// The caller's personal space.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] if the caller is no user, or has none.
+    pub async fn space_personal(&self, scope: &Scope) -> Result<Space, StoreError> {
+        let user = scope.user().ok_or_else(|| StoreError::not_found("space", "personal"))?;
+        self.database(scope.tenant())?.read(|sql| {
+            let id: SpaceId = sql
+                .one(
+                    "SELECT id FROM space WHERE account = ?1 AND owner = ?2 AND personal = 1",
+                    args![user],
+                    |row| row.parse(0),
+                )?
+                .ok_or_else(|| StoreError::not_found("space", "personal"))?;
+            facts(sql, scope.tenant(), id)?.ok_or_else(|| StoreError::not_found("space", id))
+        })
+    }
+
+    /// The spaces that the caller owns or was granted; for admins, that others exist.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn space_list(&self, permit: Permit<ListSpaces>) -> Result<Vec<SpaceRow>, StoreError> {
+        let scope = permit.scope();
+        let Some(user) = scope.user() else { return Ok(Vec::new()) };
+        self.database(permit.tenant())?.read(|sql| {
+            let rows = sql.all(
+                "SELECT id, name, description, owner, personal, created_at, updated_at FROM space s \
+                 WHERE account = ?1 AND (?3 = 'admin' OR owner = ?2 OR EXISTS (SELECT 1 FROM space_grant g \
+                 WHERE g.account = s.account AND g.space = s.id AND g.user = ?2)) ORDER BY created_at, id",
+                args![user, scope.role().map(bailiwick_types::Role::as_str)],
+                space_row,
+            )?;
+            // The statement narrows, the policy decides.
+            let mut seen = Vec::with_capacity(rows.len());
+            for row in rows {
+                if let Some(space) = facts(sql, scope.tenant(), row.id)?
+                    && scope.may::<SeeSpace>(&space)
+                {
+                    seen.push(row);
+                }
+            }
+            Ok(seen)
+        })
+    }
+
+    /// One space.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn space_see(&self, permit: Permit<SeeSpace>) -> Result<SpaceRow, StoreError> {
+        let id = permit.resource().id();
+        self.database(permit.tenant())?
+            .read(|sql| sql.one(ROW, args![id], space_row))?
+            .ok_or_else(|| StoreError::not_found("space", id))
+    }
+
+    /// Creates a space. The owner is the caller.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn space_create(
+        &self,
+        permit: Permit<CreateSpace>,
+        name: String,
+        description: String,
+    ) -> Result<SpaceRow, StoreError> {
+        let Some(owner) = permit.scope().user().cloned() else {
+            return Err(StoreError::Conflict { code: "no_user", message: "only a user can own a space" });
+        };
+        let id = SpaceId::new();
+        let detail = Map::from_iter([("name".to_owned(), json!(name))]);
+        let mut draft = permit.draft(Phase::Act, Verdict::Ok, detail);
+        draft.resource = format!("space:{id}");
+        draft.space = Some(id);
+        self.write(permit.tenant(), move |tx| {
+            insert(tx, id, &name, &description, &owner, Personal::No)?;
+            log::append(tx, draft)?;
+            tx.one(ROW, args![id], space_row)?.ok_or_else(|| StoreError::not_found("space", id))
+        })
+        .await
+    }
+
+    /// Renames or describes a space.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn space_update(
+        &self,
+        permit: Permit<UpdateSpace>,
+        name: Option<String>,
+        description: Option<String>,
+    ) -> Result<SpaceRow, StoreError> {
+        let id = permit.resource().id();
+        let draft = permit.draft(Phase::Act, Verdict::Ok, Map::new());
+        self.write(permit.tenant(), move |tx| {
+            tx.exec(
+                "UPDATE space SET name = coalesce(?3, name), description = coalesce(?4, description), \
+                 updated_at = ?5 WHERE account = ?1 AND id = ?2",
+                args![id, name.as_ref(), description.as_ref(), Timestamp::now()],
+            )?;
+            log::append(tx, draft)?;
+            tx.one(ROW, args![id], space_row)?.ok_or_else(|| StoreError::not_found("space", id))
+        })
+        .await
+    }
+
+    /// Deletes a space with its files and sessions. A personal space stays.
+    ///
+    /// # Errors
+    /// `personal_space`.
+    pub async fn space_delete(&self, permit: Permit<DeleteSpace>) -> Result<(), StoreError> {
+        let id = permit.resource().id();
+        let draft = permit.draft(Phase::Act, Verdict::Ok, Map::new());
+        let tenant = permit.tenant().clone();
+        self.write(&tenant, move |tx| {
+            let gone =
+                tx.exec("DELETE FROM space WHERE account = ?1 AND id = ?2 AND personal = 0", args![id])?;
+            if gone == 0 {
+                return Err(StoreError::Conflict {
+                    code: "personal_space",
+                    message: "a personal space goes only with its user",
+                });
+            }
+            log::append(tx, draft).map(drop)
+        })
+        .await?;
+        self.remove_space_files(&tenant, id).await;
+        Ok(())
+    }
+
+    /// Who has which grant.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn grant_list(&self, permit: Permit<SeeSpace>) -> Result<Vec<(UserName, GrantLevel)>, StoreError> {
+        self.database(permit.tenant())?.read(|sql| grants(sql, permit.resource().id()))
+    }
+
+    /// Gives, changes or (with `None`) takes a grant.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] if there is no such user.
+    pub async fn grant_set(
+        &self,
+        permit: Permit<GrantSpace>,
+        user: UserName,
+        level: Option<GrantLevel>,
+    ) -> Result<(), StoreError> {
+        let id = permit.resource().id();
+        let mut draft = permit.draft(Phase::Act, Verdict::Ok, Map::new());
+        draft.detail.insert("user".to_owned(), json!(user));
+        draft.detail.insert("level".to_owned(), json!(level));
+        self.write(permit.tenant(), move |tx| {
+            match level {
+                None => {
+                    tx.exec(
+                        "DELETE FROM space_grant WHERE account = ?1 AND space = ?2 AND user = ?3",
+                        args![id, &user],
+                    )?;
+                }
+                Some(level) => {
+                    tx.one("SELECT 1 FROM user WHERE account = ?1 AND name = ?2", args![&user], |_| Ok(()))?
+                        .ok_or_else(|| StoreError::not_found("user", &user))?;
+                    tx.exec(
+                        "INSERT INTO space_grant (account, space, user, level) VALUES (?1, ?2, ?3, ?4) \
+                         ON CONFLICT (account, space, user) DO UPDATE SET level = excluded.level",
+                        args![id, &user, level.as_str()],
+                    )?;
+                }
+            }
+            log::append(tx, draft).map(drop)
+        })
+        .await
+    }
+
+    /// The space's plan.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn plan_read(&self, permit: &Permit<ReadSpace>) -> Result<Value, StoreError> {
+        let id = permit.resource().id();
+        self.database(permit.tenant())?
+            .read(|sql| {
+                sql.one("SELECT plan FROM space WHERE account = ?1 AND id = ?2", args![id], |row| row.json(0))
+            })?
+            .ok_or_else(|| StoreError::not_found("space", id))
+    }
+
+    /// Sets the space's plan.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn plan_write(&self, permit: Permit<WriteSpace>, plan: Value) -> Result<(), StoreError> {
+        let id = permit.resource().id();
+        let items = plan.as_array().map_or(0, Vec::len);
+        let mut draft =
+            permit.draft(Phase::Act, Verdict::Ok, Map::from_iter([("items".to_owned(), json!(items))]));
+        draft.action = "plan.write".to_owned();
+        self.write(permit.tenant(), move |tx| {
+            tx.exec(
+                "UPDATE space SET plan = ?3, updated_at = ?4 WHERE account = ?1 AND id = ?2",
+                args![id, plan.to_string(), Timestamp::now()],
+            )?;
+            log::append(tx, draft).map(drop)
+        })
+        .await
+    }
+
+    /// The space's files, to read.
+    ///
+    /// # Errors
+    /// If the folder cannot be opened.
+    pub fn space_files(&self, permit: &Permit<ReadSpace>) -> Result<Workspace, StoreError> {
+        self.workspace(permit.resource(), permit.tenant(), Access::ReadOnly)
+    }
+
+    /// The space's files, to read and write.
+    ///
+    /// # Errors
+    /// If the folder cannot be opened.
+    pub fn space_files_to_write(&self, permit: &Permit<WriteSpace>) -> Result<Workspace, StoreError> {
+        self.workspace(permit.resource(), permit.tenant(), Access::ReadWrite)
+    }
+
+    /// Where a space's files lie. For the sandbox, which binds the folder; never shown to anybody.
+    pub(crate) fn space_dir(&self, tenant: &Tenant, id: SpaceId) -> PathBuf {
+        self.account_dir(tenant.incarnation()).join("spaces").join(id.to_string())
+    }
+
+    pub(crate) fn workspace(&self, space: &Space, tenant: &Tenant, access: Access) -> Result<Workspace, StoreError> {
+        let dir = self.space_dir(tenant, space.id());
+        self.prepare_dir(&dir, tenant)?;
+        Ok(Workspace::open(&dir, access, self.file_owner(tenant))?)
+    }
+
+    /// Makes a folder for files that a sandbox may own.
+    pub(crate) fn prepare_dir(&self, dir: &std::path::Path, tenant: &Tenant) -> Result<(), StoreError> {
+        if !dir.exists() {
+            std::fs::create_dir_all(dir)?;
+            if let Some(owner) = self.file_owner(tenant) {
+                std::os::unix::fs::chown(dir, Some(owner.uid), Some(owner.gid))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// As root, an account's files belong to the account's own unprivileged user; else to the server's.
+    pub(crate) fn file_owner(&self, tenant: &Tenant) -> Option<Owner> {
+        rustix::process::geteuid()
+            .is_root()
+            .then(|| Owner { uid: tenant.jail_user(), gid: tenant.jail_user() })
+    }
+
+    pub(crate) async fn remove_space_files(&self, tenant: &Tenant, id: SpaceId) {
+        let dir = self.space_dir(tenant, id);
+        let removed = tokio::task::spawn_blocking(move || match std::fs::remove_dir_all(&dir) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        })
+        .await;
+        if let Ok(Err(error)) = removed {
+            tracing::warn!(%error, "files of a deleted space could not be removed");
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! Users of an account. The first is an admin; a last admin stays one; nobody deletes themselves.
+
+use bailiwick_audit::{Phase, Verdict};
+use bailiwick_auth::Permit;
+use bailiwick_auth::access::verb::{CreateUser, DeleteUser, ListUsers, ReadUser, SetRole};
+use bailiwick_auth::key::NewKey;
+use bailiwick_types::{AccountName, Role, Timestamp, UserName};
+use serde_json::{Map, json};
+
+use crate::engine::Tx;
+use crate::error::StoreError;
+use crate::key::{self, KeyTerms};
+use crate::sql::{Row, args};
+use crate::store::Store;
+use crate::{log, space};
+
+/// A user.
+#[derive(Debug, Clone)]
+pub struct UserRow {
+    /// The name.
+    pub name: UserName,
+    /// The role.
+    pub role: Role,
+    /// When made.
+    pub created_at: Timestamp,
+    /// How many keys.
+    pub keys: u64,
+}
+
+/// Inserts a user and their personal space.
+pub(crate) fn insert(tx: &mut Tx<'_>, name: &UserName, role: Role) -> Result<(), StoreError> {
+    let inserted = tx.exec(
+        "INSERT INTO user (account, name, role, created_at) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING",
+        args![name, role.as_str(), Timestamp::now()],
+    )?;
+    if inserted == 0 {
+        return Err(StoreError::exists("user", name));
+    }
+    space::insert_personal(tx, name)
+}
+
+fn admins(tx: &Tx<'_>) -> Result<u64, StoreError> {
+    let count = tx.one("SELECT count(*) FROM user WHERE account = ?1 AND role = 'admin'", args![], |row| row.count(0))?;
+    Ok(count.unwrap_or(0))
+}
+
+fn role(tx: &Tx<'_>, name: &UserName) -> Result<Role, StoreError> {
+    tx.one("SELECT role FROM user WHERE account = ?1 AND name = ?2", args![name], |row| row.parse(0))?
+        .ok_or_else(|| StoreError::not_found("user", name))
+}
+
+impl Store {
+    /// Creates a user with a first key. The first user of an account becomes its admin.
+    ///
+    /// # Errors
+    /// [`StoreError::Exists`] if there is one of that name.
+    pub async fn user_create(
+        &self,
+        permit: Permit<CreateUser>,
+        name: UserName,
+        wanted: Role,
+        first_key: NewKey,
+    ) -> Result<Role, StoreError> {
+        let (id, hash) = (first_key.id.clone(), first_key.hash.clone());
+        self.key_locate(&id, permit.tenant().incarnation()).await?;
+        let mut draft = permit.draft(Phase::Act, Verdict::Ok, Map::new());
+        self.write(permit.tenant(), move |tx| {
+            let given = if admins(tx)? == 0 { Role::Admin } else { wanted };
+            insert(tx, &name, given)?;
+            key::insert(tx, &name, &id, &hash, &KeyTerms::named("first"))?;
+            draft.resource = format!("user:{name}");
+            draft.detail.insert("role".to_owned(), json!(given));
+            draft.detail.insert("key".to_owned(), json!(id));
+            log::append(tx, draft)?;
+            Ok(given)
+        })
+        .await
+    }
+
+    /// Makes sure that a user is there, at the start of the server.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn user_bootstrap(&self, account: &AccountName, name: UserName, wanted: Role) -> Result<(), StoreError> {
+        let tenant = self.tenant_of(account)?.ok_or_else(|| StoreError::not_found("account", account))?;
+        let draft = crate::account::startup("user.create", format!("user:{name}"));
+        let made = self
+            .write(&tenant, move |tx| {
+                insert(tx, &name, wanted)?;
+                log::append(tx, draft)
+            })
+            .await;
+        match made {
+            Err(StoreError::Exists { .. }) => Ok(()),
+            other => other.map(drop),
+        }
+    }
+
+    /// All users, oldest first.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn user_list(&self, permit: Permit<ListUsers>) -> Result<Vec<UserRow>, StoreError> {
+        self.database(permit.tenant())?.read(|sql| {
+            sql.all(
+                "SELECT name, role, created_at, (SELECT count(*) FROM api_key k WHERE k.account = u.account \
+                 AND k.user = u.name) FROM user u WHERE account = ?1 ORDER BY created_at, name",
+                args![],
+                user_row,
+            )
+        })
+    }
+
+    /// One user.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`].
+    pub async fn user_read(&self, permit: Permit<ReadUser>) -> Result<UserRow, StoreError> {
+        let name = permit.resource().name();
+        let row = self.database(permit.tenant())?.read(|sql| {
+            sql.one(
+                "SELECT name, role, created_at, (SELECT count(*) FROM api_key k WHERE k.account = u.account \
+                 AND k.user = u.name) FROM user u WHERE account = ?1 AND name = ?2",
+                args![name],
+                user_row,
+            )
+        })?;
+        row.ok_or_else(|| StoreError::not_found("user", name))
+    }
+
+    /// Changes a user's role; it holds from the next request on.
+    ///
+    /// # Errors
+    /// `last_admin`, or [`StoreError::NotFound`].
+    pub async fn user_role_set(&self, permit: Permit<SetRole>, wanted: Role) -> Result<(), StoreError> {
+        let name = permit.resource().name().clone();
+        let mut draft = permit.draft(Phase::Act, Verdict::Ok, Map::new());
+        self.write(permit.tenant(), move |tx| {
+            let before = role(tx, &name)?;
+            if before == Role::Admin && wanted != Role::Admin && admins(tx)? == 1 {
+                return Err(LAST_ADMIN);
+            }
+            tx.exec("UPDATE user SET role = ?3 WHERE account = ?1 AND name = ?2", args![&name, wanted.as_str()])?;
+            draft.detail.insert("from".to_owned(), json!(before));
+            draft.detail.insert("to".to_owned(), json!(wanted));
+            log::append(tx, draft).map(drop)
+        })
+        .await
+    }
+
+    /// Deletes a user: their keys, grants, spaces and files. What they did stays on record.
+    ///
+    /// # Errors
+    /// `last_admin`, `self_deletion`, or [`StoreError::NotFound`].
+    pub async fn user_delete(&self, permit: Permit<DeleteUser>) -> Result<(), StoreError> {
+        let name = permit.resource().name().clone();
+        if permit.scope().user() == Some(&name) {
+            return Err(StoreError::Conflict {
+                code: "self_deletion",
+                message: "nobody deletes themselves: ask another admin",
+            });
+        }
+        let mut draft = permit.draft(Phase::Act, Verdict::Ok, Map::new());
+        let tenant = permit.tenant().clone();
+        let (keys, spaces) = self
+            .write(&tenant, move |tx| {
+                if role(tx, &name)? == Role::Admin && admins(tx)? == 1 {
+                    return Err(LAST_ADMIN);
+                }
+                let keys: Vec<String> =
+                    tx.all("SELECT id FROM api_key WHERE account = ?1 AND user = ?2", args![&name], |row| row.text(0))?;
+                let spaces = space::owned_by(tx, &name)?;
+                for id in &spaces {
+                    tx.exec("DELETE FROM space WHERE account = ?1 AND id = ?2", args![*id])?;
+                }
+                tx.exec("DELETE FROM session WHERE account = ?1 AND initiator = ?2", args![&name])?;
+                tx.exec("DELETE FROM user WHERE account = ?1 AND name = ?2", args![&name])?;
+                draft.detail.insert("keys".to_owned(), json!(keys.len()));
+                draft.detail.insert("spaces".to_owned(), json!(spaces.len()));
+                log::append(tx, draft)?;
+                Ok((keys, spaces))
+            })
+            .await?;
+        self.key_unlocate(keys).await?;
+        for id in spaces {
+            self.remove_space_files(&tenant, id).await;
+        }
+        Ok(())
+    }
+}
+
+const LAST_ADMIN: StoreError = StoreError::Conflict {
+    code: "last_admin",
+    message: "this is the account's last admin: make another user admin first",
+};
+
+fn user_row(row: &Row<'_>) -> Result<UserRow, StoreError> {
+    Ok(UserRow { name: row.parse(0)?, role: row.parse(1)?, created_at: row.time(2)?, keys: row.count(3)? })
+}
