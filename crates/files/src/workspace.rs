@@ -1,7 +1,8 @@
 //! The handle of one workspace directory, and what is known of an entry.
 //!
-//! The root's descriptor never leaves this crate: with it, a caller could
-//! open by rules other than ours.
+//! The root's descriptor leaves this crate for one purpose, to be inherited
+//! by a worker process that makes a [`Workspace`] of it again: with it, a
+//! caller could open by rules other than ours.
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -116,10 +117,35 @@ impl Workspace {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let root = rustix::fs::open(dir, flags, Mode::empty())
             .map_err(|errno| FileError::of(errno, "open the workspace"))?;
+        Self::from_root_fd(root, access, owner)
+    }
+
+    /// The workspace of a directory that is open already, as inherited from
+    /// [`Workspace::root_fd`] of another process.
+    ///
+    /// # Errors
+    /// [`FileError::NotADirectory`] for anything else, and
+    /// [`FileError::Unsupported`] on a kernel without `openat2`.
+    pub fn from_root_fd(root: OwnedFd, access: Access, owner: Option<Owner>) -> Result<Self, FileError> {
         // Proves at once that the kernel resolves beneath a descriptor, and
         // not at the first request of a tenant.
         beneath::open_dir(&root, ".")?;
         Ok(Self { inner: Arc::new(Inner { root, access, owner, commit: Mutex::new(()) }) })
+    }
+
+    /// A second descriptor of the root, to be handed to a worker process and
+    /// to nothing else. It allows looking up names only (`O_PATH`).
+    ///
+    /// # Errors
+    /// What the host answered when the root was opened again.
+    pub fn root_fd(&self) -> Result<OwnedFd, FileError> {
+        beneath::open_dir(&self.inner.root, ".")
+    }
+
+    /// To whom new files are given.
+    #[must_use]
+    pub fn owner(&self) -> Option<Owner> {
+        self.inner.owner
     }
 
     /// What may be done here.

@@ -45,7 +45,10 @@ impl Anthropic {
     ) -> Result<BoxStream<'static, Result<Event, ModelError>>, ModelError> {
         let body = encode::body(self, request)?;
         let mut headers: HeaderMap = json_headers();
-        headers.insert("anthropic-version", reqwest::header::HeaderValue::from_static(VERSION));
+        headers.insert(
+            "anthropic-version",
+            reqwest::header::HeaderValue::from_static(VERSION),
+        );
         if let Some(value) = key.header("")? {
             headers.insert("x-api-key", value);
         }
@@ -68,3 +71,8 @@ const VERSION: &str = "2023-06-01";
 
 /// Where the API stands unless the configuration says otherwise.
 pub(crate) const DEFAULT_BASE: &str = "https://api.anthropic.com";
+
+#[cfg(test)]
+pub(crate) fn decoder(model: &str) -> impl crate::call::Decode {
+    decode::Decoder::new(model)
+}

@@ -16,7 +16,9 @@ use tokio_util::sync::CancellationToken;
 use crate::call::{Call, Decode};
 use crate::endpoint::{Base, Version};
 use crate::provider::{Key, json_headers};
-use crate::{Api, Effort, EncryptedReasoning, Event, Http, ModelError, Outcome, Policy, Request, ToolResult};
+use crate::{
+    Api, Effort, EncryptedReasoning, Event, Http, ModelError, Outcome, Policy, Request, ToolResult,
+};
 
 /// The provider's settings.
 #[derive(Clone, Debug)]
@@ -40,7 +42,14 @@ impl OpenAi {
             Api::Chat => {
                 let body = chat_encode::body(self, request)?;
                 let decoder = chat_decode::Decoder::new(&request.model);
-                self.call(http, policy, ("chat/completions", &body), decoder, key, cancel)
+                self.call(
+                    http,
+                    policy,
+                    ("chat/completions", &body),
+                    decoder,
+                    key,
+                    cancel,
+                )
             }
             Api::Responses => {
                 let body = responses_encode::body(self, request)?;
@@ -93,3 +102,13 @@ fn data_url(media_type: &str, bytes: &crate::Blob) -> String {
 
 /// Where the APIs stand unless the configuration says otherwise.
 pub(crate) const DEFAULT_BASE: &str = "https://api.openai.com";
+
+#[cfg(test)]
+pub(crate) fn chat_decoder(model: &str) -> impl Decode {
+    chat_decode::Decoder::new(model)
+}
+
+#[cfg(test)]
+pub(crate) fn responses_decoder(model: &str) -> impl Decode {
+    responses_decode::Decoder::new(model)
+}

@@ -10,15 +10,14 @@ use zeroize::Zeroizing;
 use crate::anthropic::{self, Anthropic, Thinking};
 use crate::endpoint::Base;
 use crate::openai::{self, OpenAi};
-use crate::scrub::Scrub;
 use crate::scripted::{Script, ScriptError, Scripted};
+use crate::scrub::Scrub;
 use crate::{Config, ConfigProblem, Credential, Event, Http, Kind, ModelError, Policy, Request};
 
 /// A configured model. Cheap to share; holds no key and no conversation.
 #[derive(Clone, Debug)]
 pub struct Provider {
     api: ProviderApi,
-    http: Http,
     policy: Policy,
     model: String,
     max_output_tokens: u32,
@@ -26,8 +25,8 @@ pub struct Provider {
 
 #[derive(Clone, Debug)]
 enum ProviderApi {
-    Anthropic(Anthropic),
-    OpenAi(OpenAi),
+    Anthropic(Anthropic, Http),
+    OpenAi(OpenAi, Http),
     Scripted(Scripted),
 }
 
@@ -54,38 +53,65 @@ impl Provider {
         }
         let base = |default: &str| {
             let text = config.base_url.as_deref().unwrap_or(default);
-            Base::parse(text, config.plain_http)
-                .map_err(|problem| BuildError::Config(vec![ConfigProblem { key: "base_url", problem: problem.to_string() }]))
+            Base::parse(text, config.plain_http).map_err(|problem| {
+                BuildError::Config(vec![ConfigProblem {
+                    key: "base_url",
+                    problem: problem.to_string(),
+                }])
+            })
         };
         let api = match config.provider {
-            Kind::Anthropic => ProviderApi::Anthropic(Anthropic {
-                base: base(anthropic::DEFAULT_BASE)?,
-                thinking: match (config.effort, config.thinking_budget_tokens) {
+            Kind::Anthropic => {
+                let thinking = match (config.effort, config.thinking_budget_tokens) {
                     (Some(effort), _) => Thinking::Adaptive(effort),
                     (None, Some(tokens)) => Thinking::Budget(tokens),
                     (None, None) => Thinking::Unset,
-                },
-                cache: config.prompt_cache,
-            }),
-            Kind::Openai => ProviderApi::OpenAi(OpenAi {
-                base: base(openai::DEFAULT_BASE)?,
-                api: config.api,
-                effort: config.effort,
-                encrypted_reasoning: config.encrypted_reasoning,
-            }),
+                };
+                let base = base(anthropic::DEFAULT_BASE)?;
+                ProviderApi::Anthropic(
+                    Anthropic {
+                        base,
+                        thinking,
+                        cache: config.prompt_cache,
+                    },
+                    http,
+                )
+            }
+            Kind::Openai => {
+                let settings = OpenAi {
+                    base: base(openai::DEFAULT_BASE)?,
+                    api: config.api,
+                    effort: config.effort,
+                    encrypted_reasoning: config.encrypted_reasoning,
+                };
+                ProviderApi::OpenAi(settings, http)
+            }
             Kind::Scripted => {
                 let path = config.script.as_deref().unwrap_or(Path::new(""));
                 ProviderApi::Scripted(Scripted::new(Script::load(path)?))
             }
         };
-        let model = config.model.clone().unwrap_or_else(|| "scripted".to_owned());
-        Ok(Self { api, http, policy: config.policy(), model, max_output_tokens: config.max_output_tokens })
+        let model = config
+            .model
+            .clone()
+            .unwrap_or_else(|| "scripted".to_owned());
+        Ok(Self {
+            api,
+            policy: config.policy(),
+            model,
+            max_output_tokens: config.max_output_tokens,
+        })
     }
 
     /// The scripted model on a script that is already read, as the demo and tests have it.
-    pub fn scripted(script: Script, http: Http) -> Self {
+    pub fn scripted(script: Script) -> Self {
         let api = ProviderApi::Scripted(Scripted::new(script));
-        Self { api, http, policy: Policy::default(), model: "scripted".to_owned(), max_output_tokens: 8_192 }
+        Self {
+            api,
+            policy: Policy::default(),
+            model: "scripted".to_owned(),
+            max_output_tokens: 8_192,
+        }
     }
 
     /// The same model with other bounds than its configuration's.
@@ -114,11 +140,18 @@ impl Provider {
         key: Option<&dyn Credential>,
         cancel: CancellationToken,
     ) -> BoxStream<'static, Result<Event, ModelError>> {
-        let started = request.check().map_err(ModelError::from).and_then(|()| match &self.api {
-            ProviderApi::Anthropic(api) => api.stream(&self.http, self.policy, request, &Key::new(key), cancel),
-            ProviderApi::OpenAi(api) => api.stream(&self.http, self.policy, request, &Key::new(key), cancel),
-            ProviderApi::Scripted(api) => Ok(api.stream(request, cancel)),
-        });
+        let started = request
+            .check()
+            .map_err(ModelError::from)
+            .and_then(|()| match &self.api {
+                ProviderApi::Anthropic(api, http) => {
+                    api.stream(http, self.policy, request, &Key::new(key), cancel)
+                }
+                ProviderApi::OpenAi(api, http) => {
+                    api.stream(http, self.policy, request, &Key::new(key), cancel)
+                }
+                ProviderApi::Scripted(api) => Ok(api.stream(request, cancel)),
+            });
         started.unwrap_or_else(|error| stream::iter([Err(error)]).boxed())
     }
 }
@@ -155,5 +188,9 @@ pub(crate) fn json_headers() -> HeaderMap {
 }
 
 fn list(problems: &[ConfigProblem]) -> String {
-    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    problems
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join("\n")
 }

@@ -5,6 +5,11 @@
 //! for: what cannot be enforced is an error before the command runs.
 
 pub mod helper;
-#[cfg(target_os = "linux")]
+pub mod host;
 pub mod linux;
 pub mod output;
+pub mod sandboxes;
+
+pub use sandboxes::{
+    Backend, Demand, HostUse, Inside, Ran, RanStatus, Run, Running, SandboxError, Sandboxes, Settings, Share, play_role,
+};

@@ -1,14 +1,16 @@
 //! Why a command could not be run to an outcome. What the command itself did
 //! wrong is never an error here but part of its [`crate::Output`].
 
+use bailiwick_files::FileError;
+
 /// Failure of the backend.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ShellError {
-    /// No thread became free in time, or too many are stuck.
+    /// No place became free in time, or too many threads are stuck.
     #[error("the virtual shell is overloaded: {running} commands are running, {stuck} of them do not stop")]
     Overloaded {
-        /// Commands that hold a thread.
+        /// Commands that hold a place.
         running: usize,
         /// Those past their deadline that did not stop when told.
         stuck: usize,
@@ -17,11 +19,17 @@ pub enum ShellError {
     /// were written before stay written.
     #[error("the virtual shell stopped with an internal fault")]
     Crashed,
-    /// The host gave us no thread or no timer.
-    #[error("could not start a thread for the virtual shell")]
+    /// The host gave us no process, thread or directory.
+    #[error("could not start the virtual shell")]
     Start {
         /// The cause.
         source: std::io::Error,
+    },
+    /// The temporary directory or the workspace could not be opened.
+    #[error("could not open the virtual shell's directories")]
+    Tmp {
+        /// The cause.
+        source: FileError,
     },
 }
 
@@ -32,7 +40,7 @@ impl ShellError {
         match self {
             Self::Overloaded { .. } => "overloaded",
             Self::Crashed => "shell_crashed",
-            Self::Start { .. } => "shell_unavailable",
+            Self::Start { .. } | Self::Tmp { .. } => "shell_unavailable",
         }
     }
 }

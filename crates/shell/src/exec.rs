@@ -1,20 +1,24 @@
-//! Running one command: a fresh interpreter on its own thread, watched from
-//! the caller's side.
+//! One call as its caller sees it: start it, pass output on, watch the clock.
 //!
 //! Must never run interpreter code on the caller's thread, and must never
 //! trust the interpreter to end in time.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use bashkit::{Error, ExecResult, LimitExceeded};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::ending::Ending;
 use crate::error::ShellError;
-use crate::interpreter::{Call, Chunk, Job};
+use crate::gate::Notices;
+use crate::interpreter::Task;
 use crate::output::{Output, Status, Stream};
-use crate::spec::ShellSpec;
+use crate::pool::{Isolation, Place};
+use crate::process::{self, Worker};
+use crate::spec::{Mount, ShellSpec};
+use crate::thread::{self, Call};
 
 /// A virtual shell. Calls share `/workspace` and `/tmp` and nothing else: each
 /// starts in `/workspace` with a fresh environment.
@@ -23,10 +27,27 @@ pub struct Shell {
     spec: ShellSpec,
 }
 
+/// Output on its way to the caller.
+pub(crate) type Chunk = (Stream, Vec<u8>);
+
+/// What a started call is heard through. The ending is `None` if the
+/// interpreter failed without the command's doing.
+pub(crate) struct Running {
+    pub(crate) received: mpsc::Receiver<Chunk>,
+    pub(crate) ending: oneshot::Receiver<Option<Ending>>,
+}
+
+/// The means to stop a started call. Dropping it, as a caller that goes away
+/// does, gives the call up.
+enum Control {
+    Thread(Arc<Call>),
+    Process(Worker),
+}
+
+/// Chunks on their way to the caller; a full queue makes the command wait.
+pub(crate) const QUEUED_CHUNKS: usize = 32;
 /// How long a command may go on after its deadline before it is abandoned.
 const GRACE: Duration = Duration::from_millis(500);
-/// Chunks on their way to the caller; a full queue makes the command wait.
-const QUEUED_CHUNKS: usize = 32;
 /// Longest wall time of a call; longer ones are cut to it.
 const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 
@@ -52,61 +73,57 @@ impl Shell {
         on_output: &mut (dyn FnMut(Stream, &[u8]) + Send),
         cancel: CancellationToken,
     ) -> Result<Output, ShellError> {
-        let mut output =
-            Output { status: Status::Canceled, stdout: Vec::new(), stderr: Vec::new(), warnings: Vec::new() };
+        let mut collector = Collector {
+            limit: self.spec.limits.output_bytes,
+            on_output,
+            output: Output {
+                status: Status::Canceled,
+                stdout: Vec::new(),
+                stderr: Vec::new(),
+                warnings: Vec::new(),
+            },
+        };
         let place = tokio::select! {
             biased;
-            () = cancel.cancelled() => return Ok(output),
+            () = cancel.cancelled() => return Ok(collector.output),
             place = self.spec.pool.place() => place?,
         };
         let timeout = timeout.min(MAX_TIMEOUT);
-        let call = Call::new(place.pool(), self.spec.limits.written_bytes);
-        let (chunks, mut received) = mpsc::channel(QUEUED_CHUNKS);
-        let (ended, ending) = oneshot::channel();
-        let job = Job {
-            spec: self.spec.clone(),
-            command: command.to_owned(),
-            timeout,
-            call: call.clone(),
-            chunks,
-            ended,
-        };
-        place.run(move || job.run())?;
-
-        // From here on every way out, a dropped future included, stops the
-        // command and shuts its files.
-        let _stop = StopOnDrop(&call);
-        let mut collect = |(stream, bytes): Chunk| self.collect(&mut output, on_output, stream, &bytes);
+        let (running, control) = self.start(command, timeout, place)?;
+        let Running { mut received, ending } = running;
         let deadline = tokio::time::sleep_until(Instant::now() + timeout + GRACE);
         tokio::pin!(deadline, ending);
         let mut canceled = false;
         let ended = loop {
             tokio::select! {
                 biased;
-                Some(chunk) = received.recv() => collect(chunk),
-                ended = &mut ending => break Some(ended),
+                // The clock comes first: a flood of output must not hide it.
                 () = &mut deadline => break None,
                 () = cancel.cancelled(), if !canceled => {
                     canceled = true;
-                    call.stop();
+                    control.stop();
                     deadline.as_mut().reset(Instant::now() + GRACE);
                 }
+                Some((stream, bytes)) = received.recv() => collector.take(stream, &bytes),
+                ended = &mut ending => break Some(ended),
             }
         };
-        while let Ok(chunk) = received.try_recv() {
-            collect(chunk);
+        while let Ok((stream, bytes)) = received.try_recv() {
+            collector.take(stream, &bytes);
         }
         match ended {
-            Some(Ok(Some((result, notices)))) => {
-                self.conclude(&mut output, command, result, on_output);
-                notices.into_iter().for_each(|notice| output.warn(notice));
-            }
+            Some(Ok(Some(ending))) => collector.conclude(ending),
+            // A killed worker has no ending to tell.
+            Some(_) if canceled => {}
             Some(_) => return Err(ShellError::Crashed),
             None => {
-                tracing::warn!(stuck = self.spec.pool.stuck(), "a virtual shell command ignores its deadline");
-                output.status = Status::TimedOut;
+                drop(control);
+                let stuck = self.spec.pool.stuck();
+                tracing::warn!(stuck, "a virtual shell command ignored its deadline");
+                collector.output.status = Status::TimedOut;
             }
         }
+        let mut output = collector.output;
         if canceled {
             output.status = Status::Canceled;
         }
@@ -114,79 +131,89 @@ impl Shell {
         Ok(output)
     }
 
-    /// Keeps and hands on what still fits.
-    fn collect(
-        &self,
-        output: &mut Output,
-        on_output: &mut (dyn FnMut(Stream, &[u8]) + Send),
-        stream: Stream,
-        bytes: &[u8],
-    ) {
-        let limit = self.spec.limits.output_bytes;
-        let kept = match stream {
-            Stream::Stdout => &mut output.stdout,
-            Stream::Stderr => &mut output.stderr,
+    fn start(&self, command: &str, timeout: Duration, place: Place) -> Result<(Running, Control), ShellError> {
+        let ShellSpec { workspace, tmp, pool, limits } = &self.spec;
+        let task = Task {
+            command: command.to_owned(),
+            timeout,
+            limits: *limits,
+            workspace: match workspace {
+                Mount::Absent => None,
+                Mount::Files(files) => Some(files.clone()),
+            },
+            tmp: tmp.files().clone(),
+            tmp_bytes: tmp.max_bytes(),
+            notices: Arc::new(Notices::default()),
         };
-        let fits = &bytes[..bytes.len().min(limit.saturating_sub(kept.len()))];
+        match pool.isolation() {
+            Isolation::Thread => {
+                thread::start(task, place, pool).map(|(running, call)| (running, Control::Thread(call)))
+            }
+            Isolation::Process(program) => {
+                process::start(task, place, program).map(|(running, worker)| (running, Control::Process(worker)))
+            }
+        }
+    }
+}
+
+impl Control {
+    fn stop(&self) {
+        match self {
+            Self::Thread(call) => call.stop(),
+            Self::Process(worker) => worker.kill(),
+        }
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        match self {
+            Self::Thread(call) => call.abandon(),
+            Self::Process(worker) => worker.kill(),
+        }
+    }
+}
+
+/// Gathers output within its bounds.
+struct Collector<'o> {
+    limit: usize,
+    on_output: &'o mut (dyn FnMut(Stream, &[u8]) + Send),
+    output: Output,
+}
+
+impl Collector<'_> {
+    /// Keeps and hands on what still fits.
+    fn take(&mut self, stream: Stream, bytes: &[u8]) {
+        let kept = match stream {
+            Stream::Stdout => &mut self.output.stdout,
+            Stream::Stderr => &mut self.output.stderr,
+        };
+        let fits = &bytes[..bytes.len().min(self.limit.saturating_sub(kept.len()))];
         if !fits.is_empty() {
             kept.extend_from_slice(fits);
-            on_output(stream, fits);
+            (self.on_output)(stream, fits);
         }
         if fits.len() < bytes.len() {
-            output.warn(cut(stream, limit));
+            self.warn_cut(stream);
         }
     }
 
-    /// Turns the interpreter's answer into ours.
-    fn conclude(
-        &self,
-        output: &mut Output,
-        command: &str,
-        result: Result<ExecResult, Error>,
-        on_output: &mut (dyn FnMut(Stream, &[u8]) + Send),
-    ) {
-        let limit = self.spec.limits.output_bytes;
-        let error = match result {
-            Ok(result) => {
-                output.status = Status::Exited(result.exit_code);
-                for (stream, truncated) in
-                    [(Stream::Stdout, result.stdout_truncated), (Stream::Stderr, result.stderr_truncated)]
-                {
-                    if truncated {
-                        output.warn(cut(stream, limit));
-                    }
-                }
-                return;
-            }
-            Err(error) => error,
-        };
-        let (status, text) = match error {
-            Error::Cancelled => (Status::Canceled, None),
-            Error::ResourceLimit(LimitExceeded::Timeout(_)) => (Status::TimedOut, None),
-            Error::ResourceLimit(limit) => (Status::LimitReached(limit.to_string()), Some(limit.to_string())),
-            Error::Parse { .. } => (Status::Exited(2), error.syntax_report("bash: -c", command)),
-            other => (Status::Exited(1), Some(other.to_string())),
-        };
-        output.status = status;
-        if let Some(text) = text {
-            let line = format!("{}{}\n", if text.starts_with("bash") { "" } else { "bash: " }, text.trim_end());
-            self.collect(output, on_output, Stream::Stderr, line.as_bytes());
+    fn conclude(&mut self, ending: Ending) {
+        self.output.status = ending.status();
+        for stream in ending.cut_streams() {
+            self.warn_cut(stream);
         }
+        if let Some(words) = &ending.last_words {
+            self.take(Stream::Stderr, format!("{}\n", words.trim_end()).as_bytes());
+        }
+        ending.notices.into_iter().for_each(|notice| self.output.warn(notice));
     }
-}
 
-struct StopOnDrop<'c>(&'c Call);
-
-impl Drop for StopOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.abandon();
+    fn warn_cut(&mut self, stream: Stream) {
+        let (name, limit) = match stream {
+            Stream::Stdout => ("standard output", self.limit),
+            Stream::Stderr => ("standard error", self.limit),
+        };
+        self.output.warn(format!("{name} was cut at {limit} bytes"));
     }
-}
-
-fn cut(stream: Stream, limit: usize) -> String {
-    let name = match stream {
-        Stream::Stdout => "standard output",
-        Stream::Stderr => "standard error",
-    };
-    format!("{name} was cut at {limit} bytes")
 }

@@ -1,31 +1,44 @@
-//! The `virtual` sandbox: a bash that runs inside the server's process.
+//! The `virtual` sandbox: a bash that is a library, not a program.
 //!
-//! A [`Shell`] executes commands with an in-process interpreter. It starts no
-//! process, opens no socket, and sees no file of the host but those of one
-//! space, through [`bailiwick_files::Workspace`]; the rest of its file system
-//! is in memory. Nothing of the server's environment is passed in. Each call
-//! runs on a thread of its own from a bounded [`ShellPool`], so that a busy
-//! command never delays the server, with a wall clock watched from outside.
+//! A [`Shell`] executes commands with an interpreter that starts no process,
+//! opens no socket, and sees no file of the host but those of one space and
+//! one temporary directory, through [`bailiwick_files::Workspace`]; the rest
+//! of its file system is in memory. Nothing of the server's environment is
+//! passed in. It needs no root, no container engine and no namespaces.
 //!
-//! What this backend does not defend: it shares the server's address space. A
-//! fault in the interpreter can stop the server or, in theory, read its
-//! memory; tenants that need more than text work, or less trust than this,
-//! belong in a sandbox with a kernel boundary. This is the only crate that may
-//! depend on the interpreter.
+//! The interpreter's own limits do not hold against stack overflow: a few
+//! kilobytes of nested brackets end the process it runs in. So it runs in a
+//! worker process per command ([`Isolation::Process`]), the server's own
+//! binary started again with no environment, resource limits, and two
+//! directory descriptors; a worker that crashes or ignores its deadline is
+//! killed and harms one call. [`Isolation::Thread`] keeps it in the server and
+//! is for tests and for hosts with a single trusted user.
+//!
+//! What this backend does not defend: the worker runs as the server's user. A
+//! fault in the interpreter that gives code execution has that user's rights;
+//! tenants that need more than text work belong in a sandbox with a kernel
+//! boundary. This is the only crate that may depend on the interpreter.
 
+mod devices;
+mod ending;
 mod error;
 mod exec;
 mod gate;
 mod interpreter;
 mod output;
 mod pool;
+mod process;
 mod spec;
+mod thread;
 mod tmp;
+mod wire;
+mod worker;
 mod workspace_fs;
 
 pub use error::ShellError;
 pub use exec::Shell;
 pub use output::{Output, Status, Stream};
-pub use pool::{PoolLimits, ShellPool};
+pub use pool::{Isolation, PoolLimits, ShellPool, WorkerProgram};
 pub use spec::{Mount, ShellLimits, ShellSpec};
 pub use tmp::SharedTmp;
+pub use worker::worker_main;

@@ -1,10 +1,12 @@
-//! The bounded set of threads that commands run on.
+//! The bounded number of commands that run at once, and where they run.
 //!
-//! One thread per running command, so that a command that never yields holds
-//! nobody else up. A thread cannot be killed: one that ignores its deadline
+//! In either mode each command has a thread of its own, in a worker process or
+//! in the server. A thread cannot be killed: one that ignores its deadline
 //! keeps its place and is counted, and when all places are lost that way the
-//! pool says so at once instead of queueing.
+//! pool says so at once instead of queueing. A process can be killed.
 
+use std::ffi::OsString;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -19,8 +21,37 @@ use crate::error::ShellError;
 pub struct PoolLimits {
     /// Commands at once; more wait.
     pub threads: usize,
-    /// How long a command waits for a thread.
+    /// How long a command waits for its turn.
     pub queue: Duration,
+}
+
+/// What stands between the interpreter and the server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Isolation {
+    /// A worker process per command, which is killed at the deadline and may
+    /// crash without harm. The one to use.
+    Process(WorkerProgram),
+    /// A thread of the server. A command can end the server by overflowing the
+    /// interpreter's stack: for tests and single-user setups only.
+    Thread,
+}
+
+/// How to start a worker: a program whose `main` calls
+/// [`crate::worker_main`] before anything else when it sees these arguments.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerProgram {
+    /// The program.
+    pub path: PathBuf,
+    /// Its arguments. They are visible to other users of the host.
+    pub arguments: Vec<OsString>,
+}
+
+impl WorkerProgram {
+    /// The running program itself, even if its file was replaced meanwhile.
+    #[must_use]
+    pub fn this_program(argument: &str) -> Self {
+        Self { path: PathBuf::from("/proc/self/exe"), arguments: vec![argument.into()] }
+    }
 }
 
 /// Clones are the same pool.
@@ -32,21 +63,17 @@ pub struct ShellPool {
 #[derive(Debug)]
 struct Inner {
     limits: PoolLimits,
+    isolation: Isolation,
     places: Arc<Semaphore>,
     stuck: AtomicUsize,
 }
 
-/// One thread's place, given back when the thread ends.
+/// One command's place, given back when its thread or process ends.
 #[derive(Debug)]
 pub(crate) struct Place {
-    pool: ShellPool,
     _permit: OwnedSemaphorePermit,
 }
 
-/// Stack of every thread that runs parts of a command. The interpreter recurses on the host's stack
-/// within its own limits; an overflow would end the server, and untouched
-/// stack costs address space only.
-pub(crate) const STACK_BYTES: usize = 64 * 1024 * 1024;
 
 impl Default for PoolLimits {
     fn default() -> Self {
@@ -55,13 +82,14 @@ impl Default for PoolLimits {
 }
 
 impl ShellPool {
-    /// A pool without threads yet; they start as commands come.
+    /// A pool in which nothing runs yet.
     #[must_use]
-    pub fn new(limits: PoolLimits) -> Self {
+    pub fn new(limits: PoolLimits, isolation: Isolation) -> Self {
         let threads = limits.threads.clamp(1, Semaphore::MAX_PERMITS);
         Self {
             inner: Arc::new(Inner {
                 limits: PoolLimits { threads, ..limits },
+                isolation,
                 places: Arc::new(Semaphore::new(threads)),
                 stuck: AtomicUsize::new(0),
             }),
@@ -88,9 +116,13 @@ impl ShellPool {
             return Err(self.overloaded());
         }
         match tokio::time::timeout_at(deadline, places.acquire_owned()).await {
-            Ok(Ok(permit)) => Ok(Place { pool: self.clone(), _permit: permit }),
+            Ok(Ok(permit)) => Ok(Place { _permit: permit }),
             _ => Err(self.overloaded()),
         }
+    }
+
+    pub(crate) fn isolation(&self) -> &Isolation {
+        &self.inner.isolation
     }
 
     pub(crate) fn count_stuck(&self) {
@@ -103,30 +135,5 @@ impl ShellPool {
 
     fn overloaded(&self) -> ShellError {
         ShellError::Overloaded { running: self.running(), stuck: self.stuck() }
-    }
-}
-
-impl Default for ShellPool {
-    fn default() -> Self {
-        Self::new(PoolLimits::default())
-    }
-}
-
-impl Place {
-    pub(crate) fn pool(&self) -> &ShellPool {
-        &self.pool
-    }
-
-    /// Runs `work` on a thread of its own, which keeps the place to its end.
-    pub(crate) fn run(self, work: impl FnOnce() + Send + 'static) -> Result<(), ShellError> {
-        std::thread::Builder::new()
-            .name("virtual-shell".to_owned())
-            .stack_size(STACK_BYTES)
-            .spawn(move || {
-                work();
-                drop(self);
-            })
-            .map(drop)
-            .map_err(|source| ShellError::Start { source })
     }
 }

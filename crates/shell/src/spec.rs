@@ -1,6 +1,7 @@
 //! What a shell may use. Plain data; nothing here runs.
 
 use bailiwick_files::Workspace;
+use serde::{Deserialize, Serialize};
 
 use crate::pool::ShellPool;
 use crate::tmp::SharedTmp;
@@ -12,7 +13,7 @@ pub struct ShellSpec {
     pub workspace: Mount,
     /// What stands at `/tmp`. Shells made with clones of one handle share it.
     pub tmp: SharedTmp,
-    /// Where commands get their threads.
+    /// Where commands run.
     pub pool: ShellPool,
     /// Bounds of each call.
     pub limits: ShellLimits,
@@ -29,7 +30,7 @@ pub enum Mount {
 }
 
 /// Bounds of one call. Reaching one never looks like success.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShellLimits {
     /// Bytes of the command text.
     pub script_bytes: usize,

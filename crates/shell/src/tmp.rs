@@ -1,150 +1,65 @@
-//! `/tmp`: files in memory that outlive a call and may be shared by shells.
+//! `/tmp`: a directory that outlives a call and may be shared by shells.
 //!
-//! Must never be shared across accounts; who gets a clone of the handle is the
-//! caller's decision (the agent's sandbox scope).
+//! It is an ordinary directory of the host, on whatever file system the
+//! operator keeps short-lived data (a tmpfs, say), reached only beneath its
+//! root. Must never be shared across accounts; who gets a clone of the handle
+//! is the caller's decision (the agent's sandbox scope).
 
-use std::fmt;
-use std::io::{Error as IoError, ErrorKind};
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
 
-use bashkit::{
-    DirEntry, FileSystem, FileSystemExt, FsLimits, FsUsage, InMemoryFs, Metadata, Result, async_trait,
-};
+use bailiwick_files::{Access, Workspace};
+use bailiwick_types::path::WorkspacePath;
 
-use crate::gate::Gate;
+use crate::error::ShellError;
 
-/// A handle of one in-memory `/tmp`. Clones are the same directory.
-#[derive(Clone)]
+/// A handle of one `/tmp`. Clones are the same directory, which is removed
+/// with the last of them.
+#[derive(Debug, Clone)]
 pub struct SharedTmp {
-    files: Arc<InMemoryFs>,
+    directory: Arc<Directory>,
 }
 
-/// Where the shared files stand in the in-memory tree, which comes with a few
-/// system directories that must not show up in `/tmp`.
-const BASE: &str = "/tmp";
+#[derive(Debug)]
+struct Directory {
+    path: PathBuf,
+    files: Workspace,
+    max_bytes: u64,
+}
 
 impl SharedTmp {
-    /// An empty directory for at most `max_bytes` of content.
-    #[must_use]
-    pub fn new(max_bytes: u64) -> Self {
-        let limits = FsLimits::new()
-            .max_total_bytes(max_bytes)
-            .max_file_size(max_bytes)
-            .max_file_count(4096)
-            .max_dir_count(4096);
-        Self { files: Arc::new(InMemoryFs::with_limits(limits)) }
+    /// A new empty directory in `parent` for about `max_bytes`. The bound is
+    /// looked at when a call starts, so calls that run at the same time may
+    /// each use what was left.
+    ///
+    /// # Errors
+    /// [`ShellError::Tmp`] or [`ShellError::Start`] if it cannot be made.
+    pub fn new(parent: &Path, max_bytes: u64) -> Result<Self, ShellError> {
+        let mut random = [0_u8; 16];
+        getrandom::fill(&mut random)
+            .map_err(|_| ShellError::Start { source: std::io::ErrorKind::Unsupported.into() })?;
+        let path = parent.join(format!("tmp-{:032x}", u128::from_ne_bytes(random)));
+        DirBuilder::new().mode(0o700).create(&path).map_err(|source| ShellError::Start { source })?;
+        let files = Workspace::open(&path, Access::ReadWrite, None).map_err(|source| ShellError::Tmp { source })?;
+        Ok(Self { directory: Arc::new(Directory { path, files, max_bytes }) })
+    }
+
+    pub(crate) fn files(&self) -> &Workspace {
+        &self.directory.files
+    }
+
+    pub(crate) fn max_bytes(&self) -> u64 {
+        self.directory.max_bytes
     }
 }
 
-impl fmt::Debug for SharedTmp {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("SharedTmp").finish_non_exhaustive()
-    }
-}
-
-/// One call's view of a [`SharedTmp`].
-pub(crate) struct TmpFs {
-    files: Arc<InMemoryFs>,
-    gate: Arc<Gate>,
-}
-
-impl TmpFs {
-    pub(crate) fn new(tmp: &SharedTmp, gate: Arc<Gate>) -> Self {
-        Self { files: Arc::clone(&tmp.files), gate }
-    }
-
-    fn at(&self, path: &Path) -> Result<PathBuf> {
-        self.gate.pass()?;
-        Ok(match path.strip_prefix("/") {
-            Ok(rest) if rest.as_os_str().is_empty() => PathBuf::from(BASE),
-            Ok(rest) => Path::new(BASE).join(rest),
-            Err(_) => Path::new(BASE).join(path),
-        })
-    }
-}
-
-#[async_trait]
-impl FileSystemExt for TmpFs {
-    fn usage(&self) -> FsUsage {
-        self.files.usage()
-    }
-
-    fn limits(&self) -> FsLimits {
-        self.files.limits()
-    }
-
-    async fn mkfifo(&self, path: &Path, mode: u32) -> Result<()> {
-        self.files.mkfifo(&self.at(path)?, mode).await
-    }
-}
-
-#[async_trait]
-impl FileSystem for TmpFs {
-    async fn read_file(&self, path: &Path) -> Result<Vec<u8>> {
-        self.files.read_file(&self.at(path)?).await
-    }
-
-    async fn write_file(&self, path: &Path, content: &[u8]) -> Result<()> {
-        self.files.write_file(&self.at(path)?, content).await
-    }
-
-    async fn append_file(&self, path: &Path, content: &[u8]) -> Result<()> {
-        self.files.append_file(&self.at(path)?, content).await
-    }
-
-    async fn mkdir(&self, path: &Path, recursive: bool) -> Result<()> {
-        self.files.mkdir(&self.at(path)?, recursive).await
-    }
-
-    async fn remove(&self, path: &Path, recursive: bool) -> Result<()> {
-        let at = self.at(path)?;
-        if at != Path::new(BASE) {
-            return self.files.remove(&at, recursive).await;
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let emptied = self.files.remove_all(&WorkspacePath::root());
+        if emptied.is_err() || std::fs::remove_dir(&self.path).is_err() {
+            tracing::warn!("a temporary directory could not be removed");
         }
-        // The mount point itself stays, as on a real system.
-        if recursive {
-            for entry in self.files.read_dir(&at).await? {
-                self.files.remove(&at.join(&entry.name), true).await?;
-            }
-        }
-        Err(IoError::new(ErrorKind::ResourceBusy, "Device or resource busy").into())
-    }
-
-    async fn stat(&self, path: &Path) -> Result<Metadata> {
-        self.files.stat(&self.at(path)?).await
-    }
-
-    async fn read_dir(&self, path: &Path) -> Result<Vec<DirEntry>> {
-        self.files.read_dir(&self.at(path)?).await
-    }
-
-    async fn exists(&self, path: &Path) -> Result<bool> {
-        self.files.exists(&self.at(path)?).await
-    }
-
-    async fn rename(&self, from: &Path, to: &Path) -> Result<()> {
-        self.files.rename(&self.at(from)?, &self.at(to)?).await
-    }
-
-    async fn copy(&self, from: &Path, to: &Path) -> Result<()> {
-        self.files.copy(&self.at(from)?, &self.at(to)?).await
-    }
-
-    async fn symlink(&self, target: &Path, link: &Path) -> Result<()> {
-        self.files.symlink(target, &self.at(link)?).await
-    }
-
-    async fn read_link(&self, path: &Path) -> Result<PathBuf> {
-        self.files.read_link(&self.at(path)?).await
-    }
-
-    async fn chmod(&self, path: &Path, mode: u32) -> Result<()> {
-        self.files.chmod(&self.at(path)?, mode).await
-    }
-
-    async fn set_modified_time(&self, path: &Path, time: SystemTime) -> Result<()> {
-        self.files.set_modified_time(&self.at(path)?, time).await
     }
 }

@@ -1,12 +1,12 @@
-//! `/workspace`: the interpreter's file system calls, answered from a space.
+//! `/workspace` and `/tmp`: the interpreter's file system calls, answered from
+//! directories of the host.
 //!
-//! Every path is parsed anew and every file is opened beneath the space's root
+//! Every path is parsed anew and every file is opened beneath the root
 //! by [`bailiwick_files`]; symbolic links are shown but never followed and
 //! never made. Must never touch the host's files any other way.
 
 use std::io::{Error as IoError, ErrorKind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use bailiwick_files::{EntryKind, FileError, Stat, Workspace};
@@ -16,16 +16,16 @@ use bashkit::{DirEntry, FileSystem, FileSystemExt, FileType, FsLimits, Metadata,
 use crate::gate::Gate;
 use crate::spec::ShellLimits;
 
-/// One call's view of a workspace. Blocks while it works, which only ever
+/// One call's view of a directory. Blocks while it works, which only ever
 /// blocks the call's own thread.
 pub(crate) struct WorkspaceFs {
     workspace: Workspace,
-    gate: Arc<Gate>,
+    gate: Gate,
     limits: ShellLimits,
 }
 
 impl WorkspaceFs {
-    pub(crate) fn new(workspace: Workspace, gate: Arc<Gate>, limits: ShellLimits) -> Self {
+    pub(crate) fn new(workspace: Workspace, gate: Gate, limits: ShellLimits) -> Self {
         Self { workspace, gate, limits }
     }
 
@@ -146,7 +146,7 @@ impl FileSystem for WorkspaceFs {
 
     async fn symlink(&self, _target: &Path, _link: &Path) -> Result<()> {
         self.gate.pass()?;
-        let text = "links cannot be made in the workspace: copy the file instead";
+        let text = "links cannot be made here: copy the file instead";
         Err(IoError::new(ErrorKind::PermissionDenied, text).into())
     }
 

@@ -7,6 +7,7 @@
 pub mod account;
 pub mod agent;
 pub mod approval;
+pub mod area;
 mod directory;
 mod engine;
 mod error;

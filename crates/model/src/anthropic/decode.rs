@@ -11,7 +11,8 @@ use crate::json::{self, Kept, MAX_EVENT_VALUES};
 use crate::request::wire_name;
 use crate::sse::SseEvent;
 use crate::{
-    AssistantMessage, AssistantPart, Completion, Event, Finish, Raw, ToolCall, ToolInput, Usage, WireFormat,
+    AssistantMessage, AssistantPart, Completion, Event, Finish, Raw, ToolCall, ToolInput, Usage,
+    WireFormat,
 };
 
 /// An answer in the making.
@@ -38,12 +39,26 @@ struct Block {
 #[derive(Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum Wire {
-    MessageStart { message: MessageStart },
-    ContentBlockStart { index: u64, content_block: Value },
-    ContentBlockDelta { index: u64, delta: Delta },
-    MessageDelta { delta: MessageDelta, #[serde(default)] usage: WireUsage },
+    MessageStart {
+        message: MessageStart,
+    },
+    ContentBlockStart {
+        index: u64,
+        content_block: Value,
+    },
+    ContentBlockDelta {
+        index: u64,
+        delta: Delta,
+    },
+    MessageDelta {
+        delta: MessageDelta,
+        #[serde(default)]
+        usage: WireUsage,
+    },
     MessageStop,
-    Error { error: Reported },
+    Error {
+        error: Reported,
+    },
     /// `ping`, `content_block_stop`, and events that are not known yet.
     #[serde(other)]
     Ignored,
@@ -99,18 +114,39 @@ impl Decoder {
         }
     }
 
-    fn start(&mut self, index: u64, start: Value, out: &mut VecDeque<Event>) -> Result<(), DecodeError> {
+    fn start(
+        &mut self,
+        index: u64,
+        start: Value,
+        out: &mut VecDeque<Event>,
+    ) -> Result<(), DecodeError> {
         if self.blocks.contains_key(&index) {
             return Err(DecodeError::Protocol("two content blocks of one index"));
         }
-        let mut block = Block { start, text: String::new(), signature: String::new(), citations: Vec::new() };
+        let mut block = Block {
+            start,
+            text: String::new(),
+            signature: String::new(),
+            citations: Vec::new(),
+        };
         match block.kind() {
             "tool_use" => {
                 let id = block.field("id");
-                if id.is_empty() || self.blocks.values().any(|other| other.kind() == "tool_use" && other.field("id") == id) {
-                    return Err(DecodeError::Protocol("a tool call without an id of its own"));
+                if id.is_empty()
+                    || self
+                        .blocks
+                        .values()
+                        .any(|other| other.kind() == "tool_use" && other.field("id") == id)
+                {
+                    return Err(DecodeError::Protocol(
+                        "a tool call without an id of its own",
+                    ));
                 }
-                out.push_back(Event::ToolInputDelta { id: id.to_owned(), name: block.field("name").to_owned(), delta: String::new() });
+                out.push_back(Event::ToolInputDelta {
+                    id: id.to_owned(),
+                    name: block.field("name").to_owned(),
+                    delta: String::new(),
+                });
             }
             // A block may start with a first piece already inside.
             "text" => {
@@ -128,9 +164,17 @@ impl Decoder {
         Ok(())
     }
 
-    fn delta(&mut self, index: u64, delta: Delta, values: usize, out: &mut VecDeque<Event>) -> Result<(), DecodeError> {
+    fn delta(
+        &mut self,
+        index: u64,
+        delta: Delta,
+        values: usize,
+        out: &mut VecDeque<Event>,
+    ) -> Result<(), DecodeError> {
         let Some(block) = self.blocks.get_mut(&index) else {
-            return Err(DecodeError::Protocol("a piece of a content block that has not started"));
+            return Err(DecodeError::Protocol(
+                "a piece of a content block that has not started",
+            ));
         };
         match delta {
             Delta::Text { text } => {
@@ -146,7 +190,11 @@ impl Decoder {
                 block.text.push_str(&partial_json);
                 if block.kind() == "tool_use" && !partial_json.is_empty() {
                     let (id, name) = (block.field("id").to_owned(), block.field("name").to_owned());
-                    out.push_back(Event::ToolInputDelta { id, name, delta: partial_json });
+                    out.push_back(Event::ToolInputDelta {
+                        id,
+                        name,
+                        delta: partial_json,
+                    });
                 }
             }
             Delta::Citations { citation } => {
@@ -173,8 +221,17 @@ impl Decoder {
             message.parts.extend(block.part(input.as_ref()));
             raw.push(block.into_raw(input));
         }
-        message.raw = Some(Raw { format: WireFormat::AnthropicMessages, model: self.model.clone(), blocks: raw });
-        out.push_back(Event::Finished(Completion { message, finish, usage: self.usage.in_our_words(), request_id: None }));
+        message.raw = Some(Raw {
+            format: WireFormat::AnthropicMessages,
+            model: self.model.clone(),
+            blocks: raw,
+        });
+        out.push_back(Event::Finished(Completion {
+            message,
+            finish,
+            usage: self.usage.in_our_words(),
+            request_id: None,
+        }));
         Ok(())
     }
 }
@@ -186,11 +243,16 @@ impl Decode for Decoder {
         }
         match json::parse(&event.data, MAX_EVENT_VALUES)? {
             Wire::MessageStart { message } => self.usage.update(message.usage),
-            Wire::ContentBlockStart { index, content_block } => {
+            Wire::ContentBlockStart {
+                index,
+                content_block,
+            } => {
                 self.kept.add(json::weight(&event.data))?;
                 self.start(index, content_block, out)?;
             }
-            Wire::ContentBlockDelta { index, delta } => self.delta(index, delta, json::weight(&event.data), out)?,
+            Wire::ContentBlockDelta { index, delta } => {
+                self.delta(index, delta, json::weight(&event.data), out)?
+            }
             Wire::MessageDelta { delta, usage } => {
                 self.usage.update(usage);
                 if let Some(reason) = delta.stop_reason {
@@ -199,7 +261,10 @@ impl Decode for Decoder {
             }
             Wire::MessageStop => self.stop(out)?,
             Wire::Error { error } => {
-                return Err(DecodeError::Reported { kind: error.name(), message: error.message });
+                return Err(DecodeError::Reported {
+                    kind: error.name(),
+                    message: error.message,
+                });
             }
             Wire::Ignored => {}
         }
@@ -219,17 +284,25 @@ impl Block {
     /// The arguments, for the blocks that have some: our tools' and the provider's own.
     fn input(&self) -> Option<ToolInput> {
         let start = self.start.get("input")?;
-        Some(if self.text.is_empty() { ToolInput::Json(start.clone()) } else { json::tool_input(&self.text) })
+        Some(if self.text.is_empty() {
+            ToolInput::Json(start.clone())
+        } else {
+            json::tool_input(&self.text)
+        })
     }
 
     fn part(&self, input: Option<&ToolInput>) -> Option<AssistantPart> {
         match self.kind() {
             "text" if !self.text.is_empty() => Some(AssistantPart::Text(self.text.clone())),
-            "thinking" if !self.text.is_empty() => Some(AssistantPart::Reasoning(self.text.clone())),
+            "thinking" if !self.text.is_empty() => {
+                Some(AssistantPart::Reasoning(self.text.clone()))
+            }
             "tool_use" => Some(AssistantPart::ToolCall(ToolCall {
                 id: self.field("id").to_owned(),
                 name: self.field("name").to_owned(),
-                input: input.cloned().unwrap_or_else(|| json::tool_input(&self.text)),
+                input: input
+                    .cloned()
+                    .unwrap_or_else(|| json::tool_input(&self.text)),
             })),
             _ => None,
         }
@@ -238,7 +311,9 @@ impl Block {
     fn into_raw(mut self, input: Option<ToolInput>) -> Value {
         let (id, name) = (wire_name(self.field("id")), wire_name(self.field("name")));
         let kind = self.kind().to_owned();
-        let Some(block) = self.start.as_object_mut() else { return self.start };
+        let Some(block) = self.start.as_object_mut() else {
+            return self.start;
+        };
         match kind.as_str() {
             "text" => {
                 block.insert("text".into(), self.text.into());
@@ -269,8 +344,12 @@ impl WireUsage {
     fn update(&mut self, later: Self) {
         self.input_tokens = later.input_tokens.or(self.input_tokens);
         self.output_tokens = later.output_tokens.or(self.output_tokens);
-        self.cache_creation_input_tokens = later.cache_creation_input_tokens.or(self.cache_creation_input_tokens);
-        self.cache_read_input_tokens = later.cache_read_input_tokens.or(self.cache_read_input_tokens);
+        self.cache_creation_input_tokens = later
+            .cache_creation_input_tokens
+            .or(self.cache_creation_input_tokens);
+        self.cache_read_input_tokens = later
+            .cache_read_input_tokens
+            .or(self.cache_read_input_tokens);
     }
 
     /// The API counts cached input apart; the house counts it in.
@@ -278,7 +357,11 @@ impl WireUsage {
         let read = self.cache_read_input_tokens.unwrap_or_default();
         let written = self.cache_creation_input_tokens.unwrap_or_default();
         Usage {
-            input_tokens: self.input_tokens.unwrap_or_default().saturating_add(read).saturating_add(written),
+            input_tokens: self
+                .input_tokens
+                .unwrap_or_default()
+                .saturating_add(read)
+                .saturating_add(written),
             output_tokens: self.output_tokens.unwrap_or_default(),
             cache_read_tokens: read,
             cache_write_tokens: written,

@@ -50,7 +50,9 @@ async fn errors_debug_texts_and_traces_never_show_the_key() {
         .with_max_level(tracing_subscriber::filter::LevelFilter::TRACE)
         .with_writer(captured.clone())
         .finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
+    // Global: a subscriber of one thread misses events whose call site another test reached
+    // first. So this looks at the traces of every test that runs beside it.
+    tracing::subscriber::set_global_default(subscriber).unwrap();
 
     let fake = FakeAnthropic::start().await;
     let openai = FakeOpenAi::start().await;
@@ -73,7 +75,9 @@ async fn errors_debug_texts_and_traces_never_show_the_key() {
     fake.push(Reply::error(400, &echo, &echo).header("request-id", KEY));
     fake.push(Reply::text("some longer text").error_after(4, "invalid_request_error", &echo));
     fake.push(Reply::raw(400, "text/html", echo.clone()));
-    fake.push(Reply::raw(307, "text/html", "").header("location", &format!("http://127.0.0.1:1/{KEY}")));
+    fake.push(
+        Reply::raw(307, "text/html", "").header("location", &format!("http://127.0.0.1:1/{KEY}")),
+    );
     for _ in 0..4 {
         let got = call(&messages, &ask("hi")).await;
         all += &format!("{got:?} {}", got.error());
@@ -84,12 +88,21 @@ async fn errors_debug_texts_and_traces_never_show_the_key() {
     assert_clean(&all);
 
     let traces = String::from_utf8(captured.0.lock().unwrap().clone()).unwrap();
-    assert!(traces.contains("model call failed"), "nothing was traced: {traces}");
+    assert!(
+        traces.contains("model call failed"),
+        "nothing was traced: {traces}"
+    );
     assert_clean(&traces);
     // The positive control: the key did go out, in its header.
     let sent = fake.requests();
-    assert!(sent.iter().all(|request| request.headers["x-api-key"] == KEY));
-    assert!(sent.iter().all(|request| !request.body.to_string().contains(KEY)));
+    assert!(
+        sent.iter()
+            .all(|request| request.headers["x-api-key"] == KEY)
+    );
+    assert!(
+        sent.iter()
+            .all(|request| !request.body.to_string().contains(KEY))
+    );
 }
 
 #[tokio::test]
@@ -97,7 +110,11 @@ async fn a_key_that_cannot_be_a_header_is_refused_before_anything_is_sent() {
     let fake = FakeAnthropic::start().await;
     let provider = provider("anthropic", &fake.base_url(), json!({}));
     let key = TestKey("sk-secret-part\r\nx-evil: 1");
-    let got = provider.stream(&ask("hi"), Some(&key), CancellationToken::new()).next().await.unwrap();
+    let got = provider
+        .stream(&ask("hi"), Some(&key), CancellationToken::new())
+        .next()
+        .await
+        .unwrap();
     let error = got.unwrap_err();
     assert_eq!(error, ModelError::KeyMalformed);
     assert!(!format!("{error} {error:?}").contains("secret"));
@@ -108,7 +125,14 @@ async fn a_key_that_cannot_be_a_header_is_refused_before_anything_is_sent() {
 async fn without_a_key_no_header_is_sent() {
     let fake = FakeOpenAi::start().await;
     let provider = provider("openai", &fake.base_url(), json!({}));
-    let got = provider.stream(&ask("hi"), None, CancellationToken::new()).next().await.unwrap();
-    assert!(matches!(got, Err(ModelError::Rejected { status: 401, .. })), "{got:?}");
+    let got = provider
+        .stream(&ask("hi"), None, CancellationToken::new())
+        .next()
+        .await
+        .unwrap();
+    assert!(
+        matches!(got, Err(ModelError::Rejected { status: 401, .. })),
+        "{got:?}"
+    );
     assert!(!fake.requests()[0].headers.contains_key("authorization"));
 }

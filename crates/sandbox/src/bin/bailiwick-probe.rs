@@ -28,6 +28,8 @@ mod probes {
             Some((group, rest)) if group == "files" => files(rest),
             Some((group, rest)) if group == "abstract" => abstract_socket(rest),
             Some((group, rest)) if group == "descriptors" => descriptors(rest),
+            Some((group, rest)) if group == "server" => super::server::run(rest),
+            Some((group, rest)) if group == "detect" => super::server::detect(rest),
             _ => {
                 syscalls();
                 deadly();
@@ -251,5 +253,59 @@ mod probes {
             })
             .collect();
         println!("open={}", open.join(" "));
+    }
+}
+
+/// A server in a process of its own, which a test can kill or weaken.
+#[cfg(target_os = "linux")]
+mod server {
+    use std::path::PathBuf;
+
+    use bailiwick_sandbox::linux::{
+        CgroupUse, Exec, HelperPath, JailName, JailSpec, JailUser, Launcher, Limits,
+        WorkspaceAccess,
+    };
+    use tokio_util::sync::CancellationToken;
+
+    /// Arguments: helper, workspace, user id. Prints the number of the first
+    /// process once a command runs, then never ends.
+    pub(super) fn run(arguments: &[String]) {
+        let [helper, workspace, id] = arguments else { return };
+        let (Ok(id), Ok(runtime)) = (id.parse(), tokio::runtime::Runtime::new()) else { return };
+        runtime.block_on(async {
+            let helper = HelperPath::At(PathBuf::from(helper));
+            let launcher = Launcher::detect(helper, CgroupUse::WherePossible).await;
+            let Ok(launcher) = launcher else { return println!("{:?}", launcher.err()) };
+            let Ok(name) = JailName::parse(&format!("victim-{}", std::process::id())) else { return };
+            let spec = JailSpec {
+                name,
+                workspace: PathBuf::from(workspace),
+                access: WorkspaceAccess::ReadWrite,
+                shared_tmp: None,
+                user: JailUser { uid: id, gid: id },
+                limits: Limits::default(),
+            };
+            let Ok(jail) = launcher.start(spec).await else { return };
+            let first = jail.receipt().process;
+            let script = "setsid sleep 1000 & sleep 1000 & wait";
+            let command = jail.exec(Exec::shell(script), CancellationToken::new());
+            let ready = async {
+                let look = "until grep -q sleep /proc/[0-9]*/comm; do sleep 0.01; done";
+                let _ = jail.exec(Exec::shell(look), CancellationToken::new()).await;
+                println!("ready={first}");
+            };
+            let _ = tokio::join!(command, ready);
+        });
+    }
+
+    /// Argument: helper. Prints what detection says.
+    pub(super) fn detect(arguments: &[String]) {
+        let [helper] = arguments else { return };
+        let Ok(runtime) = tokio::runtime::Runtime::new() else { return };
+        let helper = HelperPath::At(PathBuf::from(helper));
+        match runtime.block_on(Launcher::detect(helper, CgroupUse::WherePossible)) {
+            Ok(launcher) => println!("detect={:?}", launcher.promises().launcher),
+            Err(error) => println!("detect={error}"),
+        }
     }
 }

@@ -261,8 +261,9 @@ pub(crate) fn receive<M: DeserializeOwned>(
         let mut parts = [IoSliceMut::new(buffer)];
         match rustix::net::recvmsg(&socket, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC) {
             Ok(got) => break got,
-            Err(Errno::INTR) => {}
-            Err(Errno::CONNRESET) => return Err(WireError::Closed),
+            // A side that closes without having read everything is reported
+            // before its last messages, once; the next try reads those.
+            Err(Errno::INTR | Errno::CONNRESET) => {}
             Err(errno) => return Err(WireError::Socket(errno)),
         }
     };

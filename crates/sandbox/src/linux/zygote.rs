@@ -174,6 +174,12 @@ impl Zygote {
                 })
             }
             Method::Bubblewrap { program, init } => {
+                // Without root a process that cannot be looked into may not
+                // write its own settings either.
+                attempt(
+                    "become ordinary again",
+                    rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable),
+                )?;
                 native::join_group(group)?;
                 bwrap::become_bubblewrap(program, init, request, control)
             }

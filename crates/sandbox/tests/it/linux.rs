@@ -3,6 +3,11 @@
 //! `unprivileged`.
 
 mod basics;
+mod ends;
 mod escape;
+mod files;
+mod findings;
 mod harness;
+mod limits;
 mod timing;
+mod unprivileged;

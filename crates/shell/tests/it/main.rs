@@ -1,44 +1,68 @@
-//! Integration tests of the virtual shell.
+//! Integration tests of the virtual shell, in worker processes unless a test
+//! says otherwise.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod explore;
+mod calls;
+mod files;
+mod limits;
+mod tenants;
 
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use bailiwick_files::{Access, Workspace};
-use bailiwick_shell::{Mount, Output, PoolLimits, SharedTmp, Shell, ShellLimits, ShellPool, ShellSpec, Stream};
+use bailiwick_shell::{
+    Isolation, Mount, Output, PoolLimits, SharedTmp, Shell, ShellLimits, ShellPool, ShellSpec, Stream,
+    WorkerProgram,
+};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 /// One tenant's shell over a real directory.
 struct Tenant {
     top: TempDir,
+    spec: ShellSpec,
     shell: Shell,
 }
 
-fn spec(top: &TempDir, access: Access) -> ShellSpec {
-    let workspace = Workspace::open(&top.path().join("space"), access, None).unwrap();
-    ShellSpec {
-        workspace: Mount::Files(workspace),
-        tmp: SharedTmp::new(16 << 20),
-        pool: ShellPool::new(PoolLimits::default()),
-        limits: ShellLimits::default(),
-    }
+const LONG: Duration = Duration::from_secs(60);
+const SECRET: &str = "SECRET-OF-ANOTHER-TENANT";
+
+fn worker() -> Isolation {
+    let path = env!("CARGO_BIN_EXE_bailiwick-shell-worker").into();
+    Isolation::Process(WorkerProgram { path, arguments: Vec::new() })
+}
+
+fn pool(isolation: Isolation) -> ShellPool {
+    ShellPool::new(PoolLimits { threads: 8, queue: LONG }, isolation)
 }
 
 impl Tenant {
     fn new() -> Self {
-        Self::with(Access::ReadWrite, |_| {})
+        Self::with(|_| {})
     }
 
-    fn with(access: Access, change: impl FnOnce(&mut ShellSpec)) -> Self {
+    fn with(change: impl FnOnce(&mut ShellSpec)) -> Self {
         let top = TempDir::new().unwrap();
         fs::create_dir(top.path().join("space")).unwrap();
-        let mut spec = spec(&top, access);
+        fs::write(top.path().join("outside.txt"), SECRET).unwrap();
+        let files = Workspace::open(&top.path().join("space"), Access::ReadWrite, None).unwrap();
+        let mut spec = ShellSpec {
+            workspace: Mount::Files(files),
+            tmp: SharedTmp::new(top.path(), 16 << 20).unwrap(),
+            pool: pool(worker()),
+            limits: ShellLimits::default(),
+        };
         change(&mut spec);
-        Self { top, shell: Shell::new(spec) }
+        Self { top, shell: Shell::new(spec.clone()), spec }
+    }
+
+    /// The same tenant's shell with something changed.
+    fn other(&self, change: impl FnOnce(&mut ShellSpec)) -> Shell {
+        let mut spec = self.spec.clone();
+        change(&mut spec);
+        Shell::new(spec)
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -46,11 +70,18 @@ impl Tenant {
     }
 
     async fn run(&self, command: &str) -> Output {
-        self.run_for(command, Duration::from_secs(20)).await
+        run(&self.shell, command, LONG).await
     }
 
     async fn run_for(&self, command: &str, timeout: Duration) -> Output {
         run(&self.shell, command, timeout).await
+    }
+
+    /// Standard output of a command that must succeed.
+    async fn print(&self, command: &str) -> String {
+        let output = self.run(command).await;
+        assert!(output.succeeded(), "{command}: {output:?}");
+        stdout(&output)
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::{Request, State};
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
 use futures::stream;
@@ -22,6 +22,8 @@ use super::reply::{Answer, Reply, Way, WayEnd, What};
 /// A request that reached a fake.
 #[derive(Clone, Debug)]
 pub struct Recorded {
+    /// The connection's far end; the same for two requests on one connection.
+    pub peer: SocketAddr,
     /// Its path.
     pub path: String,
     /// Its headers.
@@ -81,8 +83,13 @@ impl Fake {
             abandoned: watch::Sender::new(0),
         });
         let router = Router::new().fallback(serve).with_state(shared.clone());
-        let task = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        Self { address, shared, task }
+        let service = router.into_make_service_with_connect_info::<SocketAddr>();
+        let task = tokio::spawn(async move { axum::serve(listener, service).await.unwrap() });
+        Self {
+            address,
+            shared,
+            task,
+        }
     }
 
     /// The address without a path.
@@ -117,7 +124,12 @@ impl Fake {
 
     /// Waits until so many requests have come.
     pub async fn until_requests(&self, count: usize) {
-        self.shared.requests.subscribe().wait_for(|all| all.len() >= count).await.unwrap();
+        self.shared
+            .requests
+            .subscribe()
+            .wait_for(|all| all.len() >= count)
+            .await
+            .unwrap();
     }
 
     /// How many clients have left before their answer was complete.
@@ -127,14 +139,26 @@ impl Fake {
 
     /// Waits until so many clients have left before their answer was complete.
     pub async fn until_abandoned(&self, count: usize) {
-        self.shared.abandoned.subscribe().wait_for(|left| *left >= count).await.unwrap();
+        self.shared
+            .abandoned
+            .subscribe()
+            .wait_for(|left| *left >= count)
+            .await
+            .unwrap();
     }
 }
 
-async fn serve(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+async fn serve(
+    State(shared): State<Arc<Shared>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    request: Request,
+) -> Response {
     let (parts, body) = request.into_parts();
-    let bytes = axum::body::to_bytes(body, 64 * 1024 * 1024).await.unwrap_or_default();
+    let bytes = axum::body::to_bytes(body, 64 * 1024 * 1024)
+        .await
+        .unwrap_or_default();
     let recorded = Recorded {
+        peer,
         path: parts.uri.path().to_owned(),
         headers: parts.headers,
         body: serde_json::from_slice(&bytes).unwrap_or(Value::Null),
@@ -143,9 +167,17 @@ async fn serve(State(shared): State<Arc<Shared>>, request: Request) -> Response 
     let body = recorded.body.clone();
     let key = shared.key.lock().unwrap().clone();
     let checked = if !shared.dialect.serves(&path) {
-        Err(Refusal { status: 404, kind: "not_found_error", message: format!("no such route: {path}") })
+        Err(Refusal {
+            status: 404,
+            kind: "not_found_error",
+            message: format!("no such route: {path}"),
+        })
     } else if parts.method != "POST" {
-        Err(Refusal { status: 405, kind: "invalid_request_error", message: "use POST".to_owned() })
+        Err(Refusal {
+            status: 405,
+            kind: "invalid_request_error",
+            message: "use POST".to_owned(),
+        })
     } else {
         shared.dialect.check(&recorded, key.as_deref())
     };
@@ -156,24 +188,58 @@ async fn serve(State(shared): State<Arc<Shared>>, request: Request) -> Response 
     });
     let id = format!("req_fake_{number}");
     if let Err(refusal) = checked {
-        let body = shared.dialect.error_body(refusal.kind, &refusal.message).to_string();
-        return shared.respond(refusal.status, "application/json", &id, &[], Body::from(body));
+        let body = shared
+            .dialect
+            .error_body(refusal.kind, &refusal.message)
+            .to_string();
+        return shared.respond(
+            refusal.status,
+            "application/json",
+            &id,
+            &[],
+            Body::from(body),
+        );
     }
-    let reply = shared.queue.lock().unwrap().pop_front().or_else(|| shared.always.lock().unwrap().clone());
+    let reply = shared
+        .queue
+        .lock()
+        .unwrap()
+        .pop_front()
+        .or_else(|| shared.always.lock().unwrap().clone());
     let Some(reply) = reply else {
-        let body = shared.dialect.error_body("invalid_request_error", "the fake has no reply queued").to_string();
+        let body = shared
+            .dialect
+            .error_body("invalid_request_error", "the fake has no reply queued")
+            .to_string();
         return shared.respond(400, "application/json", &id, &[], Body::from(body));
     };
     match reply.what {
         What::Hang => {
-            let _guard = Guard { shared: shared.clone(), complete: false };
+            let _guard = Guard {
+                shared: shared.clone(),
+                complete: false,
+            };
             std::future::pending().await
         }
-        What::Error { status, kind, message } => {
+        What::Error {
+            status,
+            kind,
+            message,
+        } => {
             let body = shared.dialect.error_body(&kind, &message).to_string();
-            shared.respond(status, "application/json", &id, &reply.headers, Body::from(body))
+            shared.respond(
+                status,
+                "application/json",
+                &id,
+                &reply.headers,
+                Body::from(body),
+            )
         }
-        What::Raw { status, content_type, body } => {
+        What::Raw {
+            status,
+            content_type,
+            body,
+        } => {
             let body = shared.clone().send(vec![body], reply.way);
             shared.respond(status, &content_type, &id, &reply.headers, body)
         }
@@ -181,13 +247,25 @@ async fn serve(State(shared): State<Arc<Shared>>, request: Request) -> Response 
             let events = arranged(&*shared.dialect, &path, &body, &answer, number);
             let events = events.into_iter().map(Bytes::from).collect();
             let body = shared.clone().send(events, reply.way);
-            shared.respond(200, "text/event-stream; charset=utf-8", &id, &reply.headers, body)
+            shared.respond(
+                200,
+                "text/event-stream; charset=utf-8",
+                &id,
+                &reply.headers,
+                body,
+            )
         }
     }
 }
 
 /// The answer's events with the extra ones put in.
-fn arranged(dialect: &dyn Dialect, path: &str, request: &Value, answer: &Answer, number: usize) -> Vec<String> {
+fn arranged(
+    dialect: &dyn Dialect,
+    path: &str,
+    request: &Value,
+    answer: &Answer,
+    number: usize,
+) -> Vec<String> {
     let mut events = dialect.events(path, request, answer, number);
     if let Some((after, kind, message)) = &answer.error {
         events.truncate(*after);
@@ -220,10 +298,17 @@ impl Shared {
 
     fn send(self: Arc<Self>, events: Vec<Bytes>, way: Way) -> Body {
         let chunks: Vec<Bytes> = match way.bytes_per_chunk {
-            Some(size) => events.concat().chunks(size).map(Bytes::copy_from_slice).collect(),
+            Some(size) => events
+                .concat()
+                .chunks(size)
+                .map(Bytes::copy_from_slice)
+                .collect(),
             None => events,
         };
-        let guard = Guard { shared: self, complete: false };
+        let guard = Guard {
+            shared: self,
+            complete: false,
+        };
         let start = (chunks.into_iter().enumerate(), guard);
         Body::from_stream(stream::unfold(start, move |(mut chunks, mut guard)| {
             let way = way.clone();
@@ -235,7 +320,10 @@ impl Shared {
                         guard.done();
                         // Time for what was sent before to leave: hyper drops it otherwise.
                         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-                        return Some((Err(io::Error::from(io::ErrorKind::ConnectionReset)), (chunks, guard)));
+                        return Some((
+                            Err(io::Error::from(io::ErrorKind::ConnectionReset)),
+                            (chunks, guard),
+                        ));
                     }
                     WayEnd::Stall(after) if sent >= after => {
                         std::future::pending::<()>().await;

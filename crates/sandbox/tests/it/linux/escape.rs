@@ -11,6 +11,7 @@ use super::harness::{Host, Space, probe, run, sh};
 
 const EPERM: &str = "1";
 const EACCES: &str = "13";
+const EINVAL: &str = "22";
 const ENOSYS: &str = "38";
 const SIGSYS: &str = "killed:31";
 
@@ -59,6 +60,7 @@ const REFUSED: &[(&str, &str, Control)] = &[
     ("modify_ldt", EPERM, Always), ("x32", SIGSYS, Always), ("int80", SIGSYS, Always),
 ];
 
+/// The probe's lines by name.
 fn answers(text: &str) -> BTreeMap<String, String> {
     text.lines()
         .filter_map(|line| line.rsplit_once('='))
@@ -67,13 +69,13 @@ fn answers(text: &str) -> BTreeMap<String, String> {
 }
 
 /// Puts the probe into a workspace.
-fn place_probe(host: &Host, space: &Space) {
+pub(crate) fn place_probe(host: &Host, space: &Space) {
     let inside = space.workspace.join("probe");
     std::fs::copy(probe(), &inside).unwrap();
     host.give(&inside, space.user);
 }
 
-async fn probe_inside(jail: &Jail, arguments: &[&str]) -> BTreeMap<String, String> {
+pub(crate) async fn probe_inside(jail: &Jail, arguments: &[&str]) -> BTreeMap<String, String> {
     let mut command = vec!["/workspace/probe".to_owned()];
     command.extend(arguments.iter().map(|one| (*one).to_owned()));
     let exec = Exec {
@@ -85,7 +87,7 @@ async fn probe_inside(jail: &Jail, arguments: &[&str]) -> BTreeMap<String, Strin
     answers(&ran.stdout.text)
 }
 
-fn probe_outside(arguments: &[&str]) -> BTreeMap<String, String> {
+pub(crate) fn probe_outside(arguments: &[&str]) -> BTreeMap<String, String> {
     let ran = Command::new(probe()).args(arguments).output().unwrap();
     answers(&String::from_utf8(ran.stdout).unwrap())
 }
@@ -101,6 +103,9 @@ async fn b04_the_kernels_dangerous_calls_are_refused_inside_and_answered_outside
     let mut wrong = Vec::new();
     for (name, expected, control) in REFUSED {
         let (here, there) = (inside.get(*name), outside.get(*name));
+        // Without root there is no user 0 at all in the jail's user namespace.
+        let absent = !host.is_native() && ["setuid_root", "setgid_root"].contains(name);
+        let expected = if absent { &EINVAL } else { expected };
         if here.map(String::as_str) != Some(*expected) {
             wrong.push(format!("{name}: inside {here:?}, not {expected}"));
         }
@@ -139,7 +144,8 @@ async fn b04_files_of_the_host_and_of_the_first_process_are_closed() {
         ("create:/x", "30"),
         ("mkdir:/dev/x", "30"),
         ("unlink:/etc/passwd", "30"),
-        ("truncate:/etc/passwd", "30"),
+        // Its owner is asked for before the mount; by bubblewrap it is our own.
+        ("truncate:/etc/passwd", if host.is_native() { EACCES } else { "30" }),
     ];
     let names: Vec<&str> =
         ["files"].into_iter().chain(refused.iter().map(|(name, _)| *name)).collect();
@@ -191,6 +197,10 @@ async fn b04_the_hosts_kernel_files_are_masked_or_frozen() {
         "/proc/sys/vm/drop_caches",
         "/proc/sysrq-trigger",
     ] {
+        // Not every kernel has all of them; the first three always exist.
+        if path == "/proc/sysrq-trigger" && !Path::new(path).exists() {
+            continue;
+        }
         assert!(Path::new(path).exists(), "the control exists outside: {path}");
         let verb = format!("write:{path}");
         let inside = probe_inside(&jail, &["files", &verb]).await;
@@ -287,8 +297,8 @@ async fn b04_a_setuid_program_gains_nothing_and_no_network_leaves() {
     assert_eq!(lines.len(), 5, "{ran:?}");
     assert_eq!(lines[0], lines[1]);
     assert_ne!(lines[0], "0");
-    assert_eq!(lines[2].split_whitespace().nth(1), Some("1"));
-    assert!(lines[3].ends_with("0000000000000000") && lines[4].ends_with("0000000000000000"));
+    assert!(lines[2].ends_with("0000000000000000") && lines[3].ends_with("0000000000000000"));
+    assert_eq!(lines[4].split_whitespace().nth(1), Some("1"));
 
     let ran = sh(&jail, "exec 3<>/dev/tcp/192.0.2.1/80").await;
     assert!(ran.stderr.text.contains("unreachable"), "{ran:?}");

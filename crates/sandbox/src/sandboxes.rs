@@ -1,0 +1,544 @@
+//! The sandboxes of the server: which backend fits a demand, and which sandboxes are running.
+//!
+//! A demand is compared with what a backend can promise before anything runs. What fits no backend is
+//! an error that says why; nothing is ever weakened to fit. Entering a sandbox takes the record of
+//! that act, and running a command in it the record of the tool call:
+//!
+//! ```compile_fail,E0061
+//! // Entering without a record.
+//! async fn misuse(sandboxes: &bailiwick_sandbox::Sandboxes, demand: bailiwick_sandbox::Demand) {
+//!     let _ = sandboxes.enter(demand).await;
+//! }
+//! ```
+//!
+//! ```compile_fail,E0308
+//! // Running a command with a permit that is not on record yet.
+//! use bailiwick_auth::{Permit, access::verb::CallTool};
+//! async fn misuse(inside: &bailiwick_sandbox::Running, call: Permit<CallTool>, run: bailiwick_sandbox::Run) {
+//!     let _ = inside.run(&call, run).await;
+//! }
+//! ```
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bailiwick_auth::Recorded;
+use bailiwick_auth::access::verb::{CallTool, StartSandbox};
+use bailiwick_files::{Access, Workspace};
+use bailiwick_shell::{
+    Isolation, Mount, PoolLimits, SharedTmp, Shell, ShellError, ShellLimits, ShellPool, ShellSpec, WorkerProgram,
+};
+use bailiwick_types::agent::{BackendChoice, Egress};
+use bailiwick_types::{AgentName, Incarnation, SessionId, SpaceId};
+use tokio::sync::OnceCell;
+use tokio_util::sync::CancellationToken;
+
+use crate::host::{self, HostError};
+use crate::linux::{
+    CgroupUse, CommandLine, Enforcement, Exec, ExecError, ExitStatus, HelperPath, Jail, JailName, JailSpec, JailUser,
+    Launcher, Limits, Promises, StartError, WorkspaceAccess,
+};
+use crate::output::{Captured, Collector, OutputLimits};
+
+/// A kind of walls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Backend {
+    /// The in-process shell.
+    Virtual,
+    /// Namespaces, Landlock, seccomp.
+    Linux,
+    /// None: the host itself, as an unprivileged user where the server is root.
+    Host,
+}
+
+impl Backend {
+    /// The word for people and the record.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Virtual => "virtual",
+            Self::Linux => "linux",
+            Self::Host => "host",
+        }
+    }
+}
+
+/// Whether tools may run on the host, without walls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum HostUse {
+    /// Never. The default.
+    #[default]
+    Refused,
+    /// Where an agent's definition says so; the operator has set it explicitly.
+    Allowed,
+}
+
+/// What the server brings along.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Which executable plays the helper roles.
+    pub helper: HelperPath,
+    /// Whether control groups are used.
+    pub cgroups: CgroupUse,
+    /// Whether tools may run on the host.
+    pub host: HostUse,
+    /// A folder of the server's own for what virtual shells share as `/tmp`.
+    pub tmp: PathBuf,
+}
+
+/// The argument that makes this program a virtual shell's worker.
+const SHELL_WORKER: &str = "bailiwick-shell-worker";
+
+/// Plays a helper's role and exits, if this process was started for one. The first statement of
+/// `main`, before any thread starts.
+pub fn play_role() {
+    crate::helper::dispatch();
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == SHELL_WORKER) && arguments.next().is_none() {
+        // The worker has said all that it has to say through its pipes.
+        let code = bailiwick_shell::worker_main();
+        std::process::exit(i32::from(code != std::process::ExitCode::SUCCESS));
+    }
+}
+
+/// Who shares `/tmp` and the running sandbox.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Share {
+    /// One session alone.
+    Session(SessionId),
+    /// All sessions of one agent.
+    Agent(AgentName),
+    /// All sandboxed sessions of the account.
+    Account,
+}
+
+/// Whether a command belongs inside walls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Inside {
+    /// In a sandbox of this kind.
+    Sandbox(BackendChoice),
+    /// On the host.
+    Host,
+}
+
+/// What a session's tools need.
+#[derive(Debug, Clone)]
+pub struct Demand {
+    /// The tenant.
+    pub tenant: Incarnation,
+    /// Who shares the sandbox.
+    pub share: Share,
+    /// The space whose files are inside; part of the sandbox's name, so that sharing a sandbox never
+    /// shares a space.
+    pub space: SpaceId,
+    /// The folder that becomes `/workspace`.
+    pub folder: PathBuf,
+    /// The same folder, opened.
+    pub files: Workspace,
+    /// The folder that becomes `/tmp` where it is shared.
+    pub shared_tmp: Option<PathBuf>,
+    /// The tenant's unprivileged user.
+    pub user: u32,
+    /// Inside walls, or not.
+    pub inside: Inside,
+    /// What may leave.
+    pub egress: Egress,
+    /// Ceilings.
+    pub limits: Limits,
+}
+
+/// One command.
+pub struct Run {
+    /// A script for the shell.
+    pub script: String,
+    /// Wall time until everything that it began is stopped.
+    pub timeout: Duration,
+    /// Stops it.
+    pub cancel: CancellationToken,
+}
+
+/// How a command ended, on any backend.
+#[derive(Debug)]
+pub struct Ran {
+    /// How it ended.
+    pub status: RanStatus,
+    /// The end of its standard output.
+    pub stdout: Captured,
+    /// The end of its standard error.
+    pub stderr: Captured,
+    /// How long it took.
+    pub wall: Duration,
+}
+
+/// How a command ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RanStatus {
+    /// By itself, with this code.
+    Exited(i32),
+    /// By a signal.
+    Signaled(i32),
+    /// Its time was over.
+    TimedOut,
+    /// The caller canceled it.
+    Canceled,
+    /// The sandbox's memory was used up.
+    OutOfMemory,
+    /// Another limit was reached; which.
+    LimitReached(String),
+}
+
+/// No backend fits the demand, or the fitting one failed.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    /// A kind that this server does not have.
+    #[error("this server has no {0} sandbox: choose another backend in the agent's definition")]
+    NoBackend(&'static str),
+    /// The kind that was asked for does not work on this host.
+    #[error("the linux sandbox is not available on this host: {0}")]
+    LinuxUnavailable(String),
+    /// A rule that no backend can enforce.
+    #[error("no sandbox of this server can enforce the agent's egress rules: use deny-all")]
+    Egress,
+    /// A limit that the backend cannot enforce.
+    #[error("the {backend} sandbox cannot enforce a limit on {limit} on this host")]
+    Limit {
+        /// The backend.
+        backend: &'static str,
+        /// The limit.
+        limit: &'static str,
+    },
+    /// The definition wants the host, and the operator does not.
+    #[error("tools may not run on the host: the operator has not set sandbox.allow_host")]
+    HostRefused,
+    /// The sandbox did not start.
+    #[error("the sandbox did not start")]
+    Start(#[source] StartError),
+    /// The command could not be run.
+    #[error("the command could not be run: {0}")]
+    Exec(#[source] ExecError),
+    /// The command could not be run.
+    #[error("the command could not be run: {0}")]
+    Shell(#[source] ShellError),
+    /// The command could not be run.
+    #[error("the command could not be run on the host")]
+    Host(#[source] HostError),
+}
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Key {
+    tenant: Incarnation,
+    share: Share,
+    space: SpaceId,
+    writable: Writable,
+    backend: Backend,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Writable {
+    Yes,
+    No,
+}
+
+/// A running sandbox.
+pub struct Running {
+    walls: Walls,
+    used: Mutex<Instant>,
+}
+
+enum Walls {
+    Virtual(Shell),
+    Linux(Jail),
+    Host { folder: PathBuf, user: u32 },
+}
+
+/// The sandboxes of the server.
+pub struct Sandboxes {
+    settings: Settings,
+    launcher: OnceCell<Result<Launcher, String>>,
+    pool: ShellPool,
+    running: Mutex<HashMap<Key, Arc<OnceCell<Arc<Running>>>>>,
+    tmps: Mutex<HashMap<(Incarnation, Share), SharedTmp>>,
+}
+
+impl Sandboxes {
+    /// No sandbox is running yet; nothing is started before it is needed.
+    pub fn new(settings: Settings) -> Self {
+        let worker = match &settings.helper {
+            HelperPath::CurrentExecutable => WorkerProgram::this_program(SHELL_WORKER),
+            HelperPath::At(path) => WorkerProgram { path: path.clone(), arguments: vec![SHELL_WORKER.into()] },
+        };
+        let pool = ShellPool::new(PoolLimits::default(), Isolation::Process(worker));
+        Self {
+            settings,
+            launcher: OnceCell::new(),
+            pool,
+            running: Mutex::default(),
+            tmps: Mutex::default(),
+        }
+    }
+
+    /// What the linux backend promises on this host, or why there is none. Tried once.
+    ///
+    /// # Errors
+    /// Why there is none, for people.
+    pub async fn linux(&self) -> Result<Promises, String> {
+        self.launcher().await.map(|launcher| *launcher.promises())
+    }
+
+    async fn launcher(&self) -> Result<&Launcher, String> {
+        let detect = || async {
+            let found = Launcher::detect(self.settings.helper.clone(), self.settings.cgroups).await;
+            found.map_err(|error| reasons(&error))
+        };
+        self.launcher.get_or_init(detect).await.as_ref().map_err(Clone::clone)
+    }
+
+    /// Which backend fits. `auto` is the strongest that this host has.
+    ///
+    /// # Errors
+    /// Why none fits.
+    pub async fn choose(&self, demand: &Demand) -> Result<Backend, SandboxError> {
+        let choice = match demand.inside {
+            Inside::Host => BackendChoice::Host,
+            Inside::Sandbox(choice) => choice,
+        };
+        if choice == BackendChoice::Host {
+            return match self.settings.host {
+                HostUse::Allowed => Ok(Backend::Host),
+                HostUse::Refused => Err(SandboxError::HostRefused),
+            };
+        }
+        // Both backends have no network at all; a rule that lets something out needs the proxy.
+        if !demand.egress.denies_all() {
+            return Err(SandboxError::Egress);
+        }
+        match choice {
+            BackendChoice::Virtual => Ok(Backend::Virtual),
+            BackendChoice::Linux => {
+                let promises = self.linux().await.map_err(SandboxError::LinuxUnavailable)?;
+                enforces(&promises)?;
+                Ok(Backend::Linux)
+            }
+            BackendChoice::Container => Err(SandboxError::NoBackend("container")),
+            BackendChoice::Auto | BackendChoice::Host => match self.linux().await {
+                Ok(promises) if enforces(&promises).is_ok() => Ok(Backend::Linux),
+                _ => Ok(Backend::Virtual),
+            },
+        }
+    }
+
+    /// Enters the sandbox of a session, and starts it if it is not running.
+    ///
+    /// # Errors
+    /// If no backend fits, or the sandbox does not start.
+    pub async fn enter(
+        &self,
+        _act: &Recorded<StartSandbox>,
+        demand: Demand,
+    ) -> Result<(Arc<Running>, Backend), SandboxError> {
+        let backend = self.choose(&demand).await?;
+        let key = Key {
+            tenant: demand.tenant,
+            share: demand.share.clone(),
+            space: demand.space,
+            writable: match demand.files.access() {
+                Access::ReadWrite => Writable::Yes,
+                Access::ReadOnly => Writable::No,
+            },
+            backend,
+        };
+        loop {
+            let cell = Arc::clone(lock(&self.running).entry(key.clone()).or_default());
+            let running = cell.get_or_try_init(|| self.start(backend, &demand)).await?;
+            if running.is_alive() {
+                *lock(&running.used) = Instant::now();
+                return Ok((Arc::clone(running), backend));
+            }
+            // It died, most likely of its own program's doing; the next one begins anew.
+            let mut all = lock(&self.running);
+            if all.get(&key).is_some_and(|held| Arc::ptr_eq(held, &cell)) {
+                all.remove(&key);
+            }
+        }
+    }
+
+    async fn start(&self, backend: Backend, demand: &Demand) -> Result<Arc<Running>, SandboxError> {
+        let walls = match backend {
+            Backend::Virtual => Walls::Virtual(self.shell(demand)?),
+            Backend::Linux => {
+                let launcher = self.launcher().await.map_err(SandboxError::LinuxUnavailable)?;
+                let spec = jail_spec(demand)?;
+                Walls::Linux(launcher.start(spec).await.map_err(SandboxError::Start)?)
+            }
+            Backend::Host => Walls::Host { folder: demand.folder.clone(), user: demand.user },
+        };
+        Ok(Arc::new(Running { walls, used: Mutex::new(Instant::now()) }))
+    }
+
+    fn shell(&self, demand: &Demand) -> Result<Shell, SandboxError> {
+        let tmp = {
+            let mut tmps = lock(&self.tmps);
+            let key = (demand.tenant, demand.share.clone());
+            match tmps.get(&key) {
+                Some(tmp) => tmp.clone(),
+                None => {
+                    let made = SharedTmp::new(&self.settings.tmp, demand.limits.tmp_bytes);
+                    let tmp = made.map_err(SandboxError::Shell)?;
+                    tmps.insert(key, tmp.clone());
+                    tmp
+                }
+            }
+        };
+        let defaults = ShellLimits::default();
+        let memory = usize::try_from(demand.limits.memory_bytes).unwrap_or(usize::MAX);
+        let limits = ShellLimits {
+            memory_bytes: defaults.memory_bytes.min(memory),
+            file_bytes: defaults.file_bytes.min(demand.limits.file_bytes),
+            ..defaults
+        };
+        let workspace = Mount::Files(demand.files.clone());
+        Ok(Shell::new(ShellSpec { workspace, tmp, pool: self.pool.clone(), limits }))
+    }
+
+    /// Stops what has not been used for so long. Called now and then by the server.
+    pub fn reap(&self, idle: Duration) {
+        let mut stopped = Vec::new();
+        {
+            let mut running = lock(&self.running);
+            running.retain(|_, cell| match cell.get() {
+                // More holders than this map and the cell: somebody is in it.
+                Some(held) if Arc::strong_count(held) == 1 && lock(&held.used).elapsed() >= idle => {
+                    stopped.push(Arc::clone(held));
+                    false
+                }
+                _ => true,
+            });
+            let alive: Vec<_> = running.keys().map(|key| (key.tenant, key.share.clone())).collect();
+            lock(&self.tmps).retain(|key, _| alive.contains(key));
+        }
+        // Dropping a jail kills it; outside of the lock, for that takes system calls.
+        drop(stopped);
+    }
+
+    /// Stops the sandboxes of an ended session.
+    pub fn end_session(&self, session: SessionId) {
+        let share = Share::Session(session);
+        lock(&self.running).retain(|key, _| key.share != share);
+        lock(&self.tmps).retain(|(_, other), _| *other != share);
+    }
+
+    /// How many sandboxes are running.
+    pub fn count(&self) -> usize {
+        lock(&self.running).len()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// An error with its causes, in one line.
+fn reasons(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+/// Every limit must be enforced by something.
+fn enforces(promises: &Promises) -> Result<(), SandboxError> {
+    let limits = [
+        ("memory", promises.memory),
+        ("processes", promises.pids),
+        ("open files", promises.open_files),
+        ("file size", promises.file_bytes),
+        ("the size of /tmp", promises.tmp_bytes),
+    ];
+    match limits.into_iter().find(|(_, by)| *by == Enforcement::Nothing) {
+        Some((limit, _)) => Err(SandboxError::Limit { backend: "linux", limit }),
+        None => Ok(()),
+    }
+}
+
+fn jail_spec(demand: &Demand) -> Result<JailSpec, SandboxError> {
+    // Nothing of the tenant is in the name, because the name can be seen from inside.
+    let name = JailName::parse(&SessionId::new().to_string().replace('_', "-").to_lowercase())
+        .map_err(|_| SandboxError::NoBackend("linux"))?;
+    Ok(JailSpec {
+        name,
+        workspace: demand.folder.clone(),
+        access: match demand.files.access() {
+            Access::ReadOnly => WorkspaceAccess::ReadOnly,
+            Access::ReadWrite => WorkspaceAccess::ReadWrite,
+        },
+        shared_tmp: demand.shared_tmp.clone(),
+        user: JailUser { uid: demand.user, gid: demand.user },
+        limits: demand.limits,
+    })
+}
+
+impl Running {
+    fn is_alive(&self) -> bool {
+        match &self.walls {
+            Walls::Linux(jail) => jail.is_alive(),
+            Walls::Virtual(_) | Walls::Host { .. } => true,
+        }
+    }
+
+    /// Runs a command for a recorded tool call, and waits until nothing of it is left.
+    ///
+    /// # Errors
+    /// If it could not be run; how it ended is no error.
+    pub async fn run(&self, _act: &Recorded<CallTool>, run: Run) -> Result<Ran, SandboxError> {
+        let ran = match &self.walls {
+            Walls::Virtual(shell) => run_virtual(shell, run).await,
+            Walls::Linux(jail) => run_linux(jail, run).await,
+            Walls::Host { folder, user } => host::run(folder, *user, run).await.map_err(SandboxError::Host),
+        };
+        *lock(&self.used) = Instant::now();
+        ran
+    }
+}
+
+async fn run_linux(jail: &Jail, run: Run) -> Result<Ran, SandboxError> {
+    let exec = Exec { command: CommandLine::Shell(run.script), timeout: run.timeout, ..Exec::shell("") };
+    let done = jail.exec(exec, run.cancel).await.map_err(SandboxError::Exec)?;
+    let status = match done.status {
+        ExitStatus::Exited(code) => RanStatus::Exited(code),
+        ExitStatus::Signaled(signal) => RanStatus::Signaled(signal),
+        ExitStatus::TimedOut => RanStatus::TimedOut,
+        ExitStatus::Canceled => RanStatus::Canceled,
+        ExitStatus::OutOfMemory => RanStatus::OutOfMemory,
+    };
+    Ok(Ran { status, stdout: done.stdout, stderr: done.stderr, wall: done.wall })
+}
+
+async fn run_virtual(shell: &Shell, run: Run) -> Result<Ran, SandboxError> {
+    let began = Instant::now();
+    let limits = OutputLimits::default();
+    let (mut stdout, mut stderr) = (Collector::new(limits), Collector::new(limits));
+    let mut take = |stream, bytes: &[u8]| match stream {
+        bailiwick_shell::Stream::Stdout => stdout.write(bytes),
+        bailiwick_shell::Stream::Stderr => stderr.write(bytes),
+    };
+    let done = shell.exec(&run.script, run.timeout, &mut take, run.cancel).await.map_err(SandboxError::Shell)?;
+    for warning in &done.warnings {
+        stderr.write(format!("warning: {warning}\n").as_bytes());
+    }
+    let status = match done.status {
+        // Cut short, yet 0: a model that reads 0 would take the rest for granted.
+        bailiwick_shell::Status::Exited(0) if !done.warnings.is_empty() => {
+            RanStatus::LimitReached(done.warnings.join("; "))
+        }
+        bailiwick_shell::Status::Exited(code) => RanStatus::Exited(code),
+        bailiwick_shell::Status::TimedOut => RanStatus::TimedOut,
+        bailiwick_shell::Status::Canceled => RanStatus::Canceled,
+        bailiwick_shell::Status::LimitReached(limit) => RanStatus::LimitReached(limit),
+    };
+    Ok(Ran { status, stdout: stdout.finish(), stderr: stderr.finish(), wall: began.elapsed() })
+}
