@@ -59,6 +59,18 @@ pub struct Presented {
     pub user: Option<UserName>,
     /// The peer's socket address. Never a header.
     pub peer: IpAddr,
+    /// Whether the request could have been made by a page of somebody else in the caller's browser.
+    pub browser: Browser,
+}
+
+/// Where a request was made, as far as its headers tell. It matters where a socket alone lets a caller
+/// in: every page that the developer's browser shows can reach the loopback, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Browser {
+    /// By a program on this host, or by a page that this server gave out.
+    Own,
+    /// Perhaps by a page of another origin, by a name that is not this host's own, or through a proxy.
+    Foreign,
 }
 
 /// A step of the walk (`auth.walk`).
@@ -209,7 +221,7 @@ impl Walk {
     }
 
     async fn local_dev(&self, directory: &impl Directory, shown: &Presented) -> Result<Option<Principal>, Rejection> {
-        if !shown.peer.to_canonical().is_loopback() {
+        if !shown.peer.to_canonical().is_loopback() || shown.browser == Browser::Foreign {
             return Ok(None);
         }
         let member = match (&shown.account, &shown.user) {

@@ -7,7 +7,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, SystemTime};
 
 use bailiwick_types::path::WorkspacePath;
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Statx, StatxFlags, StatxTimestamp};
+use rustix::fs::{
+    AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Statx, StatxFlags, StatxTimestamp,
+};
 use rustix::io::Errno;
 use rustix::path::Arg;
 
@@ -111,9 +113,7 @@ impl Place<'_> {
     /// Returns once every change of the directory that was under way is done:
     /// reading entries takes the lock that `link`, `unlink` and `rename` hold.
     fn await_pending_changes(&self) -> Result<(), FileError> {
-        let mut entries = open_dir_entries(&self.dir, ".")
-            .and_then(|fd| Dir::new(fd).map_err(|errno| FileError::of(errno, "look at the directory")))?;
-        match entries.read() {
+        match read_dir(&self.dir)?.read() {
             Some(Err(errno)) => Err(FileError::of(errno, "look at the directory")),
             Some(Ok(_)) | None => Ok(()),
         }
@@ -191,8 +191,17 @@ impl Node {
 
     pub(crate) fn stat(&self) -> Stat {
         let kind = self.kind();
-        let size = if kind == EntryKind::File { self.size } else { 0 };
-        Stat { kind, size, modified: self.modified(), mode: self.permissions() }
+        let size = if kind == EntryKind::File {
+            self.size
+        } else {
+            0
+        };
+        Stat {
+            kind,
+            size,
+            modified: self.modified(),
+            mode: self.permissions(),
+        }
     }
 }
 
@@ -201,13 +210,22 @@ pub(crate) fn open_dir(dir: impl AsFd, path: &str) -> Result<OwnedFd, FileError>
     // Without NOFOLLOW, which would turn the answer for a link from "link"
     // (by NO_SYMLINKS) into "not a directory".
     let flags = OFlags::PATH | OFlags::DIRECTORY;
-    open_at(dir, path, flags, Mode::empty()).map_err(|errno| FileError::of(errno, "open the directory"))
+    open_at(dir, path, flags, Mode::empty())
+        .map_err(|errno| FileError::of(errno, "open the directory"))
 }
 
 /// Opens a directory beneath `dir` for reading its entries.
 pub(crate) fn open_dir_entries(dir: impl AsFd, path: &str) -> Result<OwnedFd, FileError> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK;
-    open_at(dir, path, flags, Mode::empty()).map_err(|errno| FileError::of(errno, "open the directory"))
+    open_at(dir, path, flags, Mode::empty())
+        .map_err(|errno| FileError::of(errno, "open the directory"))
+}
+
+/// The entries of an open directory, from the first on and whatever was read
+/// through `dir` before.
+pub(crate) fn read_dir(dir: impl AsFd) -> Result<Dir, FileError> {
+    let own = open_dir_entries(dir, ".")?;
+    Dir::new(own).map_err(|errno| FileError::of(errno, "list the directory"))
 }
 
 /// `openat2` with our rules. The kernel answers `EAGAIN` when a rename

@@ -126,11 +126,22 @@ impl Workspace {
     /// # Errors
     /// [`FileError::NotADirectory`] for anything else, and
     /// [`FileError::Unsupported`] on a kernel without `openat2`.
-    pub fn from_root_fd(root: OwnedFd, access: Access, owner: Option<Owner>) -> Result<Self, FileError> {
+    pub fn from_root_fd(
+        root: OwnedFd,
+        access: Access,
+        owner: Option<Owner>,
+    ) -> Result<Self, FileError> {
         // Proves at once that the kernel resolves beneath a descriptor, and
         // not at the first request of a tenant.
         beneath::open_dir(&root, ".")?;
-        Ok(Self { inner: Arc::new(Inner { root, access, owner, commit: Mutex::new(()) }) })
+        Ok(Self {
+            inner: Arc::new(Inner {
+                root,
+                access,
+                owner,
+                commit: Mutex::new(()),
+            }),
+        })
     }
 
     /// A second descriptor of the root, to be handed to a worker process and
@@ -162,7 +173,12 @@ impl Workspace {
         let root = beneath::open_dir(&self.inner.root, ".")?;
         let owner = self.inner.owner;
         Ok(Self {
-            inner: Arc::new(Inner { root, access: Access::ReadOnly, owner, commit: Mutex::new(()) }),
+            inner: Arc::new(Inner {
+                root,
+                access: Access::ReadOnly,
+                owner,
+                commit: Mutex::new(()),
+            }),
         })
     }
 

@@ -68,7 +68,12 @@ impl Workspace {
     ///
     /// # Errors
     /// [`FileError::Exists`] or [`FileError::Changed`], with nothing written.
-    pub fn write_if(&self, path: &WorkspacePath, content: &[u8], expect: Expect) -> Result<Written, FileError> {
+    pub fn write_if(
+        &self,
+        path: &WorkspacePath,
+        content: &[u8],
+        expect: Expect,
+    ) -> Result<Written, FileError> {
         self.write_from(path, content, content.len() as u64, expect)
     }
 
@@ -92,7 +97,11 @@ impl Workspace {
         let mut fresh = Fresh::create(&place)?;
         let (sha256, size) = fresh.fill(content, max)?;
         let created = self.commit(&place, fresh, expect)?;
-        Ok(Written { sha256, size, created })
+        Ok(Written {
+            sha256,
+            size,
+            created,
+        })
     }
 
     /// Appends to a file, creating it with its parents if nothing has the
@@ -105,9 +114,9 @@ impl Workspace {
         self.require_writable()?;
         let place = self.place_creating(path)?;
         match place.open(OFlags::WRONLY | OFlags::APPEND) {
-            Ok((fd, _)) => {
-                File::from(fd).write_all(content).map_err(|error| FileError::of_io(error, WRITING))
-            }
+            Ok((fd, _)) => File::from(fd)
+                .write_all(content)
+                .map_err(|error| FileError::of_io(error, WRITING)),
             Err(FileError::NotFound) => match self.write_if(path, content, Expect::Absent) {
                 Err(FileError::Exists) => Err(FileError::Changed),
                 result => result.map(|_| ()),
@@ -120,7 +129,12 @@ impl Workspace {
     ///
     /// # Errors
     /// As for reading `from` and writing `to`.
-    pub fn copy(&self, from: &WorkspacePath, to: &WorkspacePath, max: u64) -> Result<Written, FileError> {
+    pub fn copy(
+        &self,
+        from: &WorkspacePath,
+        to: &WorkspacePath,
+        max: u64,
+    ) -> Result<Written, FileError> {
         self.require_writable()?;
         let source = self.reader(from)?;
         let mode = source.node.permissions();
@@ -189,18 +203,29 @@ impl Workspace {
     /// [`FileError::Refused`] for links and special files.
     pub fn set_modified(&self, path: &WorkspacePath, time: SystemTime) -> Result<(), FileError> {
         self.require_writable()?;
-        let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let since = time
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
         let stamp = Timespec {
             tv_sec: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: since.subsec_nanos().into(),
         };
         let fd = self.open_any(path)?;
-        rustix::fs::futimens(&fd, &Timestamps { last_access: stamp, last_modification: stamp })
-            .map_err(|errno| FileError::of(errno, "change the time"))
+        rustix::fs::futimens(
+            &fd,
+            &Timestamps {
+                last_access: stamp,
+                last_modification: stamp,
+            },
+        )
+        .map_err(|errno| FileError::of(errno, "change the time"))
     }
 
     fn open_any(&self, path: &WorkspacePath) -> Result<OwnedFd, FileError> {
-        match self.place(path).and_then(|place| place.open(OFlags::RDONLY)) {
+        match self
+            .place(path)
+            .and_then(|place| place.open(OFlags::RDONLY))
+        {
             Ok((fd, _)) => Ok(fd),
             Err(FileError::NotAFile) => beneath::open_dir_entries(&self.inner.root, path.as_str()),
             Err(error) => Err(error),
@@ -213,7 +238,10 @@ impl Workspace {
             Err(FileError::NotFound) => {
                 let name = path.file_name().ok_or(FileError::NotAFile)?;
                 let parent = path.parent().unwrap_or_else(WorkspacePath::root);
-                Ok(Place { dir: self.descend(&parent)?, name })
+                Ok(Place {
+                    dir: self.descend(&parent)?,
+                    name,
+                })
             }
             place => place,
         }
@@ -250,7 +278,9 @@ impl Workspace {
     }
 
     fn give_to_owner(&self, fd: impl AsFd) -> Result<(), FileError> {
-        let Some(owner) = self.inner.owner else { return Ok(()) };
+        let Some(owner) = self.inner.owner else {
+            return Ok(());
+        };
         let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
         rustix::fs::fchown(fd, Some(uid), Some(gid))
             .map_err(|errno| FileError::of(errno, "give the file to the workspace's owner"))
@@ -258,8 +288,17 @@ impl Workspace {
 
     /// Moves the fresh file to its name if the target is as expected. Returns
     /// whether the name was new.
-    fn commit(&self, place: &Place<'_>, mut fresh: Fresh<'_>, expect: Expect) -> Result<bool, FileError> {
-        let held = self.inner.commit.lock().unwrap_or_else(PoisonError::into_inner);
+    fn commit(
+        &self,
+        place: &Place<'_>,
+        mut fresh: Fresh<'_>,
+        expect: Expect,
+    ) -> Result<bool, FileError> {
+        let held = self
+            .inner
+            .commit
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let target = match expect {
             Expect::Hash(hash) => Some(compare(place, hash)?),
             Expect::Anything | Expect::Absent => place.node()?,
@@ -304,7 +343,9 @@ fn compare(place: &Place<'_>, hash: [u8; 32]) -> Result<Node, FileError> {
         opened => opened?,
     };
     if node.size > MAX_COMPARED_BYTES {
-        return Err(FileError::TooLarge { limit: MAX_COMPARED_BYTES });
+        return Err(FileError::TooLarge {
+            limit: MAX_COMPARED_BYTES,
+        });
     }
     match OpenFile::new(fd, node).hash(MAX_COMPARED_BYTES)? == hash {
         true => Ok(node),
@@ -325,7 +366,11 @@ impl<'p> Fresh<'p> {
         let temporary = fresh_name()?;
         let fd = beneath::open_at(&place.dir, &temporary, flags, Mode::from_raw_mode(0o600))
             .map_err(|errno| FileError::of(errno, WRITING))?;
-        Ok(Self { place, temporary: Some(temporary), file: File::from(fd) })
+        Ok(Self {
+            place,
+            temporary: Some(temporary),
+            file: File::from(fd),
+        })
     }
 
     fn fill(&mut self, mut content: impl Read, max: u64) -> Result<([u8; 32], u64), FileError> {
@@ -344,17 +389,23 @@ impl<'p> Fresh<'p> {
                 return Err(FileError::TooLarge { limit: max });
             }
             hasher.update(&buffer[..count]);
-            self.file.write_all(&buffer[..count]).map_err(|error| FileError::of_io(error, WRITING))?;
+            self.file
+                .write_all(&buffer[..count])
+                .map_err(|error| FileError::of_io(error, WRITING))?;
         }
     }
 
     fn rename(&mut self, flags: RenameFlags) -> Result<(), FileError> {
-        let Some(temporary) = &self.temporary else { return Err(FileError::Changed) };
+        let Some(temporary) = &self.temporary else {
+            return Err(FileError::Changed);
+        };
         let Place { dir, name } = self.place;
-        rustix::fs::renameat_with(dir, temporary.as_str(), dir, *name, flags).map_err(|errno| match errno {
-            // The temporary name is gone: someone in the workspace took it.
-            Errno::NOENT => FileError::Changed,
-            errno => FileError::of(errno, WRITING),
+        rustix::fs::renameat_with(dir, temporary.as_str(), dir, *name, flags).map_err(|errno| {
+            match errno {
+                // The temporary name is gone: someone in the workspace took it.
+                Errno::NOENT => FileError::Changed,
+                errno => FileError::of(errno, WRITING),
+            }
         })?;
         self.temporary = None;
         Ok(())

@@ -8,7 +8,6 @@ use std::collections::VecDeque;
 use std::future::Future;
 
 use bytes::Bytes;
-use futures::FutureExt as _;
 use futures::stream::{self, BoxStream, StreamExt as _};
 use reqwest::Url;
 use reqwest::header::{CONTENT_TYPE, HeaderMap};
@@ -173,16 +172,10 @@ impl<D: Decode> Running<D> {
         error
     }
 
-    /// Ends a complete answer. What has already arrived is read to its end, so that the
-    /// connection can serve the next call; nothing is waited for.
+    /// Ends a complete answer. The HTTP client reads what has already arrived of the formal end,
+    /// so that the connection serves the next call; nothing is waited for.
     fn finish(&mut self) {
-        if let Some(mut open) = self.open.take() {
-            for _ in 0..8 {
-                if !matches!(open.response.chunk().now_or_never(), Some(Ok(Some(_)))) {
-                    break;
-                }
-            }
-        }
+        self.open = None;
         self.queue.clear();
         self.end = End::Over;
     }

@@ -90,7 +90,10 @@ impl Shell {
         };
         let timeout = timeout.min(MAX_TIMEOUT);
         let (running, control) = self.start(command, timeout, place)?;
-        let Running { mut received, ending } = running;
+        let Running {
+            mut received,
+            ending,
+        } = running;
         let deadline = tokio::time::sleep_until(Instant::now() + timeout + GRACE);
         tokio::pin!(deadline, ending);
         let mut canceled = false;
@@ -131,8 +134,18 @@ impl Shell {
         Ok(output)
     }
 
-    fn start(&self, command: &str, timeout: Duration, place: Place) -> Result<(Running, Control), ShellError> {
-        let ShellSpec { workspace, tmp, pool, limits } = &self.spec;
+    fn start(
+        &self,
+        command: &str,
+        timeout: Duration,
+        place: Place,
+    ) -> Result<(Running, Control), ShellError> {
+        let ShellSpec {
+            workspace,
+            tmp,
+            pool,
+            limits,
+        } = &self.spec;
         let task = Task {
             command: command.to_owned(),
             timeout,
@@ -146,12 +159,10 @@ impl Shell {
             notices: Arc::new(Notices::default()),
         };
         match pool.isolation() {
-            Isolation::Thread => {
-                thread::start(task, place, pool).map(|(running, call)| (running, Control::Thread(call)))
-            }
-            Isolation::Process(program) => {
-                process::start(task, place, program).map(|(running, worker)| (running, Control::Process(worker)))
-            }
+            Isolation::Thread => thread::start(task, place, pool)
+                .map(|(running, call)| (running, Control::Thread(call))),
+            Isolation::Process(program) => process::start(task, place, program)
+                .map(|(running, worker)| (running, Control::Process(worker))),
         }
     }
 }
@@ -206,7 +217,10 @@ impl Collector<'_> {
         if let Some(words) = &ending.last_words {
             self.take(Stream::Stderr, format!("{}\n", words.trim_end()).as_bytes());
         }
-        ending.notices.into_iter().for_each(|notice| self.output.warn(notice));
+        ending
+            .notices
+            .into_iter()
+            .for_each(|notice| self.output.warn(notice));
     }
 
     fn warn_cut(&mut self, stream: Stream) {

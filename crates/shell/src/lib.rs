@@ -9,16 +9,18 @@
 //! The interpreter's own limits do not hold against stack overflow: a few
 //! kilobytes of nested brackets end the process it runs in. So it runs in a
 //! worker process per command ([`Isolation::Process`]), the server's own
-//! binary started again with no environment, resource limits, and two
-//! directory descriptors; a worker that crashes or ignores its deadline is
-//! killed and harms one call. [`Isolation::Thread`] keeps it in the server and
+//! binary started again with no environment and two directory descriptors,
+//! behind resource limits, Landlock and a system call allow-list; a worker
+//! that crashes or ignores its deadline is killed and harms one call. [`Isolation::Thread`] keeps it in the server and
 //! is for tests and for hosts with a single trusted user.
 //!
-//! What this backend does not defend: the worker runs as the server's user. A
-//! fault in the interpreter that gives code execution has that user's rights;
-//! tenants that need more than text work belong in a sandbox with a kernel
-//! boundary. This is the only crate that may depend on the interpreter.
+//! What this backend does not defend: the worker runs as the server's user in
+//! the server's namespaces, and a kernel without Landlock leaves it that
+//! user's view of files. Tenants that need more than text work belong in a
+//! sandbox of their own. Some of the interpreter's caps cut silently (brace
+//! expansions beyond 100,000 words). This is the only crate that may depend on the interpreter.
 
+mod confine;
 mod devices;
 mod ending;
 mod error;

@@ -3,7 +3,7 @@
 //! In either mode each command has a thread of its own, in a worker process or
 //! in the server. A thread cannot be killed: one that ignores its deadline
 //! keeps its place and is counted, and when all places are lost that way the
-//! pool says so at once instead of queueing. A process can be killed.
+//! pool says so soon instead of queueing. A process can be killed.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -50,7 +50,10 @@ impl WorkerProgram {
     /// The running program itself, even if its file was replaced meanwhile.
     #[must_use]
     pub fn this_program(argument: &str) -> Self {
-        Self { path: PathBuf::from("/proc/self/exe"), arguments: vec![argument.into()] }
+        Self {
+            path: PathBuf::from("/proc/self/exe"),
+            arguments: vec![argument.into()],
+        }
     }
 }
 
@@ -74,10 +77,15 @@ pub(crate) struct Place {
     _permit: OwnedSemaphorePermit,
 }
 
+/// How long a call waits when every place is held by a stuck command.
+const STUCK_QUEUE: Duration = Duration::from_secs(1);
 
 impl Default for PoolLimits {
     fn default() -> Self {
-        Self { threads: 64, queue: Duration::from_secs(30) }
+        Self {
+            threads: 64,
+            queue: Duration::from_secs(30),
+        }
     }
 }
 
@@ -108,13 +116,17 @@ impl ShellPool {
         self.inner.stuck.load(Ordering::SeqCst)
     }
 
-    /// Waits for a place, but not when only stuck commands hold them.
+    /// Waits for a place, but not long when only stuck commands hold them.
     pub(crate) async fn place(&self) -> Result<Place, ShellError> {
-        let deadline = Instant::now() + self.inner.limits.queue;
+        let PoolLimits { threads, queue } = self.inner.limits;
+        // Calls that were just given up count as stuck for a moment.
+        let patience = if self.stuck() >= threads {
+            queue.min(STUCK_QUEUE)
+        } else {
+            queue
+        };
+        let deadline = Instant::now() + patience;
         let places = Arc::clone(&self.inner.places);
-        if self.stuck() >= self.inner.limits.threads {
-            return Err(self.overloaded());
-        }
         match tokio::time::timeout_at(deadline, places.acquire_owned()).await {
             Ok(Ok(permit)) => Ok(Place { _permit: permit }),
             _ => Err(self.overloaded()),
@@ -134,6 +146,9 @@ impl ShellPool {
     }
 
     fn overloaded(&self) -> ShellError {
-        ShellError::Overloaded { running: self.running(), stuck: self.stuck() }
+        ShellError::Overloaded {
+            running: self.running(),
+            stuck: self.stuck(),
+        }
     }
 }

@@ -38,12 +38,23 @@ impl SharedTmp {
     /// [`ShellError::Tmp`] or [`ShellError::Start`] if it cannot be made.
     pub fn new(parent: &Path, max_bytes: u64) -> Result<Self, ShellError> {
         let mut random = [0_u8; 16];
-        getrandom::fill(&mut random)
-            .map_err(|_| ShellError::Start { source: std::io::ErrorKind::Unsupported.into() })?;
+        getrandom::fill(&mut random).map_err(|_| ShellError::Start {
+            source: std::io::ErrorKind::Unsupported.into(),
+        })?;
         let path = parent.join(format!("tmp-{:032x}", u128::from_ne_bytes(random)));
-        DirBuilder::new().mode(0o700).create(&path).map_err(|source| ShellError::Start { source })?;
-        let files = Workspace::open(&path, Access::ReadWrite, None).map_err(|source| ShellError::Tmp { source })?;
-        Ok(Self { directory: Arc::new(Directory { path, files, max_bytes }) })
+        DirBuilder::new()
+            .mode(0o700)
+            .create(&path)
+            .map_err(|source| ShellError::Start { source })?;
+        let files = Workspace::open(&path, Access::ReadWrite, None)
+            .map_err(|source| ShellError::Tmp { source })?;
+        Ok(Self {
+            directory: Arc::new(Directory {
+                path,
+                files,
+                max_bytes,
+            }),
+        })
     }
 
     pub(crate) fn files(&self) -> &Workspace {

@@ -31,11 +31,11 @@ pub struct AccountRow {
 }
 
 /// What a new account begins with.
-pub struct NewAccount {
+pub struct NewAccount<'a> {
     /// Its name.
     pub name: AccountName,
-    /// Its first admin, with a first key.
-    pub admin: Option<(UserName, NewKey)>,
+    /// Its first admin, with a first key. Borrowed, because the caller still has to show its text.
+    pub admin: Option<(UserName, &'a NewKey)>,
     /// Its first agents.
     pub agents: Vec<(AgentName, AgentDefinition)>,
 }
@@ -48,7 +48,7 @@ impl Store {
     pub async fn account_create(
         &self,
         permit: HostPermit<CreateAccount>,
-        new: NewAccount,
+        new: NewAccount<'_>,
     ) -> Result<(), StoreError> {
         let label = format!("account:{}", new.name);
         let detail = Map::from_iter([("admin".to_owned(), json!(new.admin.as_ref().map(|(name, _)| name)))]);
@@ -60,7 +60,7 @@ impl Store {
     ///
     /// # Errors
     /// If the database fails.
-    pub async fn account_bootstrap(&self, new: NewAccount) -> Result<(), StoreError> {
+    pub async fn account_bootstrap(&self, new: NewAccount<'_>) -> Result<(), StoreError> {
         if account_row(self, &new.name)?.is_some() {
             return Ok(());
         }
@@ -71,7 +71,7 @@ impl Store {
         }
     }
 
-    async fn account_make(&self, draft: Draft, new: NewAccount) -> Result<Incarnation, StoreError> {
+    async fn account_make(&self, draft: Draft, new: NewAccount<'_>) -> Result<Incarnation, StoreError> {
         // Asked again, bindingly, by the insert below; here so that no directory is made for nothing.
         if account_row(self, &new.name)?.is_some() {
             return Err(StoreError::exists("account", &new.name));
@@ -80,7 +80,7 @@ impl Store {
         let jail_user = self.writers().write(self.host(), next_jail_user).await?;
         let database = self.create_database(incarnation)?;
         let locator = new.admin.as_ref().map(|(_, key)| key.id.clone());
-        let (inside, agents, admin) = (draft.clone(), new.agents, new.admin.map(|(name, key)| (name, key.id, key.hash)));
+        let (inside, agents, admin) = (draft.clone(), new.agents, new.admin.map(|(name, key)| (name, key.id.clone(), key.hash.clone())));
         self.writers()
             .write(&database, move |tx| {
                 log::append(tx, inside)?;
@@ -113,7 +113,8 @@ impl Store {
             })
             .await;
         if made.is_err() {
-            self.purge(incarnation);
+            drop(database);
+            self.remove_unmade(incarnation);
         }
         made.map(|_| incarnation)
     }
@@ -166,11 +167,20 @@ impl Store {
                 Ok((incarnation, inside))
             })
             .await?;
+        self.mark_deleted(incarnation);
         let database = self.database_of(incarnation)?;
-        self.writers().write(&database, move |tx| log::append(tx, inside)).await?;
+        let emptied = self
+            .writers()
+            .write(&database, move |tx| {
+                log::append(tx, inside)?;
+                empty(tx)
+            })
+            .await;
         drop(database);
-        self.purge(incarnation);
-        Ok(())
+        // If the rows are still there the folders stay, too: by them the next start sees what is left to do.
+        emptied?;
+        let store = self.clone();
+        tokio::task::spawn_blocking(move || store.remove_files(incarnation)).await.map_err(|_| StoreError::Closed)
     }
 
     /// Empties what is left of accounts that no longer exist; at the start, and after a deletion. What
@@ -185,39 +195,39 @@ impl Store {
                 sql.one("SELECT 1 FROM account WHERE ?1 = 'host' AND incarnation = ?2", args![incarnation], |_| Ok(()))
             })?;
             if known.is_none() && entry.path().join("spaces").exists() {
-                self.purge(incarnation);
+                // Rows first: the folder of the spaces is what tells that there is something left to do.
+                self.database_of(incarnation)?.read(|sql| empty(sql))?;
+                self.remove_files(incarnation);
             }
         }
         Ok(())
     }
 
-    fn purge(&self, incarnation: Incarnation) {
+    /// Removes an account's files once its rows are gone, and what is left of the rows in the write-ahead log.
+    fn remove_files(&self, incarnation: Incarnation) {
         let dir = self.account_dir(incarnation);
-        let emptied = (|| {
-            let database = self.database_of(incarnation)?;
-            database.read(|sql| {
-                // The log alone survives. Order: what refers to others goes first.
-                for statement in [
-                    "DELETE FROM space WHERE account = ?1",
-                    "DELETE FROM user WHERE account = ?1",
-                    "DELETE FROM agent WHERE account = ?1",
-                ] {
-                    sql.exec(statement, args![])?;
-                }
-                Ok(())
-            })
-        })();
+        let forgotten = self.database_of(incarnation).and_then(|database| database.forget_past());
         self.forget_database(incarnation);
-        for folder in ["spaces", "scratch"] {
+        // In this order: while there is a folder of spaces, the next start tries again.
+        for folder in ["scratch", "spaces"] {
             let folder = dir.join(folder);
             if folder.exists()
                 && let Err(error) = std::fs::remove_dir_all(&folder)
             {
                 tracing::warn!(%error, "files of a deleted account could not be removed; they are tried again at the next start");
+                return;
             }
         }
-        if let Err(error) = emptied {
-            tracing::warn!(%error, "rows of a deleted account could not be removed; they are tried again at the next start");
+        if let Err(error) = forgotten {
+            tracing::warn!(%error, "the write-ahead log of a deleted account was not shortened");
+        }
+    }
+
+    /// Removes what was prepared for an account that then was not made. Nobody has heard of it.
+    fn remove_unmade(&self, incarnation: Incarnation) {
+        self.forget_database(incarnation);
+        if let Err(error) = std::fs::remove_dir_all(self.account_dir(incarnation)) {
+            tracing::warn!(%error, "the directory of an account that was not made could not be removed");
         }
     }
 
@@ -252,13 +262,15 @@ impl Store {
         let incarnation = permit.tenant().incarnation();
         // The account's log first: a policy that took hold unrecorded would be worse than one recorded that did not.
         self.write(permit.tenant(), move |tx| log::append(tx, draft)).await?;
+        let account = permit.tenant().account().clone();
         self.writers()
             .write(self.host(), move |tx| {
-                tx.exec(
+                let set = tx.exec(
                     "UPDATE account SET policy = ?3, policy_version = policy_version + 1 \
                      WHERE ?1 = 'host' AND incarnation = ?2",
                     args![incarnation, &text],
-                )
+                )?;
+                if set == 0 { Err(StoreError::not_found("account", &account)) } else { Ok(()) }
             })
             .await?;
         Ok(Ok(()))
@@ -268,6 +280,19 @@ impl Store {
     pub(crate) fn tenant_of(&self, name: &AccountName) -> Result<Option<Tenant>, StoreError> {
         account_row(self, name)
     }
+}
+
+/// Removes everything but the log.
+fn empty(sql: &Sql<'_>) -> Result<(), StoreError> {
+    // Keys and grants go with their users, sessions and all that is in them with their spaces.
+    for statement in [
+        "DELETE FROM space WHERE account = ?1",
+        "DELETE FROM user WHERE account = ?1",
+        "DELETE FROM agent WHERE account = ?1",
+    ] {
+        sql.exec(statement, args![])?;
+    }
+    Ok(())
 }
 
 fn account_row(store: &Store, name: &AccountName) -> Result<Option<Tenant>, StoreError> {

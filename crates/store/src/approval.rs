@@ -229,6 +229,26 @@ pub(crate) fn advance(
     if moved == 0 { Err(ALREADY_DECIDED) } else { Ok(()) }
 }
 
+/// Takes a user who is being deleted out of what waits for a decision: a re-created namesake decides nothing
+/// that was put to the earlier one.
+pub(crate) fn forget_approver(tx: &mut Tx<'_>, name: &UserName) -> Result<(), StoreError> {
+    let pending = tx.all(
+        "SELECT id, approvers FROM approval WHERE account = ?1 AND state = 'pending'",
+        args![],
+        |row| Ok((row.parse::<ApprovalId>(0)?, row.json::<Vec<UserName>>(1)?)),
+    )?;
+    for (id, mut approvers) in pending {
+        if approvers.contains(name) {
+            approvers.retain(|approver| approver != name);
+            tx.exec(
+                "UPDATE approval SET approvers = ?3 WHERE account = ?1 AND id = ?2",
+                args![id, serde_json::to_string(&approvers)?],
+            )?;
+        }
+    }
+    Ok(())
+}
+
 const ALREADY_DECIDED: StoreError = StoreError::Conflict {
     code: "already_decided",
     message: "this was decided before, or its time is over: nothing has changed",

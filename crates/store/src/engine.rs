@@ -55,6 +55,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Database {
     /// Opens a file, makes it if it is missing, and migrates it.
     pub(crate) fn open(path: PathBuf, tenant: Option<String>, log: LogId, schema: Schema) -> Result<Self, StoreError> {
+        make_private(&path)?;
         let writer = connect(&path)?;
         migrate::apply(&writer, schema)?;
         Ok(Self {
@@ -108,6 +109,20 @@ impl Database {
         sessions.entry(session).or_insert_with(|| watch::Sender::new(0)).subscribe()
     }
 
+    /// Whether somebody waits to be woken: such a file must stay open, or they wait for ever.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.log_grew.receiver_count() > 0
+            || lock(&self.sessions).values().any(|sender| sender.receiver_count() > 0)
+    }
+
+    /// Takes deleted content out of the write-ahead log, too, as far as nobody is reading just now.
+    pub(crate) fn forget_past(&self) -> Result<(), StoreError> {
+        let connection = connect(&self.path)?;
+        connection.busy_timeout(Duration::from_millis(200))?;
+        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+        Ok(())
+    }
+
     pub(crate) fn log(&self) -> &LogId {
         &self.log
     }
@@ -127,15 +142,27 @@ impl Database {
     }
 }
 
+/// SQLite would make the file as wide as the umask allows; what it makes beside it follows the file.
+fn make_private(path: &Path) -> Result<(), StoreError> {
+    use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+    let file = std::fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    if file.metadata()?.permissions().mode() & 0o077 != 0 {
+        file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
+    }
+    Ok(())
+}
+
 fn connect(path: &Path) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY)?;
     connection.set_prepared_statement_cache_capacity(64);
     // FULL: an acknowledged act survives a power cut. The page cache is small because there are many files.
+    // What is deleted is overwritten: a deletion that leaves the text in free pages is none.
     connection.execute_batch(
         "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON; PRAGMA cache_size=-1024; \
-         PRAGMA temp_store=MEMORY; PRAGMA trusted_schema=OFF; PRAGMA journal_size_limit=4194304;",
+         PRAGMA temp_store=MEMORY; PRAGMA trusted_schema=OFF; PRAGMA journal_size_limit=4194304; \
+         PRAGMA secure_delete=ON;",
     )?;
     Ok(connection)
 }
@@ -192,7 +219,14 @@ trait Job: Send {
 struct Task<T, F> {
     work: Option<F>,
     result: Option<Result<T, StoreError>>,
-    reply: Option<oneshot::Sender<Result<T, StoreError>>>,
+    waiter: Option<Waiter<T>>,
+}
+
+/// Who is told how it ended.
+enum Waiter<T> {
+    Caller(oneshot::Sender<Result<T, StoreError>>),
+    /// Nobody waits, but a failure must be noticed.
+    OnFailure(Box<dyn FnOnce(StoreError) + Send>),
 }
 
 impl<T, F> Job for Task<T, F>
@@ -216,9 +250,11 @@ where
             Some(result) => result,
             None => Err(StoreError::Commit),
         };
-        if let Some(reply) = self.reply.take() {
+        match (self.waiter.take(), result) {
             // The one who asked may have gone away; the act is done all the same.
-            let _ = reply.send(result);
+            (Some(Waiter::Caller(reply)), result) => drop(reply.send(result)),
+            (Some(Waiter::OnFailure(tell)), Err(error)) => tell(error),
+            (Some(Waiter::OnFailure(_)), Ok(_)) | (None, _) => {}
         }
     }
 }
@@ -249,16 +285,24 @@ impl Writers {
         F: FnOnce(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        self.enqueue(database, Box::new(Task { work: Some(work), result: None, reply: Some(reply) }))?;
+        let waiter = Some(Waiter::Caller(reply));
+        self.enqueue(database, Box::new(Task { work: Some(work), result: None, waiter }))?;
         answer.await.map_err(|_| StoreError::Closed)?
     }
 
-    /// Runs `work` in a transaction of `database`, some time soon; nobody waits.
-    pub(crate) fn write_later<F>(&self, database: &Arc<Database>, work: F) -> Result<(), StoreError>
+    /// Runs `work` in a transaction of `database`, some time soon. Nobody waits; `failed` is told if it
+    /// came to nothing after all.
+    pub(crate) fn write_later<F>(
+        &self,
+        database: &Arc<Database>,
+        work: F,
+        failed: impl FnOnce(StoreError) + Send + 'static,
+    ) -> Result<(), StoreError>
     where
         F: FnOnce(&mut Tx<'_>) -> Result<(), StoreError> + Send + 'static,
     {
-        self.enqueue(database, Box::new(Task { work: Some(work), result: None, reply: None }))
+        let waiter = Some(Waiter::OnFailure(Box::new(failed)));
+        self.enqueue(database, Box::new(Task { work: Some(work), result: None, waiter }))
     }
 
     /// Acts that wait for this file.
@@ -284,6 +328,14 @@ impl Writers {
         for thread in lock(&self.threads).drain(..) {
             let _ = thread.join();
         }
+    }
+}
+
+impl Drop for Writers {
+    /// Whoever drops the store without closing it still gets what was queued onto the disk, and the
+    /// directory's lock is let go only after that.
+    fn drop(&mut self) {
+        self.close();
     }
 }
 
@@ -321,6 +373,7 @@ fn drain(database: &Database) {
     }
 }
 
+/// Runs one group. Where it fails, nothing of it is there.
 fn commit(database: &Database, jobs: &mut [Box<dyn Job>], group: &mut Group) -> Result<(), StoreError> {
     let mut writer = lock(&database.writer);
     let connection = match writer.as_mut() {

@@ -236,16 +236,17 @@ impl Store {
         }
         let id = id.clone();
         if let Ok(database) = self.database_of(incarnation) {
-            let noted = self.writers().write_later(&database, move |tx| {
+            let note = move |tx: &mut Tx<'_>| {
                 tx.exec(
                     "UPDATE api_key SET last_used_at = ?3 WHERE account = ?1 AND id = ?2 \
                      AND (last_used_at IS NULL OR last_used_at < ?3 - 60000000)",
                     args![&id, now],
                 )
                 .map(drop)
-            });
-            if let Err(error) = noted {
-                tracing::debug!(%error, "a key's last use was not noted");
+            };
+            let failed = |error: StoreError| tracing::debug!(%error, "a key's last use was not noted");
+            if let Err(error) = self.writers().write_later(&database, note, failed) {
+                failed(error);
             }
         }
     }

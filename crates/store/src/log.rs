@@ -21,12 +21,9 @@ const OBSERVATIONS_WAITING: usize = 10_000;
 
 /// Writes one event in the transaction of its act, and says its number.
 pub(crate) fn append(tx: &mut Tx<'_>, draft: Draft) -> Result<u64, StoreError> {
-    if tx.group.frontier.is_none() {
-        tx.group.frontier = Some(frontier(tx)?);
-    }
+    let event = Event { seq: next_seq(tx)?, at: Timestamp::now(), draft };
     let log = tx.log;
     let frontier = tx.group.frontier.get_or_insert_default();
-    let event = Event { seq: frontier.size(), at: Timestamp::now(), draft };
     let hash = event.leaf_hash(log)?;
     frontier.append(hash);
     tx.group.grown = true;
@@ -55,6 +52,14 @@ pub(crate) fn append(tx: &mut Tx<'_>, draft: Draft) -> Result<u64, StoreError> {
     )?;
     tx.logged();
     Ok(event.seq)
+}
+
+/// The number that the next event will have.
+pub(crate) fn next_seq(tx: &mut Tx<'_>) -> Result<u64, StoreError> {
+    if tx.group.frontier.is_none() {
+        tx.group.frontier = Some(frontier(tx)?);
+    }
+    Ok(tx.group.frontier.get_or_insert_default().size())
 }
 
 fn frontier(sql: &Sql<'_>) -> Result<Frontier, StoreError> {
@@ -186,13 +191,15 @@ fn verify(database: &Database, log: LogId) -> Result<Result<Head, bailiwick_audi
                  verdict, intent, detail, leaf_hash FROM event WHERE account = ?1 AND seq >= ?2 \
                  ORDER BY seq LIMIT ?3",
                 args![next, STEP],
-                event,
+                |row| Ok((row.count(0)?, event(row).ok())),
             )?;
-            for (event, hash) in &rows {
+            for (seq, row) in &rows {
+                // A row that we could not have written so was written by somebody else.
+                let Some((event, hash)) = row else { return Ok(Err(bailiwick_audit::Problem::Unreadable(*seq))) };
                 if let Err(problem) = verifier.next(event, hash) {
                     return Ok(Err(problem));
                 }
-                next = event.seq + 1;
+                next = seq + 1;
             }
             if rows.len() < STEP {
                 return Ok(verifier.finish(&head));
@@ -223,8 +230,12 @@ impl Store {
         filter: EventFilter,
     ) -> Result<Vec<Event>, StoreError> {
         let Some(user) = permit.scope().user().cloned() else { return Ok(Vec::new()) };
-        let filter = EventFilter { user: Some(user), ..filter };
-        self.database(permit.tenant())?.read(|sql| list(sql, &filter))
+        self.database(permit.tenant())?.read(|sql| {
+            // Not before the user was made: an earlier user of that name is somebody else.
+            let Some(first) = crate::user::first_event(sql, &user)? else { return Ok(Vec::new()) };
+            let from_seq = filter.from_seq.max(first);
+            list(sql, &EventFilter { user: Some(user), from_seq, ..filter })
+        })
     }
 
     /// Events of the whole account.
@@ -292,13 +303,18 @@ impl Store {
         let database = match tenant {
             Some(tenant) => match self.database(tenant) {
                 Ok(database) => database,
-                Err(_) => return self.lost_observation(),
+                Err(_) => return self.lost().one_more(),
             },
             None => std::sync::Arc::clone(self.host()),
         };
         let full = crate::engine::Writers::backlog(&database) >= OBSERVATIONS_WAITING;
-        if full || self.writers().write_later(&database, move |tx| append(tx, draft).map(drop)).is_err() {
-            self.lost_observation();
+        if full {
+            return self.lost().one_more();
+        }
+        let lost = std::sync::Arc::clone(self.lost());
+        let failed = move |_| lost.one_more();
+        if self.writers().write_later(&database, move |tx| append(tx, draft).map(drop), failed).is_err() {
+            self.lost().one_more();
         }
     }
 }

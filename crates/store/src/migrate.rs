@@ -15,7 +15,7 @@ impl Schema {
     fn steps(self) -> &'static [&'static str] {
         match self {
             Self::Host => &[include_str!("schema/host_1.sql")],
-            Self::Account => &[include_str!("schema/account_1.sql")],
+            Self::Account => &[include_str!("schema/account_1.sql"), include_str!("schema/account_2.sql")],
         }
     }
 }

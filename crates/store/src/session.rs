@@ -281,6 +281,7 @@ impl Store {
                     return Ok(Created { session, fresh: Fresh::No });
                 }
             }
+            space::must_be_there(tx, space_facts.id())?;
             let AgentRow { version, .. } =
                 agent::newest(tx, &agent_name)?.ok_or_else(|| StoreError::not_found("agent", &agent_name))?;
             let now = Timestamp::now();

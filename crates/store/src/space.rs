@@ -94,6 +94,12 @@ pub(crate) fn facts(sql: &Sql<'_>, tenant: &Tenant, id: SpaceId) -> Result<Optio
     Ok(Some(for_store::space(tenant, id, owner, grants(sql, id)?)))
 }
 
+/// A permit may outlive its space: what is gone is not written to, and no event says that it was.
+pub(crate) fn must_be_there(sql: &Sql<'_>, id: SpaceId) -> Result<(), StoreError> {
+    sql.one("SELECT 1 FROM space WHERE account = ?1 AND id = ?2", args![id], |_| Ok(()))?
+        .ok_or_else(|| StoreError::not_found("space", id))
+}
+
 fn grants(sql: &Sql<'_>, id: SpaceId) -> Result<Vec<(UserName, GrantLevel)>, StoreError> {
     sql.all("SELECT user, level FROM space_grant WHERE account = ?1 AND space = ?2 ORDER BY user", args![id], |row| {
         Ok((row.parse(0)?, row.parse(1)?))
@@ -225,18 +231,19 @@ impl Store {
         let draft = permit.draft(Phase::Act, Verdict::Ok, Map::new());
         let tenant = permit.tenant().clone();
         self.write(&tenant, move |tx| {
-            let gone =
-                tx.exec("DELETE FROM space WHERE account = ?1 AND id = ?2 AND personal = 0", args![id])?;
-            if gone == 0 {
+            let row = tx.one(ROW, args![id], space_row)?.ok_or_else(|| StoreError::not_found("space", id))?;
+            if row.personal == Personal::Yes {
                 return Err(StoreError::Conflict {
                     code: "personal_space",
                     message: "a personal space goes only with its user",
                 });
             }
+            tx.exec("DELETE FROM space WHERE account = ?1 AND id = ?2", args![id])?;
             log::append(tx, draft).map(drop)
         })
         .await?;
         self.remove_space_files(&tenant, id).await;
+        self.forget_past(&tenant).await;
         Ok(())
     }
 
@@ -263,6 +270,7 @@ impl Store {
         draft.detail.insert("user".to_owned(), json!(user));
         draft.detail.insert("level".to_owned(), json!(level));
         self.write(permit.tenant(), move |tx| {
+            must_be_there(tx, id)?;
             match level {
                 None => {
                     tx.exec(
@@ -309,6 +317,7 @@ impl Store {
             permit.draft(Phase::Act, Verdict::Ok, Map::from_iter([("items".to_owned(), json!(items))]));
         draft.action = "plan.write".to_owned();
         self.write(permit.tenant(), move |tx| {
+            must_be_there(tx, id)?;
             tx.exec(
                 "UPDATE space SET plan = ?3, updated_at = ?4 WHERE account = ?1 AND id = ?2",
                 args![id, plan.to_string(), Timestamp::now()],
@@ -341,6 +350,7 @@ impl Store {
 
     pub(crate) fn workspace(&self, space: &Space, tenant: &Tenant, access: Access) -> Result<Workspace, StoreError> {
         let dir = self.space_dir(tenant, space.id());
+        self.database(tenant)?.read(|sql| must_be_there(sql, space.id()))?;
         self.prepare_dir(&dir, tenant)?;
         Ok(Workspace::open(&dir, access, self.file_owner(tenant))?)
     }
@@ -348,6 +358,10 @@ impl Store {
     /// Makes a folder for files that a sandbox may own.
     pub(crate) fn prepare_dir(&self, dir: &std::path::Path, tenant: &Tenant) -> Result<(), StoreError> {
         if !dir.exists() {
+            // Whoever still holds a permit of a deleted account gets no new folder in it.
+            if self.is_deleted(tenant.incarnation()) {
+                return Err(StoreError::not_found("account", "of this request"));
+            }
             std::fs::create_dir_all(dir)?;
             if let Some(owner) = self.file_owner(tenant) {
                 std::os::unix::fs::chown(dir, Some(owner.uid), Some(owner.gid))?;
@@ -361,6 +375,16 @@ impl Store {
         rustix::process::geteuid()
             .is_root()
             .then(|| Owner { uid: tenant.jail_user(), gid: tenant.jail_user() })
+    }
+
+    /// After a deletion: what was deleted leaves the write-ahead log as well. If readers are in the way it
+    /// goes with a later one.
+    pub(crate) async fn forget_past(&self, tenant: &Tenant) {
+        let Ok(database) = self.database(tenant) else { return };
+        let forgotten = tokio::task::spawn_blocking(move || database.forget_past()).await;
+        if let Ok(Err(error)) = forgotten {
+            tracing::debug!(%error, "the write-ahead log was not shortened after a deletion");
+        }
     }
 
     pub(crate) async fn remove_space_files(&self, tenant: &Tenant, id: SpaceId) {

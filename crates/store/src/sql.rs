@@ -124,10 +124,6 @@ impl Row<'_> {
         self.raw(at)
     }
 
-    pub(crate) fn optional_blob(&self, at: usize) -> Result<Option<Vec<u8>>, StoreError> {
-        self.raw(at)
-    }
-
     /// A column that holds one of our names, ids or words.
     pub(crate) fn parse<T: std::str::FromStr>(&self, at: usize) -> Result<T, StoreError> {
         self.text(at)?.parse().map_err(|_| StoreError::Corrupt("a stored name or id"))

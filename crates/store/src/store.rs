@@ -1,5 +1,6 @@
 //! The store as a whole: the data directory, the host's file, and the accounts' files as they are used.
 
+use std::collections::HashSet;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,9 +26,36 @@ struct Inner {
     dir: PathBuf,
     host: Arc<Database>,
     accounts: Mutex<LruCache<Incarnation, Arc<Database>>>,
+    // Before the lock: fields are dropped in order, and writers finish before another server may begin.
     writers: Writers,
-    lost: AtomicU64,
+    deleted: Arc<Deleted>,
+    lost: Arc<Lost>,
     _lock: std::fs::File,
+}
+
+/// Accounts that were deleted since the start. Whoever still holds a permit of one writes nothing more
+/// into it; after a restart nobody holds one.
+#[derive(Default)]
+struct Deleted(Mutex<HashSet<Incarnation>>);
+
+impl Deleted {
+    fn contains(&self, incarnation: Incarnation) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&incarnation)
+    }
+}
+
+/// Counts the observations that could not be kept.
+#[derive(Default)]
+pub(crate) struct Lost(AtomicU64);
+
+impl Lost {
+    pub(crate) fn one_more(&self) {
+        let before = self.0.fetch_add(1, Ordering::Relaxed);
+        // Told at 1, 2, 4, 8 …: what fills the log's disk should not fill the server's own log as well.
+        if (before + 1).is_power_of_two() {
+            tracing::warn!(lost = before + 1, "observations could not be written to the audit log");
+        }
+    }
 }
 
 impl Store {
@@ -38,7 +66,7 @@ impl Store {
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
         make_private(dir)?;
         make_private(&dir.join("accounts"))?;
-        let lock = std::fs::File::create(dir.join("lock"))?;
+        let lock = open_lock(&dir.join("lock"))?;
         lock.try_lock().map_err(|_| StoreError::Locked)?;
         let host = Database::open(dir.join("control.db"), Some("host".to_owned()), LogId::host(), Schema::Host)?;
         let accounts = Mutex::new(LruCache::new(NonZeroUsize::new(OPEN_ACCOUNTS).unwrap_or(NonZeroUsize::MIN)));
@@ -47,7 +75,8 @@ impl Store {
             host: Arc::new(host),
             accounts,
             writers: Writers::start()?,
-            lost: AtomicU64::new(0),
+            deleted: Arc::default(),
+            lost: Arc::default(),
             _lock: lock,
         })))
     }
@@ -59,7 +88,7 @@ impl Store {
 
     /// Observations that could not be kept since the start.
     pub fn lost_observations(&self) -> u64 {
-        self.0.lost.load(Ordering::Relaxed)
+        self.0.lost.0.load(Ordering::Relaxed)
     }
 
     /// Whether the database answers.
@@ -70,11 +99,17 @@ impl Store {
         self.0.host.read(|sql| sql.one("SELECT count(*) FROM account WHERE ?1 = 'host'", &[], |_| Ok(()))).map(drop)
     }
 
-    pub(crate) fn lost_observation(&self) {
-        let lost = self.0.lost.fetch_add(1, Ordering::Relaxed);
-        if lost.is_power_of_two() || lost == 0 {
-            tracing::warn!(lost = lost + 1, "observations could not be written to the audit log");
-        }
+    pub(crate) fn lost(&self) -> &Arc<Lost> {
+        &self.0.lost
+    }
+
+    /// From now on nothing is written for this account but its log.
+    pub(crate) fn mark_deleted(&self, incarnation: Incarnation) {
+        self.0.deleted.0.lock().unwrap_or_else(PoisonError::into_inner).insert(incarnation);
+    }
+
+    pub(crate) fn is_deleted(&self, incarnation: Incarnation) -> bool {
+        self.0.deleted.contains(incarnation)
     }
 
     pub(crate) fn host(&self) -> &Arc<Database> {
@@ -127,9 +162,10 @@ impl Store {
     ) -> Result<Arc<Database>, StoreError> {
         let log = LogId::account(incarnation);
         let database = Arc::new(Database::open(path, Some(incarnation.to_string()), log, Schema::Account)?);
-        // Only files that nobody holds may leave: whoever holds one may be waiting to be woken by it.
+        // Only files that nobody holds and nobody watches may leave: a watcher would never be woken again.
         while accounts.len() >= OPEN_ACCOUNTS {
-            let idle = accounts.iter().rev().find(|(_, held)| Arc::strong_count(held) == 1).map(|(id, _)| *id);
+            let free = |held: &Arc<Database>| Arc::strong_count(held) == 1 && !held.is_watched();
+            let idle = accounts.iter().rev().find(|(_, held)| free(held)).map(|(id, _)| *id);
             match idle {
                 Some(id) => accounts.pop(&id),
                 None => {
@@ -153,8 +189,21 @@ impl Store {
         F: FnOnce(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static,
     {
         let database = self.database(tenant)?;
+        let (deleted, incarnation) = (Arc::clone(&self.0.deleted), tenant.incarnation());
+        // Asked inside the transaction: the file's acts stand in one line, and so does its emptying.
+        let work = move |tx: &mut Tx<'_>| {
+            if deleted.contains(incarnation) {
+                return Err(StoreError::not_found("account", "of this request"));
+            }
+            work(tx)
+        };
         self.0.writers.write(&database, work).await
     }
+}
+
+fn open_lock(path: &Path) -> Result<std::fs::File, StoreError> {
+    use std::os::unix::fs::OpenOptionsExt;
+    Ok(std::fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?)
 }
 
 fn make_private(dir: &Path) -> Result<(), StoreError> {

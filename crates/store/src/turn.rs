@@ -108,9 +108,9 @@ pub struct Standing {
     pub agent: AgentRow,
     /// What callers sent and no turn has taken up.
     pub deliveries: Vec<Delivery>,
-    /// The calls of the present turn that are not done.
-    pub open_calls: Vec<CallRow>,
-    /// The approvals and questions of the session that are not settled.
+    /// The calls of the present turn.
+    pub calls: Vec<CallRow>,
+    /// The approvals and questions of the session.
     pub approvals: Vec<ApprovalRow>,
 }
 
@@ -166,6 +166,14 @@ pub struct Change {
     pub seen: Vec<(String, [u8; 32])>,
     /// Lines of the audit log.
     pub audit: Vec<Draft>,
+}
+
+/// A lease is for one session, and a permit is; what is begun with both must be of the same.
+fn same_session(lease: &Lease, session: &Session) -> Result<(), StoreError> {
+    if session.id() == lease.session && session.tenant() == Some(&lease.tenant) {
+        return Ok(());
+    }
+    Err(StoreError::Conflict { code: "wrong_session", message: "the permit is for another session than the lease" })
 }
 
 fn fence(tx: &mut Tx<'_>, lease: &Lease) -> Result<(), StoreError> {
@@ -302,7 +310,7 @@ fn write_call(tx: &mut Tx<'_>, id: SessionId, change: &CallChange) -> Result<(),
     Ok(())
 }
 
-fn open_calls(sql: &Sql<'_>, id: SessionId, turn: u64) -> Result<Vec<CallRow>, StoreError> {
+fn calls(sql: &Sql<'_>, id: SessionId, turn: u64) -> Result<Vec<CallRow>, StoreError> {
     sql.all(
         "SELECT id, turn, step, place, model_id, tool, arguments, state, intent, output FROM tool_call \
          WHERE account = ?1 AND session = ?2 AND turn = ?3 ORDER BY step, place",
@@ -337,9 +345,9 @@ fn standing(sql: &Sql<'_>, tenant: &Tenant, id: SessionId) -> Result<Standing, S
         args![id],
         |row| Ok(Delivery { n: row.count(0)?, id: row.text(1)?, body: row.json(2)?, caller: row.json(3)? }),
     )?;
-    let open_calls = open_calls(sql, id, row.turn)?;
+    let calls = calls(sql, id, row.turn)?;
     let approvals = approval::of_session(sql, id)?;
-    Ok(Standing { session, row, caller, agent, deliveries, open_calls, approvals })
+    Ok(Standing { session, row, caller, agent, deliveries, calls, approvals })
 }
 
 impl Store {
@@ -414,6 +422,7 @@ impl Store {
         detail: Map<String, Value>,
         change: Change,
     ) -> Result<Recorded<CallModel>, StoreError> {
+        same_session(lease, permit.resource())?;
         let draft = permit.draft(Phase::Intent, Verdict::Begun, detail);
         let held = lease.clone();
         let intent = self
@@ -435,6 +444,7 @@ impl Store {
         permit: Permit<CallTool>,
         detail: Map<String, Value>,
     ) -> Result<Recorded<CallTool>, StoreError> {
+        same_session(lease, permit.resource().session())?;
         let draft = permit.draft(Phase::Intent, Verdict::Begun, detail);
         let call = permit.resource().id();
         let held = lease.clone();
@@ -456,6 +466,7 @@ impl Store {
         digest: [u8; 32],
         detail: Map<String, Value>,
     ) -> Result<Recorded<CallTool>, StoreError> {
+        same_session(lease, call.call().session())?;
         let id = call.call().id();
         let mut draft = call.scope().draft("tool.call", call.call(), Phase::Intent, Verdict::Begun);
         draft.detail = detail;
@@ -464,9 +475,14 @@ impl Store {
         let resource = call.call().label();
         let intent = self
             .write(&lease.tenant, move |tx| {
+                fence(tx, &held)?;
                 let row =
                     approval::read_row(tx, approval)?.ok_or_else(|| StoreError::not_found("approval", approval))?;
-                if row.digest != digest || row.call != id {
+                // An approval of another call says nothing about this one, and is left as it is.
+                if row.session != held.session || row.call != id {
+                    return Err(StoreError::not_found("approval", approval));
+                }
+                if row.digest != digest {
                     approval::advance(tx, approval, ApprovalState::Approved, ApprovalState::Voided)?;
                     let mut voided = draft.clone();
                     voided.action = "approval.void".to_owned();

@@ -10,9 +10,9 @@ use serde_json::{Map, json};
 use crate::engine::Tx;
 use crate::error::StoreError;
 use crate::key::{self, KeyTerms};
-use crate::sql::{Row, args};
+use crate::sql::{Row, Sql, args};
 use crate::store::Store;
-use crate::{log, space};
+use crate::{approval, log, space};
 
 /// A user.
 #[derive(Debug, Clone)]
@@ -29,9 +29,11 @@ pub struct UserRow {
 
 /// Inserts a user and their personal space.
 pub(crate) fn insert(tx: &mut Tx<'_>, name: &UserName, role: Role) -> Result<(), StoreError> {
+    let first_event = log::next_seq(tx)?;
     let inserted = tx.exec(
-        "INSERT INTO user (account, name, role, created_at) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING",
-        args![name, role.as_str(), Timestamp::now()],
+        "INSERT INTO user (account, name, role, created_at, first_event) VALUES (?1, ?2, ?3, ?4, ?5) \
+         ON CONFLICT DO NOTHING",
+        args![name, role.as_str(), Timestamp::now(), first_event],
     )?;
     if inserted == 0 {
         return Err(StoreError::exists("user", name));
@@ -42,6 +44,11 @@ pub(crate) fn insert(tx: &mut Tx<'_>, name: &UserName, role: Role) -> Result<(),
 fn admins(tx: &Tx<'_>) -> Result<u64, StoreError> {
     let count = tx.one("SELECT count(*) FROM user WHERE account = ?1 AND role = 'admin'", args![], |row| row.count(0))?;
     Ok(count.unwrap_or(0))
+}
+
+/// Where the user's own record begins; `None` if there is no such user.
+pub(crate) fn first_event(sql: &Sql<'_>, name: &UserName) -> Result<Option<u64>, StoreError> {
+    sql.one("SELECT first_event FROM user WHERE account = ?1 AND name = ?2", args![name], |row| row.count(0))
 }
 
 fn role(tx: &Tx<'_>, name: &UserName) -> Result<Role, StoreError> {
@@ -59,7 +66,7 @@ impl Store {
         permit: Permit<CreateUser>,
         name: UserName,
         wanted: Role,
-        first_key: NewKey,
+        first_key: &NewKey,
     ) -> Result<Role, StoreError> {
         let (id, hash) = (first_key.id.clone(), first_key.hash.clone());
         self.key_locate(&id, permit.tenant().incarnation()).await?;
@@ -174,6 +181,7 @@ impl Store {
                     tx.exec("DELETE FROM space WHERE account = ?1 AND id = ?2", args![*id])?;
                 }
                 tx.exec("DELETE FROM session WHERE account = ?1 AND initiator = ?2", args![&name])?;
+                approval::forget_approver(tx, &name)?;
                 tx.exec("DELETE FROM user WHERE account = ?1 AND name = ?2", args![&name])?;
                 draft.detail.insert("keys".to_owned(), json!(keys.len()));
                 draft.detail.insert("spaces".to_owned(), json!(spaces.len()));
@@ -185,6 +193,7 @@ impl Store {
         for id in spaces {
             self.remove_space_files(&tenant, id).await;
         }
+        self.forget_past(&tenant).await;
         Ok(())
     }
 }

@@ -8,7 +8,7 @@ use futures::StreamExt as _;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{KEY, TestKey, ask, call, call_with, provider, quick};
+use crate::support::{KEY, TestKey, ask, at_once, call, call_with, provider, quick};
 
 async fn start() -> (FakeAnthropic, bailiwick_model::Provider) {
     let fake = FakeAnthropic::start().await;
@@ -194,15 +194,22 @@ async fn each_timeout_has_its_name() {
     fake.push(Reply::text("a longer text").stall_after(4));
     let idle = provider.clone().with_policy(with(long, short, long));
     assert_eq!(phase(call(&idle, &ask("hi")).await), TimeoutPhase::Idle);
-    fake.push(Reply::text(&"slow ".repeat(2_000)).delay(Duration::from_millis(10)));
-    let total = provider.clone().with_policy(with(long, long, short));
+    fake.push(Reply::text(&"slow ".repeat(200)).delay(Duration::from_millis(100)));
+    let total = provider
+        .clone()
+        .with_policy(with(long, long, Duration::from_secs(2)));
     let got = call(&total, &ask("hi")).await;
     assert!(!got.text().is_empty());
     assert_eq!(phase(got), TimeoutPhase::Total);
-    // All three connections were closed, and slow alone is no error.
-    fake.until_abandoned(3).await;
-    fake.push(Reply::text("slow but steady").delay(Duration::from_millis(10)));
+    // All three connections were closed, and slow alone is no error: this answer takes longer
+    // than the idle time, but no piece of it does.
+    at_once(fake.until_abandoned(3)).await;
+    let second = Duration::from_secs(1);
+    let idle = provider.clone().with_policy(with(long, second, long));
+    fake.push(Reply::text("slow but steady").delay(Duration::from_millis(150)));
+    let begun = Instant::now();
     assert_eq!(call(&idle, &ask("hi")).await.text(), "slow but steady");
+    assert!(begun.elapsed() > second);
 }
 
 #[tokio::test]
@@ -240,14 +247,14 @@ async fn canceling_closes_the_connection_at_once() {
     assert!(stream.next().await.unwrap().is_ok());
     cancel.cancel();
     let end = loop {
-        match stream.next().await.unwrap() {
+        match at_once(stream.next()).await.unwrap() {
             Ok(_) => {}
             Err(error) => break error,
         }
     };
     assert_eq!(end, ModelError::Canceled);
     assert!(stream.next().await.is_none());
-    fake.until_abandoned(1).await;
+    at_once(fake.until_abandoned(1)).await;
 
     // Before it has begun.
     fake.push(Reply::hang());
@@ -259,8 +266,11 @@ async fn canceling_closes_the_connection_at_once() {
     fake.until_requests(2).await;
     assert_eq!(fake.abandoned(), 1);
     cancel.cancel();
-    assert_eq!(waiting.await.unwrap().error(), &ModelError::Canceled);
-    fake.until_abandoned(2).await;
+    assert_eq!(
+        at_once(waiting).await.unwrap().error(),
+        &ModelError::Canceled
+    );
+    at_once(fake.until_abandoned(2)).await;
 
     // Before anything is sent, and by dropping the stream.
     let got = call_with(&provider, &ask("hi"), cancel).await;
@@ -270,7 +280,7 @@ async fn canceling_closes_the_connection_at_once() {
     let mut stream = provider.stream(&ask("hi"), Some(&TestKey(KEY)), CancellationToken::new());
     assert!(stream.next().await.unwrap().is_ok());
     drop(stream);
-    fake.until_abandoned(3).await;
+    at_once(fake.until_abandoned(3)).await;
 
     // The positive control: a call that is not canceled leaves nothing behind.
     fake.push(Reply::text("whole"));

@@ -9,7 +9,7 @@ use bailiwick_model::{
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{ask, call, call_with, calls, continued, stored};
+use crate::support::{ask, at_once, call, call_with, calls, continued, stored};
 
 const DEMO: &str = r#"
 turns:
@@ -182,7 +182,10 @@ async fn canceling_ends_a_pause() {
     });
     tokio::task::yield_now().await;
     cancel.cancel();
-    assert_eq!(waiting.await.unwrap().error(), &ModelError::Canceled);
+    assert_eq!(
+        at_once(waiting).await.unwrap().error(),
+        &ModelError::Canceled
+    );
 }
 
 #[tokio::test]

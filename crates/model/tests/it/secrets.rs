@@ -82,6 +82,10 @@ async fn errors_debug_texts_and_traces_never_show_the_key() {
         let got = call(&messages, &ask("hi")).await;
         all += &format!("{got:?} {}", got.error());
     }
+    fake.push(Reply::text("fine").header("request-id", KEY));
+    let got = call(&messages, &ask("hi")).await;
+    assert_eq!(got.done().request_id, None);
+    all += &format!("{got:?}");
     let nowhere = provider("anthropic", "http://127.0.0.1:1", json!({}));
     let got = call(&nowhere, &ask("hi")).await;
     all += &format!("{got:?} {}", got.error());

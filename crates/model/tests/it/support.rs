@@ -151,6 +151,13 @@ pub(crate) async fn call_with(
     panic!("the stream ended in silence after {events:?}");
 }
 
+/// What has to happen at once: far sooner than any timeout of a call would end it.
+pub(crate) async fn at_once<T>(work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(10), work)
+        .await
+        .expect("it did not happen at once")
+}
+
 /// The conversation with the answer and a result for each of its calls added.
 pub(crate) fn continued(request: &Request, answer: &AssistantMessage, result: &str) -> Request {
     let results = answer.tool_calls().map(|call| ToolResult {

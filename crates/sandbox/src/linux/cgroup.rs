@@ -64,7 +64,10 @@ impl Layout {
         let mut layout = Self::default();
         if let Some(group) = &candidates.unified {
             let enabled = enable_v2(group);
-            let place = || Place { version: Version::Two, parent: group.join(PARENT) };
+            let place = || Place {
+                version: Version::Two,
+                parent: group.join(PARENT),
+            };
             if let Ok(enabled) = enabled {
                 layout.unified = Some(place());
                 layout.memory = enabled.memory.then(place);
@@ -75,7 +78,10 @@ impl Layout {
         let v1 = |group: &Option<PathBuf>| {
             let parent = group.as_ref()?.join(PARENT);
             make_folder(&parent).ok()?;
-            Some(Place { version: Version::One, parent })
+            Some(Place {
+                version: Version::One,
+                parent,
+            })
         };
         layout.memory = layout.memory.or_else(|| v1(&candidates.memory));
         layout.pids = layout.pids.or_else(|| v1(&candidates.pids));
@@ -85,7 +91,10 @@ impl Layout {
 
     fn places(&self) -> impl Iterator<Item = &Place> {
         let mut seen: Vec<&Place> = Vec::new();
-        for place in [&self.unified, &self.memory, &self.pids, &self.cpu].into_iter().flatten() {
+        for place in [&self.unified, &self.memory, &self.pids, &self.cpu]
+            .into_iter()
+            .flatten()
+        {
             if !seen.contains(&place) {
                 seen.push(place);
             }
@@ -95,10 +104,15 @@ impl Layout {
 
     /// Makes a jail's groups with its limits.
     pub(crate) fn create(&self, name: &JailName, limits: &Limits) -> io::Result<Group> {
-        let folders: Vec<PathBuf> = self.places().map(|place| place.parent.join(name.as_str())).collect();
-        let group = Group { folders };
-        for folder in &group.folders {
-            fs::create_dir(folder)?;
+        // Only what this call made may be removed: a second jail of the same
+        // name is an error and must not touch the first.
+        let mut group = Group {
+            folders: Vec::new(),
+        };
+        for place in self.places() {
+            let folder = place.parent.join(name.as_str());
+            fs::create_dir(&folder)?;
+            group.folders.push(folder);
         }
         if let Some(place) = &self.memory {
             let folder = place.parent.join(name.as_str());
@@ -115,7 +129,10 @@ impl Layout {
             }
         }
         if let Some(place) = &self.pids {
-            fs::write(place.parent.join(name.as_str()).join("pids.max"), limits.pids.to_string())?;
+            fs::write(
+                place.parent.join(name.as_str()).join("pids.max"),
+                limits.pids.to_string(),
+            )?;
         }
         if let Some(place) = &self.cpu {
             let folder = place.parent.join(name.as_str());
@@ -141,7 +158,8 @@ impl Layout {
             Version::One => "memory.oom_control",
         };
         let text = fs::read_to_string(place.parent.join(name.as_str()).join(file)).ok()?;
-        text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
+        text.lines()
+            .find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
     }
 }
 
@@ -154,7 +172,9 @@ pub(crate) struct Group {
 impl Group {
     /// Moves the calling process in.
     pub(crate) fn join(&self) -> io::Result<()> {
-        self.folders.iter().try_for_each(|folder| fs::write(folder.join("cgroup.procs"), "0"))
+        self.folders
+            .iter()
+            .try_for_each(|folder| fs::write(folder.join("cgroup.procs"), "0"))
     }
 }
 
@@ -182,20 +202,24 @@ struct Candidates {
 fn candidates(mounts: &str, own: &str) -> Candidates {
     let mut found = Candidates::default();
     for line in mounts.lines() {
-        let Some((left, right)) = line.split_once(" - ") else { continue };
+        let Some((left, right)) = line.split_once(" - ") else {
+            continue;
+        };
         let mut right = right.split(' ');
         let (kind, options) = (right.next().unwrap_or(""), right.nth(1).unwrap_or(""));
         let mut left = left.split(' ').skip(3);
-        let (Some(root), Some(point)) = (left.next(), left.next()) else { continue };
+        let (Some(root), Some(point)) = (left.next(), left.next()) else {
+            continue;
+        };
         let group = |membership: &str| {
             // A container may see only a part of the hierarchy.
             let below = Path::new(membership).strip_prefix(root).ok()?;
             Some(Path::new(point).join(below))
         };
         if kind == "cgroup2" {
-            found.unified = found.unified.or_else(|| {
-                group(own.lines().find_map(|line| line.strip_prefix("0::"))?)
-            });
+            found.unified = found
+                .unified
+                .or_else(|| group(own.lines().find_map(|line| line.strip_prefix("0::"))?));
         }
         if kind == "cgroup" {
             for (name, slot) in [
@@ -208,7 +232,10 @@ fn candidates(mounts: &str, own: &str) -> Candidates {
                     *slot = own.lines().find_map(|line| {
                         let mut parts = line.splitn(3, ':').skip(1);
                         let (names, path) = (parts.next()?, parts.next()?);
-                        names.split(',').any(|one| one == name).then(|| group(path))?
+                        names
+                            .split(',')
+                            .any(|one| one == name)
+                            .then(|| group(path))?
                     });
                 }
             }
@@ -227,10 +254,16 @@ struct Enabled {
 
 fn enable_v2(group: &Path) -> io::Result<Enabled> {
     let offered = fs::read_to_string(group.join("cgroup.controllers"))?;
-    let wanted: Vec<&str> =
-        offered.split_whitespace().filter(|name| ["memory", "pids", "cpu"].contains(name)).collect();
+    let wanted: Vec<&str> = offered
+        .split_whitespace()
+        .filter(|name| ["memory", "pids", "cpu"].contains(name))
+        .collect();
     if !wanted.is_empty() {
-        let line = wanted.iter().map(|name| format!("+{name}")).collect::<Vec<_>>().join(" ");
+        let line = wanted
+            .iter()
+            .map(|name| format!("+{name}"))
+            .collect::<Vec<_>>()
+            .join(" ");
         let control = group.join("cgroup.subtree_control");
         if fs::write(&control, &line).is_err() {
             // "No internal processes": leave the group that we want to divide.
@@ -243,7 +276,11 @@ fn enable_v2(group: &Path) -> io::Result<Enabled> {
     let parent = group.join(PARENT);
     make_folder(&parent)?;
     if !wanted.is_empty() {
-        let line = wanted.iter().map(|name| format!("+{name}")).collect::<Vec<_>>().join(" ");
+        let line = wanted
+            .iter()
+            .map(|name| format!("+{name}"))
+            .collect::<Vec<_>>()
+            .join(" ");
         fs::write(parent.join("cgroup.subtree_control"), line)?;
     }
     Ok(Enabled {
@@ -286,10 +323,19 @@ mod tests {
 ";
         let own = "8:pids:/\n4:memory:/a/b\n2:cpu,cpuacct:/\n0::/\n";
         let found = candidates(mounts, own);
-        assert_eq!(found.memory.as_deref(), Some(Path::new("/sys/fs/cgroup/memory/a/b")));
+        assert_eq!(
+            found.memory.as_deref(),
+            Some(Path::new("/sys/fs/cgroup/memory/a/b"))
+        );
         assert_eq!(found.cpu.as_deref(), Some(Path::new("/sys/fs/cgroup/cpu/")));
-        assert_eq!(found.pids.as_deref(), Some(Path::new("/sys/fs/cgroup/pids/")));
-        assert_eq!(found.unified.as_deref(), Some(Path::new("/sys/fs/cgroup/unified/")));
+        assert_eq!(
+            found.pids.as_deref(),
+            Some(Path::new("/sys/fs/cgroup/pids/"))
+        );
+        assert_eq!(
+            found.unified.as_deref(),
+            Some(Path::new("/sys/fs/cgroup/unified/"))
+        );
     }
 
     #[test]

@@ -60,8 +60,9 @@ pub(crate) fn restrict(abi: i32, access: WorkspaceAccess) -> Result<(), ConfineE
         ("/tmp", write),
         ("/workspace", workspace),
     ];
-    let mut ruleset =
-        Ruleset::default().set_compatibility(CompatLevel::HardRequirement).handle_access(all)?;
+    let mut ruleset = Ruleset::default()
+        .set_compatibility(CompatLevel::HardRequirement)
+        .handle_access(all)?;
     if scoped {
         ruleset = ruleset.scope(Scope::from_all(abi))?;
     }
@@ -72,7 +73,9 @@ pub(crate) fn restrict(abi: i32, access: WorkspaceAccess) -> Result<(), ConfineE
         if !Path::new(place).is_dir() {
             continue;
         }
-        let Ok(folder) = PathFd::new(place) else { continue };
+        let Ok(folder) = PathFd::new(place) else {
+            continue;
+        };
         ruleset = ruleset.add_rule(PathBeneath::new(folder, rights))?;
     }
     let status = ruleset.restrict_self()?;

@@ -30,7 +30,11 @@ const SWEEPS: usize = 50;
 /// Plays the first process's role until the server closes the socket.
 pub(crate) fn run() -> ! {
     // Anywhere but in a jail this role would confine a bystander.
-    let code = if rustix::process::getpid().is_init() { i32::from(serve().is_err()) } else { 1 };
+    let code = if rustix::process::getpid().is_init() {
+        i32::from(serve().is_err())
+    } else {
+        1
+    };
     raw::exit_now(code)
 }
 
@@ -50,7 +54,10 @@ fn serve() -> Result<(), WireError> {
     };
     let namespaces = processes::own_namespaces();
     if let Err((step, errno)) = confine_self(&setup, &first.bytes) {
-        let message = FromJail::SetupFailed { step: step.to_owned(), errno };
+        let message = FromJail::SetupFailed {
+            step: step.to_owned(),
+            errno,
+        };
         return wire::send(control.as_fd(), &message, &[], &[]);
     }
     let environment = setup
@@ -60,7 +67,11 @@ fn serve() -> Result<(), WireError> {
         .collect();
     let children = raw::signal_descriptor(&[libc::SIGCHLD]).map_err(|_| WireError::Closed)?;
     wire::send(control.as_fd(), &FromJail::Ready { namespaces }, &[], &[])?;
-    let mut init = Init { control, environment, supervisors: HashMap::new() };
+    let mut init = Init {
+        control,
+        environment,
+        supervisors: HashMap::new(),
+    };
     loop {
         let mut waiting = [
             PollFd::new(&init.control, PollFlags::IN),
@@ -86,7 +97,12 @@ fn serve() -> Result<(), WireError> {
 fn prepare() -> Result<OwnedFd, Errno> {
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     let control = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
-    let null = rustix::fs::openat(CWD, "/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+    let null = rustix::fs::openat(
+        CWD,
+        "/dev/null",
+        OFlags::RDWR | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
     rustix::stdio::dup2_stdin(&null)?;
     rustix::stdio::dup2_stdout(&null)?;
     rustix::stdio::dup2_stderr(&null)?;
@@ -165,7 +181,9 @@ impl Init {
     fn children_ended(&mut self) -> Result<(), WireError> {
         let mut clean = true;
         while let Ok(Some((process, status))) = rustix::process::wait(WaitOptions::NOHANG) {
-            let Some(exec) = self.supervisors.remove(&process) else { continue };
+            let Some(exec) = self.supervisors.remove(&process) else {
+                continue;
+            };
             if status.exit_status() == Some(0) {
                 // It has said everything itself.
                 continue;

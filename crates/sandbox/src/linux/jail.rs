@@ -241,14 +241,19 @@ impl Jail {
             program,
             directory: request.directory.clone(),
         });
-        shared.ask(&message, &bytes, &[output_end.as_fd(), errors_end.as_fd()]).await?;
+        shared
+            .ask(&message, &bytes, &[output_end.as_fd(), errors_end.as_fd()])
+            .await?;
         drop((output_end, errors_end));
 
         let mut stdout = Collector::new(request.output);
         let mut stderr = Collector::new(request.output);
         let (status, stopped) = {
             let reading = async {
-                tokio::join!(collect(&mut output, &mut stdout), collect(&mut errors, &mut stderr));
+                tokio::join!(
+                    collect(&mut output, &mut stdout),
+                    collect(&mut errors, &mut stderr)
+                );
             };
             tokio::pin!(reading);
             let ending = waiting.end(&request, &cancel);
@@ -266,7 +271,11 @@ impl Jail {
             ended
         };
         let killed_before = memory_kills.unwrap_or(0);
-        let killed_now = shared.parts.launcher.memory_kills(&shared.parts.name).unwrap_or(0);
+        let killed_now = shared
+            .parts
+            .launcher
+            .memory_kills(&shared.parts.name)
+            .unwrap_or(0);
         let status = stopped.unwrap_or(match status {
             WireStatus::Signaled(libc::SIGKILL) | WireStatus::Exited(137)
                 if killed_now > killed_before =>
@@ -319,7 +328,12 @@ impl Jail {
         }
         state.waiting.insert(exec, sender);
         drop(state);
-        Ok(Waiting { shared: &self.shared, exec, report, over: false })
+        Ok(Waiting {
+            shared: &self.shared,
+            exec,
+            report,
+            over: false,
+        })
     }
 }
 
@@ -343,9 +357,10 @@ impl Waiting<'_> {
             () = cancel.cancelled() => ExitStatus::Canceled,
             () = tokio::time::sleep(request.timeout) => ExitStatus::TimedOut,
         };
-        for (force, patience) in
-            [(StopForce::Terminate, request.grace), (StopForce::Kill, KILL_PATIENCE)]
-        {
+        for (force, patience) in [
+            (StopForce::Terminate, request.grace),
+            (StopForce::Kill, KILL_PATIENCE),
+        ] {
             self.shared.stop(self.exec, force);
             if let Ok(report) = tokio::time::timeout(patience, &mut self.report).await {
                 let status = self.report(report)?;
@@ -366,9 +381,9 @@ impl Waiting<'_> {
         self.over = true;
         match report {
             Ok(Outcome::Ended(status)) => Ok(status),
-            Ok(Outcome::NotStarted(errno)) => {
-                Err(ExecError::NotStarted(std::io::Error::from_raw_os_error(errno)))
-            }
+            Ok(Outcome::NotStarted(errno)) => Err(ExecError::NotStarted(
+                std::io::Error::from_raw_os_error(errno),
+            )),
             Err(_) => Err(ExecError::JailEnded),
         }
     }
@@ -378,7 +393,9 @@ impl Waiting<'_> {
 async fn collect(from: &mut pipe::Receiver, into: &mut Collector) {
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(length) = from.read(&mut buffer).await {
-        let Some(bytes) = buffer.get(..length).filter(|bytes| !bytes.is_empty()) else { return };
+        let Some(bytes) = buffer.get(..length).filter(|bytes| !bytes.is_empty()) else {
+            return;
+        };
         into.write(bytes);
     }
 }

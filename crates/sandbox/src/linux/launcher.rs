@@ -172,7 +172,10 @@ impl Launcher {
         };
         let promises = promises(kind, &cgroups, landlock_abi);
         let (socket, process) = spawn(&helper).map_err(Unavailable::Launcher)?;
-        let setup = LauncherSetup { method, cgroups: cgroups.clone() };
+        let setup = LauncherSetup {
+            method,
+            cgroups: cgroups.clone(),
+        };
         wire::send(socket.as_fd(), &ToLauncher::Configure(setup), &[], &[])
             .map_err(|_| Unavailable::Launcher(std::io::ErrorKind::BrokenPipe.into()))?;
         let launcher = Self {
@@ -219,8 +222,13 @@ impl Launcher {
             rlimits: ceilings.clone(),
             environment: environment(spec.access),
         };
-        wire::send(ours.as_fd(), &ToInit::Configure(setup), &shared.filters, &[])
-            .map_err(|_| StartError::Protocol)?;
+        wire::send(
+            ours.as_fd(),
+            &ToInit::Configure(setup),
+            &shared.filters,
+            &[],
+        )
+        .map_err(|_| StartError::Protocol)?;
         let number = shared.next_jail.fetch_add(1, Ordering::Relaxed);
         let (errors, errors_end) = pipe_pair()?;
         let request = request(&spec, number);
@@ -275,9 +283,8 @@ impl Launcher {
         let name = format!("trial-{}-{trial}", std::process::id());
         let jail = self
             .start(JailSpec {
-                name: JailName::parse(&name).map_err(|InvalidJailName| {
-                    Unavailable::TrialStart(StartError::Protocol)
-                })?,
+                name: JailName::parse(&name)
+                    .map_err(|InvalidJailName| Unavailable::TrialStart(StartError::Protocol))?,
                 workspace: PathBuf::from("/usr"),
                 access: WorkspaceAccess::ReadOnly,
                 shared_tmp: None,
@@ -286,7 +293,10 @@ impl Launcher {
             })
             .await
             .map_err(Unavailable::TrialStart)?;
-        let exec = Exec { timeout: Duration::from_secs(10), ..Exec::shell("exit 0") };
+        let exec = Exec {
+            timeout: Duration::from_secs(10),
+            ..Exec::shell("exit 0")
+        };
         let ran = jail.exec(exec, CancellationToken::new()).await;
         jail.stop().await;
         match ran.map_err(Unavailable::TrialExec)?.status {
@@ -297,7 +307,10 @@ impl Launcher {
 }
 
 /// The user of the jail for trial, which touches no file.
-const TRIAL_USER: JailUser = JailUser { uid: 65_533, gid: 65_533 };
+const TRIAL_USER: JailUser = JailUser {
+    uid: 65_533,
+    gid: 65_533,
+};
 
 /// Waits for the first process's report; its number on the host.
 async fn ready(parts: &mut Parts, mut errors: pipe::Receiver) -> Result<i32, StartError> {
@@ -318,7 +331,9 @@ async fn ready(parts: &mut Parts, mut errors: pipe::Receiver) -> Result<i32, Sta
             let mut text = vec![0; 1024];
             let length = errors.read(&mut text).await.unwrap_or(0);
             text.truncate(length);
-            Err(StartError::Ended(String::from_utf8_lossy(&text).trim().to_owned()))
+            Err(StartError::Ended(
+                String::from_utf8_lossy(&text).trim().to_owned(),
+            ))
         }
         Err(_) => Err(StartError::Protocol),
     }
@@ -366,7 +381,9 @@ fn method(helper: &HelperPath) -> Result<(LauncherKind, Method), Unavailable> {
 
 fn promises(launcher: LauncherKind, cgroups: &Layout, landlock_abi: i32) -> Promises {
     let by = |place: &Option<super::cgroup::Place>, without| {
-        place.as_ref().map_or(without, super::cgroup::Place::enforcement)
+        place
+            .as_ref()
+            .map_or(without, super::cgroup::Place::enforcement)
     };
     Promises {
         launcher,
@@ -431,7 +448,11 @@ fn request(spec: &JailSpec, jail: u64) -> StartRequest {
         uid: spec.user.uid,
         gid: spec.user.gid,
         access: spec.access,
-        tmp: if spec.shared_tmp.is_some() { TmpSource::Shared } else { TmpSource::Private },
+        tmp: if spec.shared_tmp.is_some() {
+            TmpSource::Shared
+        } else {
+            TmpSource::Private
+        },
         limits: spec.limits,
         workspace_path: path(&spec.workspace),
         tmp_path: spec.shared_tmp.as_deref().map(path).unwrap_or_default(),

@@ -24,7 +24,11 @@ pub(crate) fn own_namespaces() -> Vec<(String, String)> {
 
 /// All children of a process, zombies included.
 pub(crate) fn children_of(parent: Pid) -> Vec<Pid> {
-    all().into_iter().filter(|(_, its)| *its == Some(parent)).map(|(child, _)| child).collect()
+    all()
+        .into_iter()
+        .filter(|(_, its)| *its == Some(parent))
+        .map(|(child, _)| child)
+        .collect()
 }
 
 /// All processes that descend from one, nearest first.
@@ -58,7 +62,9 @@ pub(crate) fn signal_all(processes: &[Pid], signal: Signal) {
 }
 
 fn all() -> Vec<(Pid, Option<Pid>)> {
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
     entries
         .filter_map(|entry| {
             let number: i32 = entry.ok()?.file_name().to_str()?.parse().ok()?;

@@ -238,7 +238,11 @@ pub(crate) fn send<M: Serialize>(
     if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
         return Err(WireError::TooLarge(total));
     }
-    let parts = [IoSlice::new(&length), IoSlice::new(&header), IoSlice::new(bytes)];
+    let parts = [
+        IoSlice::new(&length),
+        IoSlice::new(&header),
+        IoSlice::new(bytes),
+    ];
     loop {
         match rustix::net::sendmsg(socket, &parts, &mut control, SendFlags::NOSIGNAL) {
             Ok(_) => return Ok(()),
@@ -254,8 +258,8 @@ pub(crate) fn receive<M: DeserializeOwned>(
     socket: impl AsFd,
     buffer: &mut [u8],
 ) -> Result<Received<M>, WireError> {
-    let mut space = [MaybeUninit::uninit();
-        rustix::cmsg_space!(ScmRights(PACKET_FDS), ScmCredentials(1))];
+    let mut space =
+        [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(PACKET_FDS), ScmCredentials(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let got = loop {
         let mut parts = [IoSliceMut::new(buffer)];
@@ -273,20 +277,118 @@ pub(crate) fn receive<M: DeserializeOwned>(
     for item in control.drain() {
         match item {
             RecvAncillaryMessage::ScmRights(rights) => fds.extend(rights),
-            RecvAncillaryMessage::ScmCredentials(who) => sender = Some(who.pid.as_raw_nonzero().get()),
+            RecvAncillaryMessage::ScmCredentials(who) => {
+                sender = Some(who.pid.as_raw_nonzero().get())
+            }
             _ => {}
         }
     }
     if got.bytes == 0 {
         return Err(WireError::Closed);
     }
-    if got.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
+    if got
+        .flags
+        .intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC)
+    {
         return Err(WireError::Malformed);
     }
     let packet = buffer.get(..got.bytes).ok_or(WireError::Malformed)?;
-    let (length, rest) = packet.split_first_chunk::<4>().ok_or(WireError::Malformed)?;
+    let (length, rest) = packet
+        .split_first_chunk::<4>()
+        .ok_or(WireError::Malformed)?;
     let length = usize::try_from(u32::from_le_bytes(*length)).map_err(|_| WireError::Malformed)?;
     let (header, bytes) = rest.split_at_checked(length).ok_or(WireError::Malformed)?;
     let message = serde_json::from_slice(header).map_err(|_| WireError::Malformed)?;
-    Ok(Received { message, bytes: bytes.to_vec(), fds, sender })
+    Ok(Received {
+        message,
+        bytes: bytes.to_vec(),
+        fds,
+        sender,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn through_a_socket(packet: &[u8]) -> Result<Received<FromJail>, WireError> {
+        let (ours, theirs) = socket_pair().unwrap();
+        rustix::net::send(&theirs, packet, SendFlags::NOSIGNAL).unwrap();
+        drop(theirs);
+        receive(&ours, &mut vec![0; 4096])
+    }
+
+    #[test]
+    fn a_message_arrives_with_its_bytes_and_descriptors() {
+        let (ours, theirs) = socket_pair().unwrap();
+        let message = FromJail::Ended {
+            exec: 7,
+            status: WireStatus::Exited(3),
+        };
+        send(theirs.as_fd(), &message, b"\0raw", &[ours.as_fd()]).unwrap();
+        let got: Received<FromJail> = receive(&ours, &mut vec![0; PACKET_BYTES]).unwrap();
+        assert!(matches!(
+            got.message,
+            FromJail::Ended {
+                exec: 7,
+                status: WireStatus::Exited(3)
+            }
+        ));
+        assert_eq!(
+            (got.bytes.as_slice(), got.fds.len()),
+            (b"\0raw".as_slice(), 1)
+        );
+    }
+
+    #[test]
+    fn truncated_and_empty_packets_are_no_messages() {
+        assert!(matches!(
+            through_a_socket(&[b' '; 5000]),
+            Err(WireError::Malformed)
+        ));
+        assert!(matches!(through_a_socket(&[]), Err(WireError::Closed)));
+        assert!(matches!(
+            through_a_socket(&[255; 4]),
+            Err(WireError::Malformed)
+        ));
+    }
+
+    #[test]
+    fn the_last_message_of_a_side_that_read_nothing_arrives() {
+        let (ours, theirs) = socket_pair().unwrap();
+        send(
+            ours.as_fd(),
+            &ToInit::Stop {
+                exec: 1,
+                force: StopForce::Kill,
+            },
+            &[],
+            &[],
+        )
+        .unwrap();
+        let message = FromJail::ExecFailed { exec: 1, errno: 11 };
+        send(theirs.as_fd(), &message, &[], &[]).unwrap();
+        drop(theirs);
+        let got: Received<FromJail> = receive(&ours, &mut vec![0; PACKET_BYTES]).unwrap();
+        assert!(matches!(
+            got.message,
+            FromJail::ExecFailed { exec: 1, errno: 11 }
+        ));
+    }
+
+    proptest! {
+        #[test]
+        fn hostile_packets_are_errors_not_panics(
+            packet in proptest::collection::vec(any::<u8>(), 1..200),
+            header in "[{}\\[\\]\":a-zA-Z0-9,]{0,80}",
+        ) {
+            prop_assert!(through_a_socket(&packet).is_err());
+            let mut framed = u32::try_from(header.len()).unwrap().to_le_bytes().to_vec();
+            framed.extend_from_slice(header.as_bytes());
+            let _ = through_a_socket(&framed);
+        }
+    }
 }

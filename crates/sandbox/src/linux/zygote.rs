@@ -57,7 +57,12 @@ fn serve() -> Result<(), WireError> {
     let program = rustix::fs::openat(CWD, "/proc/self/exe", flags, Mode::empty())
         .map_err(WireError::Socket)?;
     let children = raw::signal_descriptor(&[libc::SIGCHLD]).map_err(|_| WireError::Closed)?;
-    let mut zygote = Zygote { socket, setup, program, jails: BTreeMap::new() };
+    let mut zygote = Zygote {
+        socket,
+        setup,
+        program,
+        jails: BTreeMap::new(),
+    };
     loop {
         let mut waiting = [
             PollFd::new(&zygote.socket, PollFlags::IN),
@@ -88,7 +93,12 @@ fn serve() -> Result<(), WireError> {
 fn prepare() -> Result<OwnedFd, Errno> {
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     let socket = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
-    let null = rustix::fs::openat(CWD, "/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+    let null = rustix::fs::openat(
+        CWD,
+        "/dev/null",
+        OFlags::RDWR | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
     rustix::stdio::dup2_stdin(&null)?;
     rustix::stdio::dup2_stdout(&null)?;
     raw::close_from_on_exec(3).map_err(|_| Errno::NOSYS)?;
@@ -115,7 +125,9 @@ impl Zygote {
 
     fn start(&mut self, request: &StartRequest, fds: Vec<OwnedFd>) {
         let mut fds = fds.into_iter();
-        let (Some(control), Some(errors)) = (fds.next(), fds.next()) else { return };
+        let (Some(control), Some(errors)) = (fds.next(), fds.next()) else {
+            return;
+        };
         let folders: Vec<OwnedFd> = fds.collect();
         if let Err(error) = self.fork_jail(request, &control, &errors, &folders) {
             report(control.as_fd(), &error);
@@ -144,7 +156,13 @@ impl Zygote {
                 raw::exit_now(1)
             }
             Forked::Parent(process) => {
-                self.jails.insert(request.jail, Running { process, _group: group });
+                self.jails.insert(
+                    request.jail,
+                    Running {
+                        process,
+                        _group: group,
+                    },
+                );
                 Ok(())
             }
         }
@@ -159,11 +177,16 @@ impl Zygote {
         group: &Group,
     ) -> Result<Infallible, SetupError> {
         attempt("reset the signals", raw::block_only(&[]))?;
-        attempt("keep errors for the server", rustix::stdio::dup2_stderr(errors))?;
+        attempt(
+            "keep errors for the server",
+            rustix::stdio::dup2_stderr(errors),
+        )?;
         match &self.setup.method {
             Method::Native => {
-                let workspace =
-                    folders.first().ok_or(SetupError { step: "find the workspace", errno: 0 })?;
+                let workspace = folders.first().ok_or(SetupError {
+                    step: "find the workspace",
+                    errno: 0,
+                })?;
                 native::become_init(&Materials {
                     request,
                     control,
@@ -203,6 +226,9 @@ impl Zygote {
 }
 
 fn report(control: BorrowedFd<'_>, error: &SetupError) {
-    let message = FromJail::SetupFailed { step: error.step.to_owned(), errno: error.errno };
+    let message = FromJail::SetupFailed {
+        step: error.step.to_owned(),
+        errno: error.errno,
+    };
     let _ = wire::send(control, &message, &[], &[]);
 }

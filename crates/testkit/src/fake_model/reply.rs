@@ -235,7 +235,7 @@ impl Reply {
         self
     }
 
-    /// Adds a response header.
+    /// Sets a response header.
     #[must_use]
     pub fn header(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.to_owned(), value.to_owned()));

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::Response;
 use futures::stream;
 use serde_json::Value;
@@ -291,7 +291,11 @@ impl Shared {
             .header(header::CONTENT_TYPE, content_type)
             .header(self.dialect.request_id_header(), id);
         for (name, value) in headers {
-            response = response.header(name, value);
+            let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+            response
+                .headers_mut()
+                .unwrap()
+                .insert(name, value.parse().unwrap());
         }
         response.body(body).unwrap()
     }

@@ -32,6 +32,9 @@ async fn a_warm_command_is_cheap() {
         plain.push(started.elapsed());
     }
     plain.sort_unstable();
-    eprintln!("cold {cold:?}, warm p50 {:?} p99 {:?}, fork+exec p50 {:?}", times[50], times[98], plain[50]);
+    eprintln!(
+        "cold {cold:?}, warm p50 {:?} p99 {:?}, fork+exec p50 {:?}",
+        times[50], times[98], plain[50]
+    );
     assert!(times[50] < plain[50] + Duration::from_millis(50));
 }

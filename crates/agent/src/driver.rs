@@ -1,0 +1,349 @@
+//! The driver of one session: takes up what waits, runs turns, and leaves when there is nothing to do.
+//!
+//! Everything that must survive is written before the next thing happens, under a lease that fences
+//! off any other driver. After a crash the next driver finds in the store how far the last one came.
+
+mod begin;
+mod calls;
+mod model;
+mod settle;
+
+use std::sync::Arc;
+
+use bailiwick_auth::access::Session;
+use bailiwick_auth::{Credential, Scope, Tenant};
+use bailiwick_store::StoreError;
+use bailiwick_store::agent::AgentRow;
+use bailiwick_store::approval::{ApprovalRow, ApprovalState};
+use bailiwick_store::session::{Caller, Delivery, SessionState, Tokens};
+use bailiwick_store::turn::{CallRow, CallState, Change, Lease, Standing};
+use bailiwick_types::{ApprovalId, RequestId, SessionId};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::event::{self, At, Event};
+use crate::message::{Body, Message, TurnPolicy};
+use crate::runtime::{Handle, Inner};
+
+/// What the present turn must remember between two writes.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Facts {
+    /// The deliveries that the turn answers.
+    ids: Vec<String>,
+    /// Facts of the caller for this turn alone.
+    client_context: Option<Value>,
+    /// The schema that the answer must follow.
+    output_schema: Option<Value>,
+    /// Requests whose settlement the stream has shown.
+    announced: Vec<ApprovalId>,
+}
+
+/// How a turn stops before its end.
+enum Stop {
+    /// Its caller canceled it.
+    Canceled,
+    /// It waits for a person.
+    Waiting,
+    /// Something went wrong that the caller should know.
+    Failed { code: &'static str, message: String },
+    /// The server stops; the next start goes on.
+    Stopping,
+    /// The store refused or failed.
+    Store(StoreError),
+}
+
+impl From<StoreError> for Stop {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// Whether the present step has been shown as begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Open,
+    Closed,
+}
+
+/// One driver at work.
+struct Drive<'a> {
+    inner: &'a Arc<Inner>,
+    lease: Lease,
+    handle: &'a Handle,
+}
+
+/// One turn at work.
+struct Turn {
+    session: Session,
+    agent: AgentRow,
+    caller: Caller,
+    at: At,
+    step: Step,
+    facts: Facts,
+    tokens: Tokens,
+    step_tokens: Tokens,
+    /// Events that go with the next write.
+    events: Vec<Event>,
+}
+
+enum Next {
+    Again,
+    Rest,
+}
+
+/// Drives a session until it rests.
+pub(crate) async fn drive(inner: &Arc<Inner>, tenant: Tenant, session: SessionId, handle: &Handle) {
+    let Ok(_place) = inner.places.acquire().await else { return };
+    let lease = match inner.store.turn_lease(&tenant, session).await {
+        Ok(lease) => lease,
+        // The session was deleted before anybody came to drive it.
+        Err(StoreError::NotFound { .. }) => return,
+        Err(error) => return tracing::error!(%session, %error, "a session could not be taken up"),
+    };
+    let drive = Drive { inner, lease, handle };
+    loop {
+        handle.take_poke();
+        match drive.advance().await {
+            Ok(Next::Again) => {}
+            Ok(Next::Rest) => {
+                if inner.release(session, handle) {
+                    return;
+                }
+            }
+            Err(StoreError::Fenced | StoreError::NotFound { .. }) => return,
+            Err(error) => {
+                tracing::error!(%session, %error, "a session could not be driven on");
+                return;
+            }
+        }
+        if handle.stopping.is_cancelled() {
+            return;
+        }
+    }
+}
+
+impl Drive<'_> {
+    fn session(&self) -> SessionId {
+        self.lease.session()
+    }
+
+    async fn standing(&self) -> Result<Standing, StoreError> {
+        self.inner.store.turn_standing(&self.lease).await
+    }
+
+    async fn commit(&self, change: Change) -> Result<(), StoreError> {
+        self.inner.store.turn_commit(&self.lease, change).await
+    }
+
+    /// Does the next thing that waits.
+    async fn advance(&self) -> Result<Next, StoreError> {
+        let standing = self.standing().await?;
+        match standing.row.state {
+            SessionState::Idle => self.idle(standing).await,
+            SessionState::Running => {
+                let mut turn = Turn::of(&standing);
+                let result = self.recover(&mut turn, &standing).await;
+                self.conclude(&mut turn, result).await
+            }
+            SessionState::AwaitingApproval | SessionState::AwaitingInput => self.awaiting(standing).await,
+            SessionState::Failed | SessionState::Done | SessionState::Canceled => {
+                if standing.deliveries.is_empty() {
+                    return Ok(Next::Rest);
+                }
+                // What came too late is dropped; its senders were told, or will find the session ended.
+                let taken = standing.deliveries.iter().map(|delivery| delivery.n).collect();
+                self.commit(Change { taken, ..Change::default() }).await?;
+                Ok(Next::Again)
+            }
+        }
+    }
+
+    async fn idle(&self, standing: Standing) -> Result<Next, StoreError> {
+        let Some(delivery) = standing.deliveries.first() else { return Ok(Next::Rest) };
+        let Some(body) = read_body(delivery) else { return self.drop_delivery(delivery).await };
+        let mut turn = Turn::of(&standing);
+        match body {
+            Body::Message(message) => {
+                let result = self.begin(&mut turn, &standing, delivery, message).await;
+                self.conclude(&mut turn, result).await
+            }
+            // Nothing to cancel.
+            Body::Cancel { .. } => self.drop_delivery(delivery).await,
+            Body::Clear => self.clear(&turn, delivery).await,
+            Body::Compact => self.compact(&mut turn, delivery).await,
+            Body::Reset => self.reset(&turn, delivery).await,
+        }
+    }
+
+    async fn drop_delivery(&self, delivery: &Delivery) -> Result<Next, StoreError> {
+        self.commit(Change { taken: vec![delivery.n], ..Change::default() }).await?;
+        Ok(Next::Again)
+    }
+
+    async fn clear(&self, turn: &Turn, delivery: &Delivery) -> Result<Next, StoreError> {
+        let events = vec![
+            event::context_cleared(turn.at, self.session()),
+            event::session_waiting(self.session(), &turn.tokens),
+        ];
+        self.commit(Change {
+            events,
+            delivery_ids: turn.facts.ids.clone(),
+            messages: bailiwick_store::turn::Messages::Replace(Vec::new()),
+            taken: vec![delivery.n],
+            ..Change::default()
+        })
+        .await?;
+        Ok(Next::Again)
+    }
+
+    async fn reset(&self, turn: &Turn, delivery: &Delivery) -> Result<Next, StoreError> {
+        self.commit(Change {
+            events: vec![event::session_completed(&turn.tokens)],
+            delivery_ids: turn.facts.ids.clone(),
+            state: Some(SessionState::Done),
+            taken: vec![delivery.n],
+            ..Change::default()
+        })
+        .await?;
+        self.inner.tools.sandboxes().end_session(self.session());
+        Ok(Next::Again)
+    }
+
+    /// Writes how a turn ended, or that it waits.
+    async fn conclude(&self, turn: &mut Turn, result: Result<(), Stop>) -> Result<Next, StoreError> {
+        match result {
+            Ok(()) => Ok(Next::Again),
+            Err(Stop::Waiting) => Ok(Next::Again),
+            Err(Stop::Stopping) => Ok(Next::Rest),
+            Err(Stop::Store(error)) => Err(error),
+            Err(Stop::Canceled) => {
+                self.close_calls(turn, "The turn was canceled.").await?;
+                let mut events = std::mem::take(&mut turn.events);
+                events.push(event::turn_cancelled(turn.at));
+                self.rest(turn, events).await
+            }
+            Err(Stop::Failed { code, message }) => {
+                self.close_calls(turn, "The turn failed.").await?;
+                let details = json!({ "name": code, "message": message });
+                let mut events = std::mem::take(&mut turn.events);
+                events.push(event::step_failed(turn.at, code, &message, &details));
+                events.push(event::turn_failed(turn.at, code, &message, &details, false));
+                self.rest(turn, events).await
+            }
+        }
+    }
+
+    /// Ends the turn; the session waits for the next message.
+    async fn rest(&self, turn: &mut Turn, mut events: Vec<Event>) -> Result<Next, StoreError> {
+        events.push(event::session_waiting(self.session(), &turn.tokens));
+        self.commit(Change {
+            events,
+            delivery_ids: turn.facts.ids.clone(),
+            state: Some(SessionState::Idle),
+            place: Some((turn.at.turn + 1, 0)),
+            facts: Some(turn.facts_json()),
+            ..Change::default()
+        })
+        .await?;
+        Ok(Next::Again)
+    }
+
+    /// The turn's caller with the rights of now.
+    async fn scope(&self, turn: &mut Turn) -> Result<Scope, Stop> {
+        let gone = |message: String| Stop::Failed { code: "CALLER_NOT_AUTHORIZED", message };
+        let caller = &turn.caller;
+        let credential = Credential::parse(&caller.credential)
+            .ok_or_else(|| gone("The credential of this turn's caller is not known any more.".to_owned()))?;
+        let store = &self.inner.store;
+        let principal = self
+            .inner
+            .walk
+            .resume(store, &caller.account, &caller.user, &credential, caller.address)
+            .await
+            .map_err(|_| gone("The credential of this turn's caller is not valid any more.".to_owned()))?;
+        let scope = principal
+            .scope(RequestId::new())
+            .map_err(|_| gone("The caller of this turn has no account any more.".to_owned()))?;
+        // Read anew, so that a grant that was taken away is taken away now.
+        let session = store.session_find(&scope, self.session()).await?;
+        turn.session = session.ok_or_else(|| gone("The session is gone.".to_owned()))?;
+        Ok(scope)
+    }
+
+    /// What came while the turn was at work, and concerns it.
+    async fn urgent(&self, turn: &Turn) -> Result<Option<Urgent>, StoreError> {
+        let standing = self.standing().await?;
+        for delivery in &standing.deliveries {
+            match read_body(delivery) {
+                Some(Body::Cancel { turn: wanted }) => {
+                    self.commit(Change { taken: vec![delivery.n], ..Change::default() }).await?;
+                    if wanted.is_none_or(|wanted| wanted == turn.at.turn_id()) {
+                        return Ok(Some(Urgent::Cancel));
+                    }
+                }
+                // A reset ends the turn first, and then the session.
+                Some(Body::Reset) => return Ok(Some(Urgent::Cancel)),
+                Some(Body::Message(message))
+                    if message.policy == TurnPolicy::Steer && delivery.caller.user == turn.caller.user =>
+                {
+                    return Ok(Some(Urgent::Steer(delivery.clone(), message)));
+                }
+                _ => {}
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Something that cannot wait for the end of the turn.
+enum Urgent {
+    Cancel,
+    Steer(Delivery, Message),
+}
+
+impl Turn {
+    fn of(standing: &Standing) -> Self {
+        let row = &standing.row;
+        Self {
+            session: standing.session.clone(),
+            agent: standing.agent.clone(),
+            caller: standing.caller.clone(),
+            at: At { turn: row.turn, step: row.step },
+            step: Step::Closed,
+            facts: serde_json::from_value(row.facts.clone()).unwrap_or_default(),
+            tokens: row.tokens,
+            step_tokens: Tokens::default(),
+            events: Vec::new(),
+        }
+    }
+
+    fn facts_json(&self) -> Value {
+        serde_json::to_value(&self.facts).unwrap_or_default()
+    }
+
+    /// A change that carries the events which wait, and belongs to this turn's deliveries.
+    fn change(&mut self) -> Change {
+        Change {
+            events: std::mem::take(&mut self.events),
+            delivery_ids: self.facts.ids.clone(),
+            place: Some((self.at.turn, self.at.step)),
+            ..Change::default()
+        }
+    }
+}
+
+fn read_body(delivery: &Delivery) -> Option<Body> {
+    serde_json::from_value(delivery.body.clone()).ok()
+}
+
+/// The approvals and questions of these calls.
+fn of_calls<'a>(approvals: &'a [ApprovalRow], calls: &'a [CallRow]) -> impl Iterator<Item = &'a ApprovalRow> {
+    approvals.iter().filter(|approval| {
+        calls.iter().any(|call| call.id == approval.call && call.state == CallState::Asked)
+    })
+}
+
+fn is_pending(approval: &ApprovalRow) -> bool {
+    approval.state == ApprovalState::Pending
+}

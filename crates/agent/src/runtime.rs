@@ -1,0 +1,526 @@
+//! The runtime: what the doors call, and who drives which session.
+//!
+//! A call of a caller is authorised, written down and acknowledged here; the work itself is a driver's.
+//! Drivers exist only while their session has something to do, so a parked session costs no memory.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bailiwick_auth::access::verb::{
+    ControlSession, CreateSession, DecideApproval, SendSession, UseAgent, WriteSpace,
+};
+use bailiwick_auth::access::{Session, Space};
+use bailiwick_auth::authn::Walk;
+use bailiwick_auth::{Refusal, Scope, Tenant};
+use bailiwick_files::FileError;
+use bailiwick_store::approval::{Decision, Kind};
+use bailiwick_store::session::NewSession;
+use bailiwick_store::{Store, StoreError};
+use bailiwick_tools::ToolManager;
+use bailiwick_types::{AgentName, ApprovalId, SessionId, Timestamp, WorkspacePath};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tokio::sync::{Notify, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::driver;
+use crate::message::{Body, FilePart, Message, Part, TurnPolicy};
+use crate::models::Models;
+
+/// Bounds of all sessions; an agent may ask for less.
+#[derive(Debug, Clone, Copy)]
+pub struct RuntimeLimits {
+    /// Model calls in one turn.
+    pub steps: u32,
+    /// Tokens of one session, in and out.
+    pub session_tokens: u64,
+    /// Tokens of the conversation beyond which it is summarised.
+    pub compact_tokens: u64,
+    /// Turns that run at once; more wait.
+    pub turns: usize,
+    /// Largest file that comes with a message, bytes.
+    pub attachment_bytes: u64,
+}
+
+impl Default for RuntimeLimits {
+    fn default() -> Self {
+        Self {
+            steps: 50,
+            session_tokens: 5_000_000,
+            compact_tokens: 100_000,
+            turns: 256,
+            attachment_bytes: 25 * 1024 * 1024,
+        }
+    }
+}
+
+/// A message as it comes through a door.
+#[derive(Debug, Clone)]
+pub struct Incoming {
+    /// Its pieces.
+    pub parts: Vec<IncomingPart>,
+    /// Facts for this turn alone.
+    pub client_context: Option<Value>,
+    /// The schema that the answer must follow.
+    pub output_schema: Option<Value>,
+    /// What to do if a turn is under way.
+    pub policy: TurnPolicy,
+}
+
+/// A piece of a message as it comes through a door.
+#[derive(Debug, Clone)]
+pub enum IncomingPart {
+    /// Text.
+    Text(String),
+    /// A file.
+    File {
+        /// Its media type, as the caller said.
+        media_type: String,
+        /// Its name, as the caller said.
+        filename: Option<String>,
+        /// Its content.
+        bytes: Vec<u8>,
+    },
+}
+
+/// An answer to something that a turn waits for.
+#[derive(Debug, Clone)]
+pub struct Resolution {
+    /// Which request.
+    pub request: String,
+    /// The chosen option.
+    pub option: Option<String>,
+    /// An answer in words.
+    pub text: Option<String>,
+}
+
+/// A command to a session.
+#[derive(Debug, Clone)]
+pub enum Control {
+    /// End the present turn.
+    Cancel {
+        /// Only if it is this turn (`turn_3`).
+        turn: Option<String>,
+    },
+    /// Forget the conversation.
+    Clear,
+    /// Summarise the conversation.
+    Compact,
+    /// End the session.
+    Reset,
+}
+
+/// What became of a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ControlAnswer {
+    /// It will be done.
+    Accepted,
+    /// The session has ended.
+    NoActive,
+}
+
+/// Why a call was not accepted.
+#[derive(Debug, thiserror::Error)]
+pub enum RuntimeError {
+    /// The policy said no.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// There is no such thing.
+    #[error("not found")]
+    NotFound,
+    /// The caller sent something that makes no sense.
+    #[error("{message}")]
+    Invalid {
+        /// A stable word.
+        code: &'static str,
+        /// What to do.
+        message: String,
+    },
+    /// A file is too large.
+    #[error("a file of {size} bytes is too large: at most {limit}")]
+    TooLarge {
+        /// Its size.
+        size: u64,
+        /// The limit.
+        limit: u64,
+        /// Its name, as the caller said.
+        filename: Option<String>,
+        /// Its media type, as the caller said.
+        media_type: String,
+    },
+    /// A file could not be put into the space.
+    #[error(transparent)]
+    Files(#[from] FileError),
+    /// The store said no, or failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Sessions at work. Cheap to clone.
+#[derive(Clone)]
+pub struct Runtime(Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) store: Store,
+    pub(crate) walk: Arc<Walk>,
+    pub(crate) tools: Arc<ToolManager>,
+    pub(crate) models: Models,
+    pub(crate) limits: RuntimeLimits,
+    pub(crate) places: Semaphore,
+    drivers: Mutex<HashMap<SessionId, Arc<Handle>>>,
+    tasks: TaskTracker,
+    stopping: CancellationToken,
+}
+
+/// How others reach a driver.
+pub(crate) struct Handle {
+    /// Something came while the driver was at work.
+    pub(crate) poked: Notify,
+    again: AtomicBool,
+    /// Cancelled when the server stops.
+    pub(crate) stopping: CancellationToken,
+}
+
+impl Handle {
+    /// Whether something has come since the last call.
+    pub(crate) fn take_poke(&self) -> bool {
+        self.again.swap(false, Ordering::AcqRel)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// An id for a delivery, of the shape that eve's clients know: a UUID (RFC 9562, version 7).
+fn delivery_id() -> String {
+    let id = ulid::Ulid::new().0;
+    let id = (id & !(0xf000 << 64) & !(0xc000 << 48)) | (0x7000 << 64) | (0x8000 << 48);
+    let hex = format!("{id:032x}");
+    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+}
+
+impl Runtime {
+    /// A runtime over the server's parts. Nothing runs yet.
+    pub fn new(
+        store: Store,
+        walk: Arc<Walk>,
+        tools: Arc<ToolManager>,
+        models: Models,
+        limits: RuntimeLimits,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            store,
+            walk,
+            tools,
+            models,
+            limits,
+            places: Semaphore::new(limits.turns),
+            drivers: Mutex::default(),
+            tasks: TaskTracker::new(),
+            stopping: CancellationToken::new(),
+        }))
+    }
+
+    /// Begins a session of `agent` in `space`, with a first message or without. The same `operation` of
+    /// the same user gives the same session.
+    ///
+    /// # Errors
+    /// A refusal, or what is wrong with the message.
+    pub async fn create(
+        &self,
+        scope: &Scope,
+        space: Space,
+        agent: AgentName,
+        operation: Option<String>,
+        message: Option<Incoming>,
+    ) -> Result<SessionId, RuntimeError> {
+        let using = scope.authorize::<UseAgent>(scope.agent_named(agent))?;
+        let creating = scope.authorize::<CreateSession>(space.clone())?;
+        let first = match message {
+            None => None,
+            Some(message) => {
+                let message = self.receive(scope, &space, message).await?;
+                Some((delivery_id(), serde_json::to_value(Body::Message(message)).map_err(StoreError::from)?))
+            }
+        };
+        let waiting = first.is_some();
+        let created = self.0.store.session_create(creating, using, NewSession { operation, first }).await?;
+        let id = created.session.id();
+        if waiting {
+            self.wake(scope.tenant(), id);
+        }
+        Ok(id)
+    }
+
+    /// Sends a message into a session. Says the delivery's id.
+    ///
+    /// # Errors
+    /// A refusal, what is wrong with the message, or that the session has ended.
+    pub async fn send(&self, scope: &Scope, session: Session, message: Incoming) -> Result<String, RuntimeError> {
+        let space = session.space().clone();
+        let id = session.id();
+        let permit = scope.authorize::<SendSession>(session)?;
+        let message = self.receive(scope, &space, message).await?;
+        let delivery = delivery_id();
+        let body = serde_json::to_value(Body::Message(message)).map_err(StoreError::from)?;
+        self.0.store.session_send(permit, delivery.clone(), body).await?;
+        self.wake(scope.tenant(), id);
+        Ok(delivery)
+    }
+
+    /// Answers what a turn waits for.
+    ///
+    /// # Errors
+    /// A refusal; `NotFound` for a request that is not this session's; a conflict for one that is
+    /// settled already.
+    pub async fn respond(
+        &self,
+        scope: &Scope,
+        session: Session,
+        responses: Vec<Resolution>,
+    ) -> Result<String, RuntimeError> {
+        let id = session.id();
+        for response in responses {
+            let approval: ApprovalId = response.request.parse().map_err(|_| RuntimeError::NotFound)?;
+            let found = self.0.store.approval_find(scope, approval).await?.ok_or(RuntimeError::NotFound)?;
+            if found.session().id() != id {
+                return Err(RuntimeError::NotFound);
+            }
+            self.settle(scope, approval, response).await?;
+        }
+        self.wake(scope.tenant(), id);
+        Ok(delivery_id())
+    }
+
+    async fn settle(&self, scope: &Scope, id: ApprovalId, response: Resolution) -> Result<(), RuntimeError> {
+        let found = self.0.store.approval_find(scope, id).await?.ok_or(RuntimeError::NotFound)?;
+        let reading = scope.authorize::<bailiwick_auth::access::verb::ReadApproval>(found.clone())?;
+        let row = self.0.store.approval_read(&reading).await?.approval;
+        let decision = match (row.kind, response.option.as_deref()) {
+            (Kind::Question, _) => Decision::Answer,
+            (Kind::ToolApproval, Some("approve")) => Decision::Approve,
+            (Kind::ToolApproval, Some("cancel" | "deny")) => Decision::Deny,
+            // Whatever else was sent is not a yes.
+            (Kind::ToolApproval, _) => Decision::Deny,
+        };
+        let mut answer = json!({ "requestId": id });
+        if let Some(option) = response.option {
+            answer["optionId"] = json!(option);
+        }
+        if let Some(text) = response.text {
+            answer["text"] = json!(text);
+        }
+        let permit = scope.authorize::<DecideApproval>(found)?;
+        self.0.store.approval_decide(permit, decision, None, answer).await?;
+        Ok(())
+    }
+
+    /// Decides an approval.
+    ///
+    /// # Errors
+    /// A refusal, `NotFound`, or that it was decided before.
+    pub async fn decide(
+        &self,
+        scope: &Scope,
+        id: ApprovalId,
+        decision: Decision,
+        reason: Option<String>,
+    ) -> Result<(), RuntimeError> {
+        let found = self.0.store.approval_find(scope, id).await?.ok_or(RuntimeError::NotFound)?;
+        let permit = scope.authorize::<DecideApproval>(found)?;
+        let option = match decision {
+            Decision::Approve => "approve",
+            Decision::Deny | Decision::Answer => "cancel",
+        };
+        let answer = json!({ "requestId": id, "optionId": option });
+        let session = self.0.store.approval_decide(permit, decision, reason, answer).await?;
+        self.wake(scope.tenant(), session);
+        Ok(())
+    }
+
+    /// Commands a session.
+    ///
+    /// # Errors
+    /// A refusal.
+    pub async fn control(
+        &self,
+        scope: &Scope,
+        session: Session,
+        control: Control,
+    ) -> Result<ControlAnswer, RuntimeError> {
+        let id = session.id();
+        let permit = scope.authorize::<ControlSession>(session)?;
+        let body = match control {
+            Control::Cancel { turn } => Body::Cancel { turn },
+            Control::Clear => Body::Clear,
+            Control::Compact => Body::Compact,
+            Control::Reset => Body::Reset,
+        };
+        let body = serde_json::to_value(body).map_err(StoreError::from)?;
+        match self.0.store.session_control(permit, delivery_id(), body).await {
+            Err(StoreError::Conflict { code: "session_not_active", .. }) => return Ok(ControlAnswer::NoActive),
+            other => other?,
+        }
+        self.wake(scope.tenant(), id);
+        Ok(ControlAnswer::Accepted)
+    }
+
+    /// Checks a message, and puts its files into the space.
+    async fn receive(&self, scope: &Scope, space: &Space, incoming: Incoming) -> Result<Message, RuntimeError> {
+        let mut parts = Vec::with_capacity(incoming.parts.len());
+        for part in incoming.parts {
+            parts.push(match part {
+                IncomingPart::Text(text) => Part::Text { text },
+                IncomingPart::File { media_type, filename, bytes } => {
+                    Part::File(self.attach(scope, space, media_type, filename, bytes).await?)
+                }
+            });
+        }
+        if parts.is_empty() {
+            let message = "Expected 'message' to be non-empty when provided.".to_owned();
+            return Err(RuntimeError::Invalid { code: "message_empty", message });
+        }
+        if let Some(schema) = &incoming.output_schema
+            && (!schema.is_object() || jsonschema::draft202012::options().build(schema).is_err())
+        {
+            let message = "Expected 'outputSchema' to be a JSON-serializable object.".to_owned();
+            return Err(RuntimeError::Invalid { code: "output_schema", message });
+        }
+        Ok(Message {
+            parts,
+            client_context: incoming.client_context,
+            output_schema: incoming.output_schema,
+            policy: incoming.policy,
+        })
+    }
+
+    async fn attach(
+        &self,
+        scope: &Scope,
+        space: &Space,
+        media_type: String,
+        filename: Option<String>,
+        bytes: Vec<u8>,
+    ) -> Result<FilePart, RuntimeError> {
+        let size = bytes.len() as u64;
+        let limit = self.0.limits.attachment_bytes;
+        if size > limit {
+            return Err(RuntimeError::TooLarge { size, limit, filename, media_type });
+        }
+        let hash = bailiwick_audit::event::hex(&Sha256::digest(&bytes)[..8]);
+        // The caller's name is a name, not a path: what could lead elsewhere becomes an underscore.
+        let name: String = filename
+            .as_deref()
+            .unwrap_or("file")
+            .chars()
+            .map(|c| if c.is_alphanumeric() || matches!(c, '.' | '-' | '_' | ' ') { c } else { '_' })
+            .take(100)
+            .collect();
+        let name = if name.trim_matches(['.', ' ']).is_empty() { "file".to_owned() } else { name };
+        let path = format!(".eve/attachments/{hash}/{name}");
+        let place = WorkspacePath::parse(&path).map_err(|error| RuntimeError::Invalid {
+            code: "path_traversal",
+            message: error.to_string(),
+        })?;
+        let permit = scope.authorize::<WriteSpace>(space.clone())?;
+        let files = self.0.store.space_files_to_write(&permit)?;
+        let written = tokio::task::spawn_blocking(move || files.write(&place, &bytes)).await;
+        written.map_err(|_| StoreError::Closed)??;
+        Ok(FilePart { media_type, filename, size, path })
+    }
+
+    /// Makes sure that somebody drives the session.
+    pub(crate) fn wake(&self, tenant: &Tenant, session: SessionId) {
+        self.0.wake(tenant, session);
+    }
+
+    /// Takes up what a crash or a restart left. Runs beside the serving of requests.
+    pub async fn recover(&self) {
+        match self.0.store.turns_unfinished().await {
+            Ok(found) => {
+                for (tenant, session) in found {
+                    self.0.wake(&tenant, session);
+                }
+            }
+            Err(error) => tracing::error!(%error, "unfinished sessions could not be listed"),
+        }
+    }
+
+    /// Stops: no new work is begun, running turns are given so long to come to a resting place.
+    pub async fn stop(&self, patience: Duration) {
+        self.0.stopping.cancel();
+        self.0.tasks.close();
+        for handle in lock(&self.0.drivers).values() {
+            handle.poked.notify_one();
+        }
+        if tokio::time::timeout(patience, self.0.tasks.wait()).await.is_err() {
+            tracing::warn!("some turns did not come to rest; they go on at the next start");
+        }
+    }
+}
+
+impl Inner {
+    /// Makes sure that somebody drives the session.
+    pub(crate) fn wake(self: &Arc<Self>, tenant: &Tenant, session: SessionId) {
+        if self.stopping.is_cancelled() {
+            return;
+        }
+        let mut drivers = lock(&self.drivers);
+        if let Some(handle) = drivers.get(&session) {
+            handle.again.store(true, Ordering::Release);
+            handle.poked.notify_one();
+            return;
+        }
+        let handle = Arc::new(Handle {
+            poked: Notify::new(),
+            again: AtomicBool::new(false),
+            stopping: self.stopping.child_token(),
+        });
+        drivers.insert(session, Arc::clone(&handle));
+        let (inner, tenant) = (Arc::clone(self), tenant.clone());
+        self.tasks.spawn(async move {
+            driver::drive(&inner, tenant, session, &handle).await;
+            // A driver that failed must not stay as the one that would be poked.
+            let mut drivers = lock(&inner.drivers);
+            if drivers.get(&session).is_some_and(|held| Arc::ptr_eq(held, &handle)) {
+                drivers.remove(&session);
+            }
+        });
+    }
+
+    /// Lets a driver go, unless something has come for it meanwhile.
+    pub(crate) fn release(&self, session: SessionId, handle: &Handle) -> bool {
+        let mut drivers = lock(&self.drivers);
+        if handle.take_poke() {
+            return false;
+        }
+        drivers.remove(&session);
+        true
+    }
+
+    /// Wakes the session when its open requests run out of time.
+    pub(crate) fn wake_at(self: &Arc<Self>, tenant: &Tenant, session: SessionId, open: &[(ApprovalId, Timestamp)]) {
+        let Some(last) = open.iter().map(|(_, at)| *at).max() else { return };
+        let (inner, tenant, stopping) = (Arc::clone(self), tenant.clone(), self.stopping.clone());
+        let open = open.to_vec();
+        let wait = Timestamp::now().until(last) + Duration::from_millis(20);
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = stopping.cancelled() => return,
+                () = tokio::time::sleep(wait) => {}
+            }
+            for (id, _) in open {
+                match inner.store.approval_expire(&tenant, id).await {
+                    // Decided meanwhile, or gone with its session: nothing to expire.
+                    Ok(()) | Err(StoreError::Conflict { .. } | StoreError::NotFound { .. }) => {}
+                    Err(error) => tracing::error!(%error, "an approval could not be expired"),
+                }
+            }
+            inner.wake(&tenant, session);
+        });
+    }
+}

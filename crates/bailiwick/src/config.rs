@@ -1,0 +1,147 @@
+//! The configuration: defaults, then a file, then the environment, then flags.
+//!
+//! It is parsed whole and every mistake is reported, with its place, before anything is started. What
+//! this version does not do is refused by name and never ignored. A secret is read here, kept in memory
+//! that is wiped, and masked wherever the configuration is shown.
+
+mod check;
+mod layers;
+mod raw;
+mod secret;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bailiwick_auth::authn::Step;
+use bailiwick_sandbox::HostUse;
+use bailiwick_sandbox::linux::{CgroupUse, Limits};
+use bailiwick_types::{AccountName, ModelName};
+use zeroize::Zeroizing;
+
+pub(crate) use layers::{Entry, Origin};
+pub(crate) use raw::{AuthMode, LogFormat};
+pub(crate) use secret::{SecretFileError, read_secret, width_problem};
+
+/// What the server runs with, once all of it is right.
+pub(crate) struct Config {
+    pub(crate) listen: SocketAddr,
+    pub(crate) public_url: Option<String>,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) root_key: Option<Zeroizing<String>>,
+    pub(crate) trusted_proxies: Vec<String>,
+    pub(crate) ip_allow: Vec<String>,
+    pub(crate) mode: AuthMode,
+    pub(crate) walk: Vec<Step>,
+    pub(crate) models: BTreeMap<ModelName, bailiwick_model::Config>,
+    pub(crate) sandbox: SandboxSettings,
+    pub(crate) agents_dir: Option<PathBuf>,
+    pub(crate) agents_account: AccountName,
+    pub(crate) log: LogFormat,
+}
+
+/// The operator's part of the sandboxes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SandboxSettings {
+    pub(crate) host: HostUse,
+    pub(crate) cgroups: CgroupUse,
+    pub(crate) limits: Limits,
+    pub(crate) tool_time: Duration,
+    pub(crate) idle: Duration,
+}
+
+impl Config {
+    /// Whether others than this machine can connect.
+    pub(crate) fn is_public(&self) -> bool {
+        !self.listen.ip().to_canonical().is_loopback()
+    }
+}
+
+/// From where to read.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Sources {
+    /// The file, if one was named.
+    pub(crate) file: Option<PathBuf>,
+    /// Flags: the key that each sets, its value, its name.
+    pub(crate) flags: Vec<(&'static str, String, &'static str)>,
+    /// Variables of the environment that may be meant for us.
+    pub(crate) environment: Vec<(String, String)>,
+}
+
+impl Sources {
+    /// The process's own environment, no file and no flags.
+    pub(crate) fn of_process() -> Self {
+        let environment = std::env::vars_os()
+            .filter_map(|(name, value)| {
+                let name = name.into_string().ok().filter(|name| name.starts_with(layers::PREFIX))?;
+                Some((name, value.to_string_lossy().into_owned()))
+            })
+            .collect();
+        Self { environment, ..Self::default() }
+    }
+
+    /// With a file: the named one, else `bailiwick.toml` in the present folder if there is one.
+    #[must_use]
+    pub(crate) fn with_file(mut self, named: Option<PathBuf>) -> Self {
+        let usual = || Some(PathBuf::from("bailiwick.toml")).filter(|path| path.exists());
+        self.file = named.or_else(usual);
+        self
+    }
+
+    /// With a flag, if it was given.
+    #[must_use]
+    pub(crate) fn with_flag(mut self, name: &'static str, key: &'static str, value: Option<String>) -> Self {
+        self.flags.extend(value.map(|value| (key, value, name)));
+        self
+    }
+
+    /// Reads and checks everything.
+    pub(crate) fn load(&self) -> Loaded {
+        check::load(self)
+    }
+}
+
+/// What came of reading.
+pub(crate) struct Loaded {
+    /// What to run with, or everything that is wrong.
+    pub(crate) config: Result<Config, Problems>,
+    /// What is right but deserves a look.
+    pub(crate) warnings: Vec<Problem>,
+    /// The effective settings, secrets masked, each with the place that it is from.
+    pub(crate) effective: Vec<Entry>,
+}
+
+/// One thing that is wrong.
+#[derive(Debug, Clone)]
+pub(crate) struct Problem {
+    pub(crate) at: Origin,
+    pub(crate) key: String,
+    pub(crate) text: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.at, self.key.as_str()) {
+            (at, "") => write!(f, "{at}: {}", self.text),
+            (at, key) => write!(f, "{at}: {key}: {}", self.text),
+        }
+    }
+}
+
+/// Everything that is wrong with the configuration.
+#[derive(Debug, Clone)]
+pub(crate) struct Problems(pub(crate) Vec<Problem>);
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.len() {
+            1 => write!(f, "the configuration has a mistake:")?,
+            n => write!(f, "the configuration has {n} mistakes:")?,
+        }
+        self.0.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
+    }
+}
+
+impl std::error::Error for Problems {}

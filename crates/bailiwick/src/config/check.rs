@@ -1,0 +1,320 @@
+//! What the settings mean together. Everything that is wrong is reported; nothing is repaired.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bailiwick_auth::authn::Step;
+use bailiwick_model::{KeySource, Kind, Script};
+use bailiwick_sandbox::HostUse;
+use bailiwick_sandbox::linux::{CgroupUse, Limits};
+use serde::Deserialize as _;
+use zeroize::Zeroizing;
+
+use super::layers::{Layers, Origin};
+use super::raw::{AuthMode, Cgroups, Raw, Sandbox};
+use super::{Config, Loaded, Problem, Problems, SandboxSettings, Sources, read_secret, width_problem};
+
+/// A root key that is shorter can be guessed; on loopback that is a warning, elsewhere an error.
+const ROOT_KEY_LEAST: usize = 16;
+/// What a root key should have.
+const ROOT_KEY_GOOD: usize = 32;
+
+pub(super) fn load(sources: &Sources) -> Loaded {
+    let mut layers = Layers::merge(sources);
+    let effective = layers.effective();
+    let models = layers.table.get("model").and_then(toml::Value::as_table).cloned().unwrap_or_default();
+    for (name, model) in &models {
+        if model.get("provider").is_none() {
+            layers.wrong(&format!("model.{name}"), "provider is missing: \"anthropic\", \"openai\" or \"scripted\"");
+            if let Some(toml::Value::Table(models)) = layers.table.get_mut("model") {
+                models.remove(name);
+            }
+        }
+    }
+    let raw = Raw::deserialize(toml::Value::Table(layers.table.clone()));
+    let config = match raw {
+        Ok(raw) => judge(&mut layers, raw, sources.file.as_deref()),
+        Err(error) => {
+            let problem = Problem { at: Origin::Default, key: String::new(), text: error.message().to_owned() };
+            layers.problems.push(problem);
+            None
+        }
+    };
+    let config = match config {
+        Some(config) if layers.problems.is_empty() => Ok(config),
+        _ => Err(Problems(layers.problems)),
+    };
+    Loaded { config, warnings: layers.warnings, effective }
+}
+
+fn judge(layers: &mut Layers, raw: Raw, file: Option<&Path>) -> Option<Config> {
+    if !raw.egress.denies_all() {
+        layers.wrong("egress", "not supported in this version: sandboxes have no way out, so only \"deny-all\"");
+    }
+    if raw.database.url != "sqlite:" {
+        layers.wrong("database.url", "not supported in this version: only \"sqlite:\", in server.data_dir");
+    }
+    if raw.objects.url != "file:" {
+        layers.wrong("objects.url", "not supported in this version: only \"file:\", in server.data_dir");
+    }
+    if let Some(url) = &raw.server.public_url {
+        let fits = reqwest::Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+        if !fits {
+            layers.wrong("server.public_url", "not a URL: write for example \"https://bailiwick.example.com\"");
+        }
+    }
+    for (key, list) in [("server.trusted_proxies", &raw.server.trusted_proxies), ("server.ip_allow", &raw.server.ip_allow)]
+    {
+        for text in list.iter().filter(|text| !is_network(text)) {
+            layers.wrong(key, format!("not an address or network: {text}"));
+        }
+    }
+    let walk = walk(layers, raw.auth.mode, raw.auth.walk.as_deref());
+    let listen = listen(layers, &raw.server.listen);
+    let public = listen.is_some_and(|at| !at.ip().to_canonical().is_loopback());
+    if public && (raw.auth.mode == AuthMode::Dev || walk.contains(&Step::LocalDev)) {
+        layers.wrong(
+            "server.listen",
+            format!(
+                "{} can be reached from other machines, and dev mode lets everyone in: \
+                 listen on 127.0.0.1, or set auth.mode = \"api_key\"",
+                raw.server.listen
+            ),
+        );
+    }
+    if public && walk.contains(&Step::Anonymous) {
+        layers.warn("auth.walk", "`none` on a public address: everyone who reaches it is user `anonymous`");
+    }
+    let root_key = root_key(layers, &raw, &walk, public, file);
+    for (name, model) in &raw.model {
+        check_model(layers, name.as_str(), model);
+    }
+    let sandbox = sandbox(layers, &raw.sandbox);
+    if raw.sandbox.allow_host {
+        layers.warn("sandbox.allow_host", "agents may run tools on the host, without walls");
+    }
+    let data_dir = resolve(layers, "server.data_dir", &raw.server.data_dir);
+    let agents_dir = raw.agents.dir.as_ref().map(|dir| resolve(layers, "agents.dir", dir));
+    if let Some(dir) = agents_dir.as_ref().filter(|dir| !dir.is_dir()) {
+        layers.wrong("agents.dir", format!("there is no folder {}", dir.display()));
+    }
+    let models = raw
+        .model
+        .into_iter()
+        .map(|(name, mut model)| {
+            let key = |what: &str| format!("model.{name}.{what}");
+            model.api_key_file = model.api_key_file.map(|path| resolve(layers, &key("api_key_file"), &path));
+            model.script = model.script.map(|path| resolve(layers, &key("script"), &path));
+            (name, model)
+        })
+        .collect();
+    Some(Config {
+        listen: listen?,
+        public_url: raw.server.public_url,
+        data_dir,
+        root_key,
+        trusted_proxies: raw.server.trusted_proxies,
+        ip_allow: raw.server.ip_allow,
+        mode: raw.auth.mode,
+        walk,
+        models,
+        sandbox,
+        agents_dir,
+        agents_account: raw.agents.account,
+        log: raw.log.format,
+    })
+}
+
+fn listen(layers: &mut Layers, text: &str) -> Option<SocketAddr> {
+    let local = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
+    let parsed = local.as_deref().unwrap_or(text).parse().ok();
+    if parsed.is_none() {
+        layers.wrong("server.listen", format!("not an address with a port: {text}; write for example 127.0.0.1:17880"));
+    }
+    parsed
+}
+
+fn walk(layers: &mut Layers, mode: AuthMode, words: Option<&[String]>) -> Vec<Step> {
+    if mode == AuthMode::Trusted {
+        layers.wrong("auth.mode", "\"trusted\" is not supported in this version: use \"api_key\"");
+    }
+    let Some(words) = words else {
+        return match mode {
+            AuthMode::Dev => vec![Step::ApiKey, Step::LocalDev],
+            AuthMode::ApiKey | AuthMode::Trusted => vec![Step::ApiKey],
+        };
+    };
+    let mut steps = Vec::new();
+    for (place, word) in words.iter().enumerate() {
+        let later = matches!(word.as_str(), "session" | "basic") || word.starts_with("jwt:") || word.starts_with("oidc:");
+        match Step::parse(word) {
+            Some(step) if steps.contains(&step) => layers.wrong("auth.walk", format!("`{word}` stands there twice")),
+            Some(step) => {
+                let ends = matches!(step, Step::Placeholder | Step::Anonymous);
+                if ends && place + 1 < words.len() {
+                    layers.wrong("auth.walk", format!("`{word}` ends the walk: nothing after it is ever asked"));
+                }
+                steps.push(step);
+            }
+            None if later => layers.wrong("auth.walk", format!("`{word}` is not supported in this version")),
+            None => layers.wrong(
+                "auth.walk",
+                format!("there is no authenticator `{word}`: use api_key, local_dev, placeholder or none"),
+            ),
+        }
+    }
+    if steps.contains(&Step::LocalDev) && mode != AuthMode::Dev {
+        layers.wrong("auth.walk", "`local_dev` is for auth.mode = \"dev\" alone");
+    }
+    if mode == AuthMode::Dev && !steps.contains(&Step::LocalDev) {
+        layers.wrong("auth.walk", "auth.mode = \"dev\" needs `local_dev` in the walk");
+    }
+    if words.is_empty() {
+        layers.warn("auth.walk", "empty: nobody is let in");
+    }
+    if steps.contains(&Step::Placeholder) {
+        layers.warn("auth.walk", "ends in `placeholder`: callers without a key are refused with a reminder to set it up");
+    }
+    steps
+}
+
+/// The operator's key, if the walk needs one.
+fn root_key(
+    layers: &mut Layers,
+    raw: &Raw,
+    walk: &[Step],
+    public: bool,
+    file: Option<&Path>,
+) -> Option<Zeroizing<String>> {
+    let (inline, separate) = (&raw.server.root_api_key, &raw.server.root_api_key_file);
+    if inline.is_some() && separate.is_some() {
+        layers.wrong("server.root_api_key", "give either root_api_key or root_api_key_file, not both");
+    }
+    let (name, key) = match (inline, separate) {
+        (Some(text), _) => {
+            // The secret stands in the configuration file itself, which must then be as private as one.
+            if let (Origin::File(..), Some(path)) = (layers.origin("server.root_api_key"), file)
+                && let Some(problem) = std::fs::File::open(path).ok().and_then(|file| width_problem(path, &file))
+            {
+                layers.wrong("server.root_api_key", problem.to_string());
+            }
+            ("server.root_api_key", Zeroizing::new(text.clone()))
+        }
+        (None, Some(path)) => {
+            let path = resolve(layers, "server.root_api_key_file", path);
+            match read_secret(&path) {
+                Ok(key) => ("server.root_api_key_file", key),
+                Err(error) => {
+                    layers.wrong("server.root_api_key_file", error.to_string());
+                    return None;
+                }
+            }
+        }
+        (None, None) => {
+            if walk.contains(&Step::ApiKey) && raw.auth.mode != AuthMode::Dev {
+                layers.wrong(
+                    "server.root_api_key_file",
+                    "missing: the operator's key makes the first account; \
+                     `bailiwick init DIR` makes a configuration with one, `bailiwick up` needs none",
+                );
+            }
+            return None;
+        }
+    };
+    if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+        layers.wrong(name, "must be visible ASCII characters without spaces");
+    } else if key.len() < ROOT_KEY_LEAST && public {
+        layers.wrong(name, format!("has {} characters, which can be guessed: use at least {ROOT_KEY_GOOD}", key.len()));
+    } else if key.len() < ROOT_KEY_GOOD {
+        layers.warn(name, format!("has {} characters: use at least {ROOT_KEY_GOOD} random ones", key.len()));
+    }
+    Some(key)
+}
+
+fn check_model(layers: &mut Layers, name: &str, model: &bailiwick_model::Config) {
+    let key = |what: &str| format!("model.{name}.{what}");
+    for problem in model.problems() {
+        layers.wrong(&key(problem.key), problem.problem);
+    }
+    match model.key_source() {
+        KeySource::File(path) => {
+            let path = resolve(layers, &key("api_key_file"), &path);
+            if let Err(error) = read_secret(&path) {
+                layers.wrong(&key("api_key_file"), error.to_string());
+            }
+        }
+        KeySource::Env(variable) => {
+            if std::env::var_os(&variable).is_none_or(|value| value.is_empty()) {
+                layers.wrong(&key("api_key_env"), format!("the environment variable {variable} is not set"));
+            }
+        }
+        KeySource::NotConfigured if model.base_url.is_none() => {
+            layers.wrong(&format!("model.{name}"), "has no key: give api_key_file or api_key_env");
+        }
+        KeySource::NotConfigured | KeySource::NotNeeded => {}
+    }
+    if let (Kind::Scripted, Some(path)) = (model.provider, &model.script) {
+        let path = resolve(layers, &key("script"), path);
+        if let Err(error) = Script::load(&path) {
+            layers.wrong(&key("script"), error.to_string());
+        }
+    }
+}
+
+fn sandbox(layers: &mut Layers, raw: &Sandbox) -> SandboxSettings {
+    let positive = [
+        ("memory_mib", raw.memory_mib > 0),
+        ("pids", raw.pids > 0),
+        ("cpu", raw.cpu.is_finite() && raw.cpu > 0.0),
+        ("open_files", raw.open_files > 0),
+        ("file_mib", raw.file_mib > 0),
+        ("tmp_mib", raw.tmp_mib > 0),
+        ("tool_timeout_seconds", raw.tool_timeout_seconds > 0),
+        ("idle_seconds", raw.idle_seconds > 0),
+    ];
+    for (name, _) in positive.iter().filter(|(_, good)| !good) {
+        layers.wrong(&format!("sandbox.{name}"), "must be more than zero");
+    }
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked positive; `as` saturates")]
+    let cpu_millis = (raw.cpu * 1000.0).ceil() as u32;
+    let mib = |n: u64| n.saturating_mul(1 << 20);
+    SandboxSettings {
+        host: if raw.allow_host { HostUse::Allowed } else { HostUse::Refused },
+        cgroups: match raw.cgroups {
+            Cgroups::Auto => CgroupUse::WherePossible,
+            Cgroups::Never => CgroupUse::Never,
+        },
+        limits: Limits {
+            memory_bytes: mib(raw.memory_mib),
+            pids: raw.pids,
+            cpu_millis,
+            open_files: raw.open_files,
+            file_bytes: mib(raw.file_mib),
+            tmp_bytes: mib(raw.tmp_mib),
+        },
+        tool_time: Duration::from_secs(raw.tool_timeout_seconds),
+        idle: Duration::from_secs(raw.idle_seconds),
+    }
+}
+
+fn is_network(text: &str) -> bool {
+    let (address, length) = match text.split_once('/') {
+        Some((address, length)) => (address, Some(length)),
+        None => (text, None),
+    };
+    let Ok(address) = address.parse::<std::net::IpAddr>() else { return false };
+    let longest = if address.is_ipv4() { 32 } else { 128 };
+    length.is_none_or(|length| length.parse::<u8>().is_ok_and(|length| length <= longest))
+}
+
+/// A path as written: `~` is the home folder; relative to the file that says it, else to the present folder.
+fn resolve(layers: &Layers, key: &str, path: &Path) -> PathBuf {
+    if let Ok(rest) = path.strip_prefix("~") {
+        return std::env::home_dir().unwrap_or_default().join(rest);
+    }
+    match layers.origin(key) {
+        Origin::File(file, _) => file.parent().map_or_else(|| path.to_owned(), |folder| folder.join(path)),
+        _ => path.to_owned(),
+    }
+}

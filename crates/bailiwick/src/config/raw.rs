@@ -1,0 +1,106 @@
+//! The shape of the configuration file. Strict: no key beyond those named here. It decides nothing;
+//! what the values mean together is judged in `check`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use bailiwick_types::agent::Egress;
+use bailiwick_types::{AccountName, ModelName};
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Raw {
+    pub(super) egress: Egress,
+    pub(super) server: Server,
+    pub(super) auth: Auth,
+    pub(super) database: Place,
+    pub(super) objects: Place,
+    #[serde(default)]
+    pub(super) model: BTreeMap<ModelName, bailiwick_model::Config>,
+    pub(super) sandbox: Sandbox,
+    pub(super) agents: Agents,
+    pub(super) log: Log,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Server {
+    pub(super) listen: String,
+    pub(super) public_url: Option<String>,
+    pub(super) data_dir: PathBuf,
+    pub(super) root_api_key: Option<String>,
+    pub(super) root_api_key_file: Option<PathBuf>,
+    pub(super) trusted_proxies: Vec<String>,
+    pub(super) ip_allow: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Auth {
+    pub(super) mode: AuthMode,
+    pub(super) walk: Option<Vec<String>>,
+}
+
+/// `auth.mode`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum AuthMode {
+    /// Keys.
+    ApiKey,
+    /// Headers of a trusted proxy; not in this version.
+    Trusted,
+    /// A loopback socket is enough.
+    Dev,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Place {
+    pub(super) url: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Sandbox {
+    pub(super) allow_host: bool,
+    pub(super) cgroups: Cgroups,
+    pub(super) memory_mib: u64,
+    pub(super) pids: u32,
+    pub(super) cpu: f64,
+    pub(super) open_files: u64,
+    pub(super) file_mib: u64,
+    pub(super) tmp_mib: u64,
+    pub(super) tool_timeout_seconds: u64,
+    pub(super) idle_seconds: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Cgroups {
+    Auto,
+    Never,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Agents {
+    pub(super) dir: Option<PathBuf>,
+    pub(super) account: AccountName,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Log {
+    pub(super) format: LogFormat,
+}
+
+/// How the server's own log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}

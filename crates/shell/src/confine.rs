@@ -1,0 +1,254 @@
+//! What a worker gives up before it looks at its command.
+//!
+//! The interpreter needs few system calls and two directories. Should a fault
+//! in it give a command the run of the process, the kernel still refuses what
+//! a command has no use for: programs, sockets, other processes, and every
+//! file that is not beneath the two directories. Must run before the process
+//! has a second thread, since threads are confined one by one.
+
+use std::collections::BTreeMap;
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+use landlock::{
+    ABI, Access as _, AccessFs, AccessNet, PathBeneath, Ruleset, RulesetAttr, RulesetCreatedAttr,
+    Scope,
+};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal};
+use seccompiler::{
+    SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    TargetArch,
+};
+
+use crate::spec::ShellLimits;
+
+/// Address space on top of what the command may hold: the program itself,
+/// stacks, and the allocator's reserve.
+const BASE_ADDRESS_SPACE: u64 = 1024 * 1024 * 1024;
+const OPEN_FILES: u64 = 64;
+/// Processor time beyond the wall time, for the parser's threads.
+const EXTRA_PROCESSOR_SECONDS: u64 = 5;
+
+/// Bounds what the process may use. Limits are only ever lowered, so this
+/// works for any user. `None` if the kernel refused.
+pub(crate) fn limit_process(limits: &ShellLimits, timeout: Duration) -> Option<()> {
+    let memory = BASE_ADDRESS_SPACE.saturating_add(limits.memory_bytes as u64 * 4);
+    let seconds = timeout
+        .saturating_add(Duration::from_secs(EXTRA_PROCESSOR_SECONDS))
+        .as_secs();
+    for (resource, limit) in [
+        (Resource::Core, 0),
+        (Resource::As, memory),
+        (Resource::Nofile, OPEN_FILES),
+        (Resource::Cpu, seconds),
+        (Resource::Fsize, limits.file_bytes),
+    ] {
+        let inherited = rustix::process::getrlimit(resource);
+        let limit = inherited
+            .maximum
+            .map_or(limit, |maximum| maximum.min(limit));
+        rustix::process::setrlimit(
+            resource,
+            Rlimit {
+                current: Some(limit),
+                maximum: Some(limit),
+            },
+        )
+        .ok()?;
+    }
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).ok()?;
+    // The server may die without a word; then nobody waits for us.
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).ok()
+}
+
+/// Confines this thread, and those it will start, to `directories` and to the
+/// system calls of [`ALLOWED`]. `None` if the kernel refused. A kernel without
+/// Landlock leaves the system calls as the only bound.
+pub(crate) fn restrict_thread(directories: &[BorrowedFd<'_>]) -> Option<()> {
+    rustix::thread::set_no_new_privs(true).ok()?;
+    let abi = ABI::V6;
+    let mut ruleset = Ruleset::default()
+        .handle_access(AccessFs::from_all(abi))
+        .and_then(|ruleset| ruleset.handle_access(AccessNet::from_all(abi)))
+        .and_then(|ruleset| ruleset.scope(Scope::from_all(abi)))
+        .and_then(Ruleset::create)
+        .ok()?;
+    for directory in directories {
+        let rule = PathBeneath::new(directory, AccessFs::from_all(abi));
+        ruleset = ruleset.add_rule(rule).ok()?;
+    }
+    ruleset.restrict_self().ok()?;
+    restrict_calls()
+}
+
+fn restrict_calls() -> Option<()> {
+    let arch: TargetArch = std::env::consts::ARCH.try_into().ok()?;
+    // The arguments of `clone3` lie in memory, where a filter cannot look;
+    // told that there is none, libc uses `clone`. This filter comes first
+    // because the other one allows no more filters.
+    let clone3 = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
+    let absent = SeccompAction::Errno(libc::ENOSYS as u32);
+    install(SeccompFilter::new(clone3, SeccompAction::Allow, absent, arch).ok()?)?;
+
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
+        ALLOWED.iter().map(|call| (*call, Vec::new())).collect();
+    // Threads, but no processes.
+    let thread = libc::CLONE_THREAD as u64;
+    let thread = SeccompCondition::new(
+        0,
+        SeccompCmpArgLen::Dword,
+        SeccompCmpOp::MaskedEq(thread),
+        thread,
+    )
+    .ok()?;
+    rules.insert(libc::SYS_clone, vec![SeccompRule::new(vec![thread]).ok()?]);
+    let refuse = SeccompAction::Errno(libc::EPERM as u32);
+    install(SeccompFilter::new(rules, refuse, SeccompAction::Allow, arch).ok()?)
+}
+
+fn install(filter: SeccompFilter) -> Option<()> {
+    let program: seccompiler::BpfProgram = filter.try_into().ok()?;
+    seccompiler::apply_filter(&program).ok()
+}
+
+/// What the interpreter, its runtime and the file access need. Everything else
+/// fails with `EPERM`.
+const ALLOWED: &[i64] = &[
+    // Descriptors and content.
+    libc::SYS_read,
+    libc::SYS_readv,
+    libc::SYS_pread64,
+    libc::SYS_write,
+    libc::SYS_writev,
+    libc::SYS_pwrite64,
+    libc::SYS_recvfrom,
+    libc::SYS_sendto,
+    libc::SYS_close,
+    libc::SYS_lseek,
+    libc::SYS_fcntl,
+    libc::SYS_dup,
+    // Files beneath the two directories.
+    libc::SYS_openat2,
+    libc::SYS_statx,
+    libc::SYS_fstat,
+    libc::SYS_getdents64,
+    libc::SYS_mkdirat,
+    libc::SYS_unlinkat,
+    libc::SYS_renameat,
+    libc::SYS_renameat2,
+    libc::SYS_fchmod,
+    libc::SYS_fchown,
+    libc::SYS_utimensat,
+    // Memory.
+    libc::SYS_mmap,
+    libc::SYS_munmap,
+    libc::SYS_mremap,
+    libc::SYS_mprotect,
+    libc::SYS_madvise,
+    libc::SYS_brk,
+    // Threads, waiting and time. The first filter answers `clone3`.
+    libc::SYS_clone3,
+    libc::SYS_futex,
+    libc::SYS_set_robust_list,
+    libc::SYS_rseq,
+    libc::SYS_sched_yield,
+    libc::SYS_sched_getaffinity,
+    libc::SYS_clock_gettime,
+    libc::SYS_clock_nanosleep,
+    libc::SYS_nanosleep,
+    libc::SYS_epoll_create1,
+    libc::SYS_epoll_ctl,
+    libc::SYS_epoll_pwait,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_epoll_wait,
+    libc::SYS_eventfd2,
+    libc::SYS_prctl,
+    libc::SYS_getpid,
+    libc::SYS_gettid,
+    libc::SYS_getrandom,
+    // Ending.
+    libc::SYS_sigaltstack,
+    libc::SYS_rt_sigaction,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_tgkill,
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+    libc::SYS_restart_syscall,
+];
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use std::io::ErrorKind;
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsFd;
+    use std::process::Command;
+
+    use bailiwick_files::{Access, Workspace};
+    use bailiwick_types::path::WorkspacePath;
+
+    /// Tries one thing on a thread of its own, free and confined.
+    fn both<T: Send>(attempt: impl Fn() -> std::io::Result<T> + Sync) -> (bool, Option<ErrorKind>) {
+        let dir = tempfile::tempdir().unwrap();
+        std::thread::scope(|scope| {
+            let free = scope.spawn(|| attempt().is_ok()).join().unwrap();
+            let confined = scope.spawn(|| {
+                let allowed = std::fs::File::open(dir.path()).unwrap();
+                super::restrict_thread(&[allowed.as_fd()]).unwrap();
+                attempt().err().map(|error| error.kind())
+            });
+            (free, confined.join().unwrap())
+        })
+    }
+
+    #[test]
+    fn b10_a_worker_may_not_do_what_a_command_has_no_use_for() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let refused = (true, Some(ErrorKind::PermissionDenied));
+        assert_eq!(both(|| std::fs::read("/etc/passwd")), refused);
+        assert_eq!(both(|| TcpStream::connect(address)), refused);
+        assert_eq!(both(|| TcpListener::bind("127.0.0.1:0")), refused);
+        assert_eq!(both(|| Command::new("/bin/true").spawn()?.wait()), refused);
+        assert_eq!(both(std::os::unix::net::UnixDatagram::unbound), refused);
+        let parent = rustix::process::getppid().unwrap();
+        assert_eq!(
+            both(|| Ok(rustix::process::test_kill_process(parent)?)),
+            refused
+        );
+        // What it does need still works.
+        assert_eq!(
+            both(|| std::thread::Builder::new().spawn(|| ())),
+            (true, None)
+        );
+    }
+
+    #[test]
+    fn b10_a_worker_reaches_its_directory_and_no_other_even_with_a_descriptor() {
+        let top = tempfile::tempdir().unwrap();
+        let open = |name: &str| {
+            let path = top.path().join(name);
+            std::fs::create_dir(&path).unwrap();
+            Workspace::open(&path, Access::ReadWrite, None).unwrap()
+        };
+        let (own, foreign) = (open("own"), open("foreign"));
+        let file = WorkspacePath::parse("d/f").unwrap();
+        foreign.write(&file, b"secret").unwrap();
+        let confined = std::thread::spawn(move || {
+            let root = own.root_fd().unwrap();
+            super::restrict_thread(&[root.as_fd()]).unwrap();
+            own.write(&file, b"kept").unwrap();
+            own.append(&file, b"!").unwrap();
+            own.rename(&file, &WorkspacePath::parse("g").unwrap())
+                .unwrap();
+            (
+                own.read(&WorkspacePath::parse("g").unwrap(), 10).unwrap(),
+                foreign.read(&file, 10),
+            )
+        });
+        let (kept, foreign) = confined.join().unwrap();
+        assert_eq!(kept, b"kept!");
+        assert_eq!(foreign.unwrap_err().code(), "io");
+    }
+}

@@ -1,0 +1,162 @@
+//! What the handlers share, and the settings of the edge.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bailiwick_agent::Runtime;
+use bailiwick_auth::authn::Walk;
+use bailiwick_sandbox::Sandboxes;
+use bailiwick_store::Store;
+use bailiwick_types::{AgentDefinition, AgentName, ModelName};
+use tokio_util::sync::CancellationToken;
+
+use crate::meters::Meters;
+use crate::network::Network;
+
+/// The server's parts, as the binary puts them together.
+pub struct Parts {
+    /// The store.
+    pub store: Store,
+    /// Who is let in.
+    pub walk: Arc<Walk>,
+    /// Sessions at work.
+    pub runtime: Runtime,
+    /// For the count of what runs.
+    pub sandboxes: Arc<Sandboxes>,
+}
+
+/// How callers are known, as `/health` says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AuthMode {
+    /// By keys.
+    #[default]
+    ApiKey,
+    /// Whoever is on this host is the operator.
+    Dev,
+}
+
+impl AuthMode {
+    /// The word of `auth.mode`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ApiKey => "api_key",
+            Self::Dev => "dev",
+        }
+    }
+}
+
+/// How long a caller may take, and how often a stream is looked after.
+#[derive(Debug, Clone, Copy)]
+pub struct Times {
+    /// For a request's head, and for an idle connection.
+    pub head: Duration,
+    /// Between two pieces of a request's body.
+    pub body_pause: Duration,
+    /// For a whole body that is not an upload.
+    pub body: Duration,
+    /// Between two signs of life on a stream, and between two looks at its reader's rights.
+    pub heartbeat: Duration,
+    /// For a stream whose reader knows how to come again.
+    pub lease: Duration,
+    /// For connections to end when the server stops.
+    pub drain: Duration,
+}
+
+impl Default for Times {
+    fn default() -> Self {
+        Self {
+            head: Duration::from_secs(10),
+            body_pause: Duration::from_secs(15),
+            body: Duration::from_secs(60),
+            heartbeat: Duration::from_secs(10),
+            lease: Duration::from_secs(60),
+            drain: Duration::from_secs(10),
+        }
+    }
+}
+
+/// The settings of the edge.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// For people (`server.name`).
+    pub server_name: String,
+    /// Under which URL people reach the server, if it is not that of the socket.
+    pub public_url: Option<String>,
+    /// How callers are known.
+    pub auth_mode: AuthMode,
+    /// Whose `X-Forwarded-For` counts for `ip_allow`.
+    pub trusted_proxies: Vec<Network>,
+    /// Who may connect; empty: anyone.
+    pub ip_allow: Vec<Network>,
+    /// The agents of a new account.
+    pub first_agents: Vec<(AgentName, AgentDefinition)>,
+    /// The configured models; an agent may name only these.
+    pub models: Vec<ModelName>,
+    /// Connections at once.
+    pub connections: usize,
+    /// How long things may take.
+    pub times: Times,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            server_name: "bailiwick".to_owned(),
+            public_url: None,
+            auth_mode: AuthMode::default(),
+            trusted_proxies: Vec::new(),
+            ip_allow: Vec::new(),
+            first_agents: Vec::new(),
+            models: Vec::new(),
+            connections: 4096,
+            times: Times::default(),
+        }
+    }
+}
+
+/// What the handlers share. Cheap to clone.
+#[derive(Clone)]
+pub struct App(Arc<Inner>);
+
+struct Inner {
+    parts: Parts,
+    settings: Settings,
+    meters: Meters,
+    closing: CancellationToken,
+}
+
+impl App {
+    /// The edge over the server's parts.
+    pub fn new(parts: Parts, settings: Settings) -> Self {
+        Self(Arc::new(Inner { parts, settings, meters: Meters::default(), closing: CancellationToken::new() }))
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.0.parts.store
+    }
+
+    pub(crate) fn walk(&self) -> &Walk {
+        &self.0.parts.walk
+    }
+
+    pub(crate) fn runtime(&self) -> &Runtime {
+        &self.0.parts.runtime
+    }
+
+    pub(crate) fn sandboxes(&self) -> &Sandboxes {
+        &self.0.parts.sandboxes
+    }
+
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.0.settings
+    }
+
+    pub(crate) fn meters(&self) -> &Meters {
+        &self.0.meters
+    }
+
+    /// Cancelled when the server begins to stop: streams end, so that connections can.
+    pub(crate) fn closing(&self) -> &CancellationToken {
+        &self.0.closing
+    }
+}
