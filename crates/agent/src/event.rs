@@ -186,18 +186,6 @@ pub(crate) fn session_waiting(session: SessionId, tokens: &Tokens) -> Event {
     ("session.waiting", data)
 }
 
-pub(crate) fn session_failed(
-    session: SessionId,
-    code: &str,
-    message: &str,
-    details: &Value,
-    tokens: &Tokens,
-) -> Event {
-    let data =
-        json!({ "code": code, "message": message, "details": details, "sessionId": session, "usage": tokens });
-    ("session.failed", data)
-}
-
 pub(crate) fn session_completed(tokens: &Tokens) -> Event {
     ("session.completed", json!({ "usage": tokens }))
 }

@@ -185,6 +185,10 @@ impl Client {
         path: &[&str],
         query: &[(&str, String)],
     ) -> Result<reqwest::RequestBuilder, ClientError> {
+        // The URL library leaves such segments out, and the request would be about the folder above.
+        if path.iter().any(|segment| matches!(*segment, "" | "." | "..")) {
+            return Err(ClientError::Setup(format!("not a name: {}", path.join("/"))));
+        }
         let mut url = self.base.clone();
         {
             let segments = url.path_segments_mut();
@@ -260,8 +264,8 @@ fn refusal(url: &str, status: StatusCode, body: &Value, request: Option<String>)
 
 fn is_loopback(url: &Url) -> bool {
     match url.host() {
-        Some(reqwest_host) => {
-            let text = reqwest_host.to_string();
+        Some(host) => {
+            let text = host.to_string();
             let bare = text.trim_start_matches('[').trim_end_matches(']');
             text == "localhost" || bare.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
         }
@@ -300,6 +304,9 @@ mod tests {
         let request = client().request(Method::GET, &["api", "v1", "spaces", "../../x?y#z/.."], &[]).unwrap();
         let url = request.build().unwrap().url().to_string();
         assert_eq!(url, "http://127.0.0.1:1/base/api/v1/spaces/..%2F..%2Fx%3Fy%23z%2F..");
+        for bad in ["", ".", ".."] {
+            assert!(client().request(Method::DELETE, &["api", "v1", "spaces", bad], &[]).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

@@ -27,6 +27,7 @@ pub(crate) use secret::{SecretFileError, read_secret, width_problem};
 
 /// What the server runs with, once all of it is right.
 pub(crate) struct Config {
+    pub(crate) name: String,
     pub(crate) listen: SocketAddr,
     pub(crate) public_url: Option<String>,
     pub(crate) data_dir: PathBuf,

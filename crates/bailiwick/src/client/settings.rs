@@ -12,6 +12,7 @@ use crate::config::{SecretFileError, read_secret, width_problem};
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Given {
     pub(crate) url: Option<String>,
+    pub(crate) key: Option<String>,
     pub(crate) key_file: Option<PathBuf>,
     pub(crate) account: Option<String>,
     pub(crate) user: Option<String>,
@@ -47,7 +48,7 @@ pub(crate) enum SettingsError {
 #[serde(deny_unknown_fields, default)]
 struct CliFile {
     url: Option<String>,
-    api_key: Option<Zeroizing<String>>,
+    api_key: Option<String>,
     account: Option<String>,
     user: Option<String>,
 }
@@ -63,9 +64,10 @@ impl Settings {
             None => CliFile::default(),
         };
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let key = match &given.key_file {
-            Some(path) => Some(read_secret(path)?),
-            None => variable("BAILIWICK_API_KEY").map(Zeroizing::new).or(file.api_key),
+        let key = match (given.key, &given.key_file) {
+            (Some(key), _) => Some(Zeroizing::new(key)),
+            (None, Some(path)) => Some(read_secret(path)?),
+            (None, None) => variable("BAILIWICK_API_KEY").or(file.api_key).map(Zeroizing::new),
         };
         let url = given.url.or_else(|| variable("BAILIWICK_URL")).or(file.url).unwrap_or_else(|| USUAL.to_owned());
         let parsed = Url::parse(&url).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());

@@ -110,6 +110,7 @@ fn judge(layers: &mut Layers, raw: Raw, file: Option<&Path>) -> Option<Config> {
         })
         .collect();
     Some(Config {
+        name: raw.server.name,
         listen: listen?,
         public_url: raw.server.public_url,
         data_dir,

@@ -26,6 +26,7 @@ pub(super) struct Raw {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Server {
+    pub(super) name: String,
     pub(super) listen: String,
     pub(super) public_url: Option<String>,
     pub(super) data_dir: PathBuf,

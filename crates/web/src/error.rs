@@ -1,0 +1,410 @@
+//! What can go wrong for a caller, and the two voices in which it is told: OpenViking's envelope, and
+//! eve's. This is the one place that turns a failure into a reply.
+//!
+//! A cause is logged and never told. What is another tenant's is told in the words of what never was.
+
+use std::error::Error as _;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use bailiwick_agent::RuntimeError;
+use bailiwick_auth::Refusal;
+use bailiwick_auth::access::JournalError;
+use bailiwick_auth::authn::Rejection;
+use bailiwick_auth::NoTenant;
+use bailiwick_files::FileError;
+use bailiwick_store::StoreError;
+use bailiwick_types::{NameError, PathError, RequestId, WorkspacePath};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE};
+use http::{HeaderValue, StatusCode};
+use serde_json::{Map, Value, json};
+
+use crate::json::JsonProblem;
+
+/// A request that is not answered as asked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// The policy said no.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The caller is not let in.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// The operator did not say which tenant.
+    #[error(transparent)]
+    NoTenant(#[from] NoTenant),
+    /// There is no such thing, or not for this caller.
+    #[error("{kind} not found: {name}")]
+    NotFound {
+        /// What kind of thing.
+        kind: &'static str,
+        /// As the caller named it.
+        name: String,
+    },
+    /// No route of that path.
+    #[error("Not Found")]
+    NoRoute,
+    /// No such method on that path.
+    #[error("Method Not Allowed")]
+    NoMethod,
+    /// The caller sent something that makes no sense.
+    #[error("Invalid request parameters: {0}")]
+    Parameters(String),
+    /// The same, in words that a protocol fixes.
+    #[error("{0}")]
+    Words(&'static str),
+    /// A name that cannot be one.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// A path that leaves its space or cannot be one.
+    #[error(transparent)]
+    Path(#[from] PathError),
+    /// A body that is no JSON.
+    #[error("Invalid request parameters: {0}")]
+    Json(#[from] JsonProblem),
+    /// A body that is longer than allowed.
+    #[error("the body is too long: at most {0} bytes")]
+    TooLong(u64),
+    /// A request target that is longer than allowed.
+    #[error("the request target is too long: at most {0} bytes")]
+    TargetTooLong(usize),
+    /// A body of a type that the route does not read.
+    #[error("the body's type is not accepted: send {0}")]
+    MediaType(&'static str),
+    /// The body did not come in time, or its connection broke.
+    #[error("the request's body did not arrive in time")]
+    BodyLate,
+    /// Something that this server does not do on purpose.
+    #[error("{message}")]
+    NotAccepted {
+        /// A stable word.
+        reason: &'static str,
+        /// Why, and what to do.
+        message: &'static str,
+    },
+    /// The caller's address is not on the list.
+    #[error("requests from this address are not accepted")]
+    Address,
+    /// The store said no, or failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The runtime said no, or failed.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+    /// A file.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The record could not be written, so the act was not done.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// No random bytes for a key.
+    #[error(transparent)]
+    Entropy(#[from] bailiwick_auth::key::NoEntropy),
+    /// A defect of ours.
+    #[error("{0}")]
+    Defect(&'static str),
+}
+
+/// In which protocol a reply is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Voice {
+    /// OpenViking's envelope.
+    Viking,
+    /// eve's.
+    Eve,
+}
+
+impl Voice {
+    /// The voice of a path.
+    pub(crate) fn of(path: &str) -> Self {
+        if path.starts_with("/eve/") { Self::Eve } else { Self::Viking }
+    }
+}
+
+/// What a caller is told.
+struct Told {
+    status: StatusCode,
+    code: &'static str,
+    /// A stable word of ours.
+    reason: Option<&'static str>,
+    message: String,
+    details: Map<String, Value>,
+}
+
+impl Told {
+    fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self { status, code, reason: None, message: message.into(), details: Map::new() }
+    }
+
+    fn because(self, reason: &'static str) -> Self {
+        Self { reason: Some(reason), ..self }
+    }
+
+    fn invalid(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "INVALID_ARGUMENT", message)
+    }
+
+    fn not_found(kind: &str, name: &str) -> Self {
+        Self::named(StatusCode::NOT_FOUND, "NOT_FOUND", "not found", kind, name)
+    }
+
+    fn named(status: StatusCode, code: &'static str, what: &str, kind: &str, name: &str) -> Self {
+        let mut told = Self::new(status, code, format!("{} {what}: {name}", capital(kind)));
+        told.details.insert("resource".to_owned(), json!(name));
+        told.details.insert("type".to_owned(), json!(kind));
+        told
+    }
+
+    fn internal() -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL", "The server failed. Tell the operator the request id.")
+    }
+
+    fn unavailable(message: &str) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE", message)
+    }
+
+    fn unauthenticated(rejection: &Rejection) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "UNAUTHENTICATED", rejection.to_string())
+    }
+
+    fn forbidden(message: impl Into<String>, reason: &'static str) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "PERMISSION_DENIED", message).because(reason)
+    }
+}
+
+fn capital(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
+}
+
+impl Failure {
+    /// For an id that cannot be one: there is nothing of that name.
+    pub(crate) fn not_found(kind: &'static str, name: &str) -> Self {
+        Self::NotFound { kind, name: name.to_owned() }
+    }
+
+    /// A failure with a file of a space, which the caller named.
+    pub(crate) fn of_file(error: FileError, path: &WorkspacePath) -> Self {
+        match error {
+            FileError::NotFound => Self::not_found("file", path.as_str()),
+            other => Self::File(other),
+        }
+    }
+
+    /// What goes on record, if this is a refusal.
+    pub(crate) fn refusal(&self) -> Option<&Refusal> {
+        match self {
+            Self::Refused(refusal) | Self::Runtime(RuntimeError::Refused(refusal)) => Some(refusal),
+            _ => None,
+        }
+    }
+
+    fn told(&self) -> Told {
+        match self {
+            Self::Refused(refusal) | Self::Runtime(RuntimeError::Refused(refusal)) => of_refusal(refusal),
+            Self::Rejected(rejection) => of_rejection(rejection),
+            Self::NoTenant(error) => Told::forbidden(error.to_string(), "tenant_required"),
+            Self::NotFound { kind, name } | Self::Store(StoreError::NotFound { kind, name }) => {
+                Told::not_found(kind, name)
+            }
+            Self::Runtime(RuntimeError::Store(StoreError::NotFound { kind, name })) => Told::not_found(kind, name),
+            Self::NoRoute => Told::new(StatusCode::NOT_FOUND, "NOT_FOUND", "Not Found"),
+            Self::NoMethod => {
+                Told::new(StatusCode::METHOD_NOT_ALLOWED, "INVALID_ARGUMENT", "Method Not Allowed").because("method")
+            }
+            Self::Parameters(_) | Self::Words(_) | Self::Name(_) | Self::Json(_) => Told::invalid(self.to_string()),
+            Self::Path(error) => {
+                let mut told = Told::invalid(error.to_string()).because(error.code());
+                told.details.insert("why".to_owned(), json!(error.reason()));
+                told
+            }
+            Self::TooLong(_) => {
+                Told::new(StatusCode::PAYLOAD_TOO_LARGE, "INVALID_ARGUMENT", self.to_string()).because("too_large")
+            }
+            Self::TargetTooLong(_) => {
+                Told::new(StatusCode::URI_TOO_LONG, "INVALID_ARGUMENT", self.to_string()).because("uri_too_long")
+            }
+            Self::MediaType(_) => Told::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "INVALID_ARGUMENT", self.to_string())
+                .because("media_type"),
+            Self::BodyLate => {
+                Told::new(StatusCode::REQUEST_TIMEOUT, "DEADLINE_EXCEEDED", self.to_string()).because("body_timeout")
+            }
+            Self::NotAccepted { reason, message } => Told::invalid(*message).because(reason),
+            Self::Address => Told::forbidden(self.to_string(), "address_not_allowed"),
+            Self::Store(error) | Self::Runtime(RuntimeError::Store(error)) => of_store(error),
+            Self::File(error) | Self::Runtime(RuntimeError::Files(error)) => of_file(error),
+            Self::Runtime(error) => of_runtime(error),
+            Self::Journal(error) => Told::unavailable(&error.to_string()).because("audit_unavailable"),
+            Self::Entropy(_) | Self::Defect(_) => Told::internal(),
+        }
+    }
+}
+
+fn of_refusal(refusal: &Refusal) -> Told {
+    match refusal.code() {
+        Some(code) => Told::forbidden(refusal.message(), code),
+        None => {
+            // The record's label is `kind:name`, and the name is the one that the caller gave.
+            let label = refusal.draft().resource.as_str();
+            let (kind, name) = label.split_once(':').unwrap_or(("resource", label));
+            Told::not_found(kind, name)
+        }
+    }
+}
+
+fn of_rejection(rejection: &Rejection) -> Told {
+    match rejection {
+        Rejection::Missing | Rejection::Invalid => Told::unauthenticated(rejection),
+        Rejection::NotConfigured => Told::unauthenticated(rejection).because("authentication_not_set_up"),
+        Rejection::NoSuchTenant => Told::invalid(rejection.to_string()).because("no_such_tenant"),
+        Rejection::HalfTenant => Told::invalid(rejection.to_string()).because("tenant_required"),
+        Rejection::Directory(_) => Told::unavailable("The server cannot tell who you are just now: try again."),
+    }
+}
+
+fn of_store(error: &StoreError) -> Told {
+    match error {
+        StoreError::NotFound { kind, name } => Told::not_found(kind, name),
+        StoreError::Exists { kind, name } => {
+            Told::named(StatusCode::CONFLICT, "ALREADY_EXISTS", "already exists", kind, name)
+        }
+        StoreError::Conflict { code, message } => {
+            Told::new(StatusCode::CONFLICT, "CONFLICT", *message).because(code)
+        }
+        StoreError::Fenced => Told::new(StatusCode::CONFLICT, "ABORTED", error.to_string()).because("fenced"),
+        StoreError::Closed => Told::unavailable("The server is shutting down."),
+        StoreError::File(error) => of_file(error),
+        _ => Told::internal(),
+    }
+}
+
+fn of_file(error: &FileError) -> Told {
+    let text = error.to_string();
+    match error {
+        FileError::NotFound => Told::new(StatusCode::NOT_FOUND, "NOT_FOUND", text),
+        FileError::NotAFile | FileError::NotADirectory | FileError::Refused { .. } => {
+            Told::invalid(text).because(error.code())
+        }
+        FileError::NotEmpty | FileError::Exists | FileError::Changed | FileError::ReadOnly => {
+            Told::new(StatusCode::CONFLICT, "CONFLICT", text).because(error.code())
+        }
+        FileError::TooLarge { .. } => {
+            Told::new(StatusCode::PAYLOAD_TOO_LARGE, "INVALID_ARGUMENT", text).because(error.code())
+        }
+        FileError::NoSpace => {
+            Told::new(StatusCode::INSUFFICIENT_STORAGE, "RESOURCE_EXHAUSTED", text).because(error.code())
+        }
+        _ => Told::internal(),
+    }
+}
+
+fn of_runtime(error: &RuntimeError) -> Told {
+    match error {
+        RuntimeError::NotFound => Told::new(StatusCode::NOT_FOUND, "NOT_FOUND", "Not found."),
+        RuntimeError::Invalid { code, message } => Told::invalid(message).because(code),
+        RuntimeError::TooLarge { size, limit, filename, media_type } => {
+            let mut told = Told::new(StatusCode::PAYLOAD_TOO_LARGE, "INVALID_ARGUMENT", error.to_string());
+            let violation = json!({ "kind": "too-large", "byteLength": size, "limit": limit,
+                "filename": filename, "mediaType": media_type });
+            told.details.insert("violations".to_owned(), json!([violation]));
+            told.because("too_large")
+        }
+        RuntimeError::Refused(refusal) => of_refusal(refusal),
+        RuntimeError::Files(error) => of_file(error),
+        RuntimeError::Store(error) => of_store(error),
+    }
+}
+
+/// A failure on its way out: the frame finds it in the reply and puts it into words.
+#[derive(Clone)]
+pub(crate) struct Failed(pub(crate) Arc<Failure>);
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let mut response = self.told().status.into_response();
+        response.extensions_mut().insert(Failed(Arc::new(self)));
+        response
+    }
+}
+
+/// Puts a failure into words, and its cause into the log.
+pub(crate) fn reply(failure: &Failure, voice: Voice, request: RequestId) -> Response {
+    let told = failure.told();
+    if told.status.is_server_error() {
+        tracing::error!(%request, cause = %chain(failure), "a request failed");
+    }
+    let body = match voice {
+        Voice::Viking => viking(&told, request),
+        Voice::Eve => eve(failure, &told, request),
+    };
+    let mut response = Response::new(Body::from(body.to_string()));
+    *response.status_mut() = told.status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if told.status == StatusCode::UNAUTHORIZED {
+        let shown = matches!(failure, Failure::Rejected(Rejection::Invalid));
+        let challenge = if shown { "Bearer error=\"invalid_token\"" } else { "Bearer" };
+        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+    }
+    response
+}
+
+fn viking(told: &Told, request: RequestId) -> Value {
+    let mut details = told.details.clone();
+    if let Some(reason) = told.reason {
+        details.insert("reason".to_owned(), json!(reason));
+    }
+    details.insert("request_id".to_owned(), json!(request));
+    let error = json!({ "code": told.code, "message": told.message, "details": details });
+    json!({ "status": "error", "error": error })
+}
+
+fn eve(failure: &Failure, told: &Told, request: RequestId) -> Value {
+    if matches!(failure, Failure::NoRoute | Failure::NoMethod) {
+        return json!({ "error": true, "status": 404, "message": "Cannot find any route matching this request." });
+    }
+    let (code, text) = match told.status {
+        StatusCode::UNAUTHORIZED => match told.reason {
+            None => (Some("unauthorized"), "Authorization is required for this route.".to_owned()),
+            reason => (reason, told.message.clone()),
+        },
+        // The kind alone: the protocol's own words have no name in them.
+        StatusCode::NOT_FOUND => (None, format!("{} not found.", capital(kind_of(told)))),
+        StatusCode::CONFLICT | StatusCode::FORBIDDEN | StatusCode::PAYLOAD_TOO_LARGE => {
+            (told.reason, told.message.clone())
+        }
+        _ => match failure {
+            Failure::Json(JsonProblem::Syntax(_)) => (None, "Invalid JSON body.".to_owned()),
+            _ => (None, told.message.clone()),
+        },
+    };
+    let mut body = Map::new();
+    if let Some(code) = code {
+        body.insert("code".to_owned(), json!(code));
+    }
+    body.insert("error".to_owned(), json!(text));
+    body.insert("ok".to_owned(), json!(false));
+    if let Some(violations) = told.details.get("violations") {
+        body.insert("violations".to_owned(), violations.clone());
+    }
+    let name = if told.status.is_server_error() { "errorId" } else { "requestId" };
+    body.insert(name.to_owned(), json!(request));
+    Value::Object(body)
+}
+
+fn kind_of(told: &Told) -> &str {
+    told.details.get("type").and_then(Value::as_str).unwrap_or("session")
+}
+
+fn chain(failure: &Failure) -> String {
+    let mut text = failure.to_string();
+    let mut cause = failure.source();
+    while let Some(error) = cause {
+        let _ = write!(text, ": {error}");
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,207 @@
+//! What a request shows of its caller, read from its headers and its socket.
+//!
+//! A credential comes from `X-API-Key`, else from `Authorization: Bearer`; never from the URL, where it
+//! would end in logs. Headers that come twice or contradict each other are an error: two readers could
+//! take different ones. A credential that cannot be read is a wrong one, never a missing one.
+
+use std::net::IpAddr;
+
+use bailiwick_auth::authn::{Browser, Presented};
+use bailiwick_auth::key::PresentedKey;
+use bailiwick_types::{AccountName, AgentName, UserName};
+use http::header::{AUTHORIZATION, HOST, ORIGIN};
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::error::Failure;
+
+/// What is wanted besides who is calling: chosen by the caller, judged later.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Wanted {
+    /// With which agent.
+    pub(crate) agent: Option<AgentName>,
+    /// In which space, as sent: what is no id names nothing.
+    pub(crate) space: Option<String>,
+}
+
+const KEY: HeaderName = HeaderName::from_static("x-api-key");
+const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// Reads the headers.
+pub(crate) fn read(headers: &HeaderMap, peer: IpAddr) -> Result<(Presented, Wanted), Failure> {
+    let presented = Presented {
+        key: credential(headers)?,
+        account: aliased::<AccountName>(headers, ["x-openviking-account", "x-bailiwick-account"])?,
+        user: aliased::<UserName>(headers, ["x-openviking-user", "x-bailiwick-user"])?,
+        peer,
+        browser: browser(headers),
+    };
+    let wanted = Wanted {
+        agent: aliased::<AgentName>(headers, ["x-bailiwick-agent", "x-openviking-agent"])?,
+        space: once(headers, &HeaderName::from_static("x-bailiwick-space"))?.map(lossy),
+    };
+    Ok((presented, wanted))
+}
+
+/// Whether any credential is shown at all; for routes that also answer without.
+pub(crate) fn shows_credential(headers: &HeaderMap) -> bool {
+    headers.contains_key(&KEY) || headers.contains_key(AUTHORIZATION)
+}
+
+fn credential(headers: &HeaderMap) -> Result<Option<PresentedKey>, Failure> {
+    let authorization = once(headers, &AUTHORIZATION)?;
+    if let Some(key) = once(headers, &KEY)? {
+        return Ok(Some(PresentedKey::new(&lossy(key))));
+    }
+    Ok(authorization.map(|value| {
+        let text = lossy(value);
+        match text.split_once(' ') {
+            Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => PresentedKey::new(token.trim()),
+            // Another scheme is a credential that no step knows, hence a wrong one.
+            _ => PresentedKey::new(&text),
+        }
+    }))
+}
+
+/// The value of a header that may come once.
+fn once<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h HeaderValue>, Failure> {
+    let mut values = headers.get_all(name).iter();
+    let first = values.next();
+    if values.next().is_some() {
+        return Err(Failure::Parameters(format!("header {name}: sent more than once")));
+    }
+    Ok(first)
+}
+
+/// Bytes that are no text become signs that no key, name or id has.
+fn lossy(value: &HeaderValue) -> String {
+    String::from_utf8_lossy(value.as_bytes()).into_owned()
+}
+
+/// A name under either of two headers; under both only if they agree.
+fn aliased<T>(headers: &HeaderMap, names: [&'static str; 2]) -> Result<Option<T>, Failure>
+where
+    T: std::str::FromStr<Err = bailiwick_types::NameError> + PartialEq,
+{
+    let mut found = None;
+    for name in names {
+        let Some(value) = once(headers, &HeaderName::from_static(name))? else { continue };
+        let value: T = lossy(value).parse().map_err(|error| Failure::Parameters(format!("header {name}: {error}")))?;
+        if found.as_ref().is_some_and(|other| *other != value) {
+            return Err(Failure::Parameters(format!("headers {} and {} contradict each other", names[0], names[1])));
+        }
+        found = Some(value);
+    }
+    Ok(found)
+}
+
+/// Whether a page of another origin could have made the request. Judged by what a browser cannot leave
+/// out or forge: the name that it thinks it talks to, and whose page made it ask.
+fn browser(headers: &HeaderMap) -> Browser {
+    let text = |name: &HeaderName| {
+        let mut values = headers.get_all(name).iter();
+        match (values.next(), values.next()) {
+            (None, _) => Some(None),
+            (Some(value), None) => value.to_str().ok().map(Some),
+            _ => None,
+        }
+    };
+    let (Some(Some(host)), Some(site), Some(origin)) = (text(&HOST), text(&FETCH_SITE), text(&ORIGIN)) else {
+        return Browser::Foreign;
+    };
+    let own_site = site.is_none_or(|site| matches!(site, "same-origin" | "none"));
+    let own_origin =
+        origin.is_none_or(|origin| origin.strip_prefix("http://").is_some_and(|from| from.eq_ignore_ascii_case(host)));
+    // What came through a proxy came from somewhere else, whatever the socket says.
+    let direct = ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via"]
+        .iter()
+        .all(|name| !headers.contains_key(*name));
+    if is_loopback(host) && own_site && own_origin && direct { Browser::Own } else { Browser::Foreign }
+}
+
+/// Whether a `Host` names this host and cannot name another: `localhost`, `127.0.0.0/8` or `[::1]`.
+fn is_loopback(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
+        _ => host,
+    };
+    if name.eq_ignore_ascii_case("localhost") {
+        return true;
+    }
+    match name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(v6) => v6.parse::<std::net::Ipv6Addr>().is_ok_and(|address| address.is_loopback()),
+        None => name.parse::<std::net::Ipv4Addr>().is_ok_and(|address| address.is_loopback()),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in pairs {
+            map.append(HeaderName::from_static(name), value.parse().unwrap());
+        }
+        map
+    }
+
+    #[test]
+    fn i12_pages_of_others_and_foreign_names_are_told_apart() {
+        for own in [
+            &[("host", "127.0.0.1:17880")][..],
+            &[("host", "localhost")],
+            &[("host", "[::1]:17880")],
+            &[("host", "127.3.2.1"), ("sec-fetch-site", "none")],
+            &[("host", "localhost:17880"), ("origin", "http://localhost:17880"), ("sec-fetch-site", "same-origin")],
+        ] {
+            assert_eq!(browser(&headers(own)), Browser::Own, "{own:?}");
+        }
+        for foreign in [
+            &[][..],
+            &[("host", "evil.example")],
+            &[("host", "localhost.evil.example:17880")],
+            &[("host", "127.0.0.1.evil.example")],
+            &[("host", "0.0.0.0:17880")],
+            &[("host", "127.0.0.1@evil.example")],
+            &[("host", "localhost"), ("host", "evil.example")],
+            &[("host", "localhost:17880"), ("origin", "http://evil.example")],
+            &[("host", "localhost:17880"), ("origin", "http://localhost:3000")],
+            &[("host", "localhost:17880"), ("origin", "null")],
+            &[("host", "localhost:17880"), ("sec-fetch-site", "cross-site")],
+            &[("host", "localhost:17880"), ("sec-fetch-site", "same-site")],
+            &[("host", "localhost:17880"), ("x-forwarded-for", "203.0.113.1")],
+        ] {
+            assert_eq!(browser(&headers(foreign)), Browser::Foreign, "{foreign:?}");
+        }
+    }
+
+    #[test]
+    fn doubled_and_contradicting_headers_are_refused() {
+        let peer = IpAddr::from([127, 0, 0, 1]);
+        for bad in [
+            &[("x-api-key", "a"), ("x-api-key", "a")][..],
+            &[("authorization", "Bearer a"), ("authorization", "Bearer b")],
+            &[("x-openviking-account", "a"), ("x-bailiwick-account", "b")],
+            &[("x-openviking-account", "../a")],
+        ] {
+            assert!(read(&headers(bad), peer).is_err(), "{bad:?}");
+        }
+        let (shown, wanted) =
+            read(&headers(&[("x-openviking-account", "a"), ("x-bailiwick-account", "a"), ("x-openviking-agent", "x")]), peer)
+                .unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(shown.account.unwrap().as_str(), "a");
+        assert_eq!(wanted.agent.unwrap().as_str(), "x");
+        assert!(shown.key.is_none());
+    }
+
+    #[test]
+    fn a_credential_that_cannot_be_read_is_wrong_and_not_missing() {
+        for odd in [&[("authorization", "Basic YTpi")][..], &[("authorization", "Bearer")], &[("x-api-key", "")]] {
+            assert!(credential(&headers(odd)).unwrap_or(None).is_some(), "{odd:?}");
+        }
+        let mut raw = HeaderMap::new();
+        raw.insert(KEY, HeaderValue::from_bytes(b"bwk_\xff").unwrap());
+        assert!(credential(&raw).unwrap_or(None).is_some());
+    }
+}
