@@ -232,6 +232,8 @@ struct Key {
     space: SpaceId,
     writable: Writable,
     backend: Backend,
+    /// Agents that share a sandbox but not its limits share only `/tmp`.
+    limits: [u64; 6],
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -255,7 +257,8 @@ enum Walls {
 /// The sandboxes of the server.
 pub struct Sandboxes {
     settings: Settings,
-    launcher: OnceCell<Result<Launcher, String>>,
+    /// Tried at first use, and again if the launcher's process has died.
+    launcher: tokio::sync::Mutex<Option<Result<Launcher, String>>>,
     pool: ShellPool,
     running: Mutex<HashMap<Key, Arc<OnceCell<Arc<Running>>>>>,
     tmps: Mutex<HashMap<(Incarnation, Share), SharedTmp>>,
@@ -271,7 +274,7 @@ impl Sandboxes {
         let pool = ShellPool::new(PoolLimits::default(), Isolation::Process(worker));
         Self {
             settings,
-            launcher: OnceCell::new(),
+            launcher: tokio::sync::Mutex::default(),
             pool,
             running: Mutex::default(),
             tmps: Mutex::default(),
@@ -286,12 +289,13 @@ impl Sandboxes {
         self.launcher().await.map(|launcher| *launcher.promises())
     }
 
-    async fn launcher(&self) -> Result<&Launcher, String> {
-        let detect = || async {
-            let found = Launcher::detect(self.settings.helper.clone(), self.settings.cgroups).await;
-            found.map_err(|error| reasons(&error))
-        };
-        self.launcher.get_or_init(detect).await.as_ref().map_err(Clone::clone)
+    async fn launcher(&self) -> Result<Launcher, String> {
+        let mut held = self.launcher.lock().await;
+        if let Some(found) = &*held {
+            return found.clone();
+        }
+        let found = Launcher::detect(self.settings.helper.clone(), self.settings.cgroups).await;
+        held.insert(found.map_err(|error| reasons(&error))).clone()
     }
 
     /// Which backend fits. `auto` is the strongest that this host has.
@@ -347,6 +351,7 @@ impl Sandboxes {
                 Access::ReadOnly => Writable::No,
             },
             backend,
+            limits: limits_key(&demand.limits),
         };
         loop {
             let cell = Arc::clone(lock(&self.running).entry(key.clone()).or_default());
@@ -368,8 +373,15 @@ impl Sandboxes {
             Backend::Virtual => Walls::Virtual(self.shell(demand)?),
             Backend::Linux => {
                 let launcher = self.launcher().await.map_err(SandboxError::LinuxUnavailable)?;
-                let spec = jail_spec(demand)?;
-                Walls::Linux(launcher.start(spec).await.map_err(SandboxError::Start)?)
+                let started = match launcher.start(jail_spec(demand)?).await {
+                    Err(StartError::LauncherGone) => {
+                        *self.launcher.lock().await = None;
+                        let launcher = self.launcher().await.map_err(SandboxError::LinuxUnavailable)?;
+                        launcher.start(jail_spec(demand)?).await
+                    }
+                    started => started,
+                };
+                Walls::Linux(started.map_err(SandboxError::Start)?)
             }
             Backend::Host => Walls::Host { folder: demand.folder.clone(), user: demand.user },
         };
@@ -383,7 +395,7 @@ impl Sandboxes {
             match tmps.get(&key) {
                 Some(tmp) => tmp.clone(),
                 None => {
-                    let made = SharedTmp::new(&self.settings.tmp, demand.limits.tmp_bytes);
+                    let made = SharedTmp::new(&self.settings.tmp, demand.limits.tmp_bytes, demand.files.owner());
                     let tmp = made.map_err(SandboxError::Shell)?;
                     tmps.insert(key, tmp.clone());
                     tmp
@@ -428,10 +440,32 @@ impl Sandboxes {
         lock(&self.tmps).retain(|(_, other), _| *other != share);
     }
 
+    /// Stops the sandboxes that hold a space's files; the space is being deleted.
+    pub fn end_space(&self, space: SpaceId) {
+        lock(&self.running).retain(|key, _| key.space != space);
+    }
+
+    /// Stops all sandboxes of a tenant; the account is being deleted.
+    pub fn end_tenant(&self, tenant: Incarnation) {
+        lock(&self.running).retain(|key, _| key.tenant != tenant);
+        lock(&self.tmps).retain(|(other, _), _| *other != tenant);
+    }
+
     /// How many sandboxes are running.
     pub fn count(&self) -> usize {
         lock(&self.running).len()
     }
+}
+
+fn limits_key(limits: &Limits) -> [u64; 6] {
+    [
+        limits.memory_bytes,
+        u64::from(limits.pids),
+        u64::from(limits.cpu_millis),
+        limits.open_files,
+        limits.file_bytes,
+        limits.tmp_bytes,
+    ]
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -58,7 +58,8 @@ pub(crate) fn start(
         Some(workspace) => Stdio::from(root_of(workspace)?),
         None => Stdio::null(),
     };
-    let child = Command::new(&program.path)
+    let mut command = Command::new(&program.path);
+    command
         .args(&program.arguments)
         .env_clear()
         .current_dir("/")
@@ -66,9 +67,12 @@ pub(crate) fn start(
         .stdout(Stdio::from(OwnedFd::from(theirs)))
         .stderr(Stdio::from(root_of(&task.tmp)?))
         .process_group(0)
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(|source| ShellError::Start { source })?;
+        .kill_on_drop(true);
+    // A privileged server gives the worker the rights of the workspace's owner and no more.
+    if let Some(owner) = task.workspace.as_ref().and_then(Workspace::owner) {
+        command.uid(owner.uid).gid(owner.gid);
+    }
+    let child = command.spawn().map_err(|source| ShellError::Start { source })?;
 
     let terms = task
         .workspace

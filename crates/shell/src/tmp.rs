@@ -10,7 +10,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bailiwick_files::{Access, Workspace};
+use bailiwick_files::{Access, Owner, Workspace};
 use bailiwick_types::path::WorkspacePath;
 
 use crate::error::ShellError;
@@ -30,13 +30,13 @@ struct Directory {
 }
 
 impl SharedTmp {
-    /// A new empty directory in `parent` for about `max_bytes`. The bound is
+    /// A new empty directory in `parent` for about `max_bytes`, given to `owner` where the server may. The bound is
     /// looked at when a call starts, so calls that run at the same time may
     /// each use what was left.
     ///
     /// # Errors
     /// [`ShellError::Tmp`] or [`ShellError::Start`] if it cannot be made.
-    pub fn new(parent: &Path, max_bytes: u64) -> Result<Self, ShellError> {
+    pub fn new(parent: &Path, max_bytes: u64, owner: Option<Owner>) -> Result<Self, ShellError> {
         let mut random = [0_u8; 16];
         getrandom::fill(&mut random).map_err(|_| ShellError::Start {
             source: std::io::ErrorKind::Unsupported.into(),
@@ -46,7 +46,11 @@ impl SharedTmp {
             .mode(0o700)
             .create(&path)
             .map_err(|source| ShellError::Start { source })?;
-        let files = Workspace::open(&path, Access::ReadWrite, None)
+        if let Some(owner) = owner {
+            std::os::unix::fs::chown(&path, Some(owner.uid), Some(owner.gid))
+                .map_err(|source| ShellError::Start { source })?;
+        }
+        let files = Workspace::open(&path, Access::ReadWrite, owner)
             .map_err(|source| ShellError::Tmp { source })?;
         Ok(Self {
             directory: Arc::new(Directory {

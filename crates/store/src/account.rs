@@ -4,7 +4,9 @@
 use std::sync::Arc;
 
 use bailiwick_audit::{Actor, Draft, Phase, Verdict};
-use bailiwick_auth::access::verb::{CreateAccount, DeleteAccount, ListAccounts, PutPolicy, ReadPolicy};
+use bailiwick_auth::access::verb::{
+    CreateAccount, DeleteAccount, ListAccounts, PutPolicy, ReadAccount, ReadPolicy,
+};
 use bailiwick_auth::access::{AccountPolicies, HostPermit, PolicyError};
 use bailiwick_auth::key::NewKey;
 use bailiwick_auth::{Permit, Tenant, for_store};
@@ -140,6 +142,25 @@ impl Store {
                 Ok(AccountRow { name, created_at, users })
             })
             .collect()
+    }
+
+    /// One account.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] if it was deleted meanwhile.
+    pub async fn account_read(&self, permit: Permit<ReadAccount>) -> Result<AccountRow, StoreError> {
+        let (tenant, name) = (permit.tenant(), permit.tenant().account());
+        let incarnation = tenant.incarnation();
+        let created_at = self.host().read(|sql| {
+            sql.one("SELECT created_at FROM account WHERE ?1 = 'host' AND incarnation = ?2", args![incarnation], |row| {
+                row.time(0)
+            })
+        })?;
+        let created_at = created_at.ok_or_else(|| StoreError::not_found("account", name))?;
+        let users = self.database(tenant)?.read(|sql| {
+            sql.one("SELECT count(*) FROM user WHERE account = ?1", args![], |row| row.count(0))
+        })?;
+        Ok(AccountRow { name: name.clone(), created_at, users: users.unwrap_or(0) })
     }
 
     /// Deletes an account: its keys die at once, its files and rows after; its log stays.

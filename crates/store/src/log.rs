@@ -5,7 +5,7 @@
 
 use bailiwick_audit::event::LogId;
 use bailiwick_audit::{Actor, Draft, Event, Frontier, Hash, Head, Phase, Verdict, Verifier};
-use bailiwick_auth::access::verb::{ReadAccountAudit, ReadAudit, ReadHostAudit};
+use bailiwick_auth::access::verb::{ReadAccountAudit, ReadAudit, ReadHostAudit, ReadSpace};
 use bailiwick_auth::access::{HostPermit, Journal, JournalError};
 use bailiwick_auth::{Permit, Scope, Tenant};
 use bailiwick_types::{SpaceId, Timestamp, UserName};
@@ -248,6 +248,28 @@ impl Store {
         filter: EventFilter,
     ) -> Result<Vec<Event>, StoreError> {
         self.database(permit.tenant())?.read(|sql| list(sql, &filter))
+    }
+
+    /// Events in one space, by whomever.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn event_list_space(
+        &self,
+        permit: &Permit<ReadSpace>,
+        filter: EventFilter,
+    ) -> Result<Vec<Event>, StoreError> {
+        let filter = EventFilter { space: Some(permit.resource().id()), ..filter };
+        self.database(permit.tenant())?.read(|sql| list(sql, &filter))
+    }
+
+    /// The number that the account's next event will have. For those who follow the log and must not
+    /// read again what was not theirs.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn event_next(&self, tenant: &Tenant) -> Result<u64, StoreError> {
+        self.database(tenant)?.read(|sql| head(sql)).map(|head| head.size)
     }
 
     /// Events of the host.

@@ -65,6 +65,8 @@ impl Store {
     /// If it cannot be used, is of a newer version, or another server uses it.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
         make_private(dir)?;
+        // Without symbolic links, because sandboxes are given folders below it by their names.
+        let dir = &dir.canonicalize()?;
         make_private(&dir.join("accounts"))?;
         let lock = open_lock(&dir.join("lock"))?;
         lock.try_lock().map_err(|_| StoreError::Locked)?;

@@ -59,7 +59,7 @@ impl Tenant {
         let files = Workspace::open(&top.path().join("space"), Access::ReadWrite, None).unwrap();
         let mut spec = ShellSpec {
             workspace: Mount::Files(files),
-            tmp: SharedTmp::new(top.path(), 16 << 20).unwrap(),
+            tmp: SharedTmp::new(top.path(), 16 << 20, None).unwrap(),
             pool: pool(worker()),
             limits: ShellLimits::default(),
         };

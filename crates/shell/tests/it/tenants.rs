@@ -35,7 +35,7 @@ async fn two_tenants_do_not_see_each_other() {
 async fn b02_a_shared_tmp_is_shared_and_a_private_one_is_not() {
     let tenant = Tenant::new();
     let shared = tenant.other(|_| {});
-    let private = SharedTmp::new(tenant.top.path(), 1 << 20).unwrap();
+    let private = SharedTmp::new(tenant.top.path(), 1 << 20, None).unwrap();
     let apart = tenant.other(|spec| spec.tmp = private);
     tenant
         .print("echo hello > /tmp/note; echo file > note")
@@ -53,7 +53,7 @@ async fn b02_a_shared_tmp_is_shared_and_a_private_one_is_not() {
 #[tokio::test]
 async fn a_tmp_is_bounded_over_calls_and_removed_at_the_end() {
     let tenant = Tenant::new();
-    let tmp = SharedTmp::new(tenant.top.path(), 1 << 20).unwrap();
+    let tmp = SharedTmp::new(tenant.top.path(), 1 << 20, None).unwrap();
     let before = fs::read_dir(tenant.top.path()).unwrap().count();
     let shell = tenant.other(|spec| spec.tmp = tmp);
     let fill = "dd if=/dev/zero of=/tmp/$RANDOM-$RANDOM bs=1k count=600 status=none";

@@ -1,0 +1,41 @@
+//! `/api/v1`: the control plane. One file a resource, named as in the store: request and response
+//! types, handlers, and the resource's rows of the table. A handler asks for the right first, then
+//! reads the body, calls one act, and renders.
+
+mod account;
+mod agent;
+mod approval;
+mod audit;
+mod file;
+mod grant;
+mod key;
+mod plan;
+mod policy;
+mod session;
+mod space;
+mod stream;
+mod system;
+pub(crate) mod user;
+
+use crate::route::Route;
+
+/// The rows of every resource.
+pub(crate) fn tables() -> impl Iterator<Item = &'static [Route]> {
+    [
+        system::ROUTES,
+        account::ROUTES,
+        user::ROUTES,
+        key::ROUTES,
+        policy::ROUTES,
+        agent::ROUTES,
+        space::ROUTES,
+        grant::ROUTES,
+        plan::ROUTES,
+        file::ROUTES,
+        session::ROUTES,
+        approval::ROUTES,
+        audit::ROUTES,
+        stream::ROUTES,
+    ]
+    .into_iter()
+}

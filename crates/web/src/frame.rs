@@ -1,0 +1,63 @@
+//! Around every request, known route or not: its id, the limits that hold everywhere, and the words of
+//! failures. Nothing is decided here about who may do what.
+
+use std::net::IpAddr;
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use bailiwick_types::RequestId;
+use bailiwick_types::limits::URI_BYTES;
+use http::header::{HeaderName, X_CONTENT_TYPE_OPTIONS};
+use http::HeaderValue;
+use tracing::Instrument;
+
+use crate::app::App;
+use crate::error::{self, Failed, Failure, Voice};
+use crate::network;
+
+/// The socket's address at the far end.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer(pub(crate) IpAddr);
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Numbers the request. The id is ours: one that a client sent could be another request's.
+pub(crate) async fn number(mut request: Request, next: Next) -> Response {
+    let id = RequestId::new();
+    request.extensions_mut().insert(id);
+    let span = tracing::info_span!("request", %id, method = %request.method());
+    let mut response = next.run(request).instrument(span).await;
+    if let Ok(value) = HeaderValue::from_str(&id.to_string()) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    response.headers_mut().entry(X_CONTENT_TYPE_OPTIONS).or_insert(HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// Holds the limits, and puts a failure into the words of its protocol.
+pub(crate) async fn hold(State(app): State<App>, request: Request, next: Next) -> Response {
+    let id = request.extensions().get::<RequestId>().copied().unwrap_or_else(RequestId::new);
+    let voice = Voice::of(request.uri().path());
+    let response = match within_limits(&app, &request) {
+        Ok(()) => next.run(request).await,
+        Err(failure) => failure.into_response(),
+    };
+    match response.extensions().get::<Failed>() {
+        Some(Failed(failure)) => error::reply(failure, voice, id),
+        None => response,
+    }
+}
+
+fn within_limits(app: &App, request: &Request) -> Result<(), Failure> {
+    let settings = app.settings();
+    if !settings.ip_allow.is_empty() {
+        let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
+        let client = peer.and_then(|peer| network::client(peer, request.headers(), &settings.trusted_proxies));
+        if !client.is_some_and(|client| settings.ip_allow.iter().any(|range| range.contains(client))) {
+            return Err(Failure::Address);
+        }
+    }
+    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    if target > URI_BYTES { Err(Failure::TargetTooLong(URI_BYTES)) } else { Ok(()) }
+}

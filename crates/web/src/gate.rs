@@ -1,0 +1,159 @@
+//! Before and after the handler of a route: who is calling, how much they may send, and the record.
+//!
+//! The gate lets in, or not; it permits nothing. Refusals and rejections are written down here, so that
+//! no handler can forget to, and so is every request.
+
+use std::panic::AssertUnwindSafe;
+use std::time::Instant;
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use bailiwick_audit::{Actor, Draft, Phase, Verdict};
+use bailiwick_auth::authn::Rejection;
+use bailiwick_types::RequestId;
+use bailiwick_types::limits::{BODY_BYTES, UPLOAD_BYTES};
+use futures::FutureExt;
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, StatusCode};
+use serde_json::{Map, json};
+
+use crate::app::App;
+use crate::caller::Caller;
+use crate::error::{Failed, Failure};
+use crate::frame::Peer;
+use crate::presented;
+use crate::route::{Access, Route, Shape};
+
+/// Asked for again and again by machines, and about nobody's data: not worth a line each.
+const NOT_RECORDED: [&str; 3] = ["/health", "/ready", "/metrics"];
+
+/// Lets a request through to its handler, and records what came of it.
+pub(crate) async fn pass(
+    State((app, route)): State<(App, &'static Route)>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let begun = Instant::now();
+    let id = request.extensions().get::<RequestId>().copied().unwrap_or_else(RequestId::new);
+    let peer = request.extensions().get::<Peer>().copied();
+    let mut caller = None;
+    let response = match enter(&app, route, request.headers(), peer, id, &mut caller).await {
+        Err(failure) => failure.into_response(),
+        Ok(()) => {
+            if let Some(caller) = &caller {
+                request.extensions_mut().insert(caller.clone());
+            }
+            // A defect in one handler must not take the connection, and says nothing to the caller.
+            match AssertUnwindSafe(next.run(request)).catch_unwind().await {
+                Ok(response) => response,
+                Err(_) => Failure::Defect("a handler panicked").into_response(),
+            }
+        }
+    };
+    record(&app, route, caller.as_ref(), peer, id, &response, begun);
+    response
+}
+
+async fn enter(
+    app: &App,
+    route: &Route,
+    headers: &HeaderMap,
+    peer: Option<Peer>,
+    request: RequestId,
+    caller: &mut Option<Caller>,
+) -> Result<(), Failure> {
+    let wanted = match route.access {
+        Access::Public => false,
+        Access::Greeting => presented::shows_credential(headers),
+        Access::Known => true,
+    };
+    if wanted {
+        let peer = peer.ok_or(Failure::Defect("a request without its socket"))?;
+        let (presented, wanted) = presented::read(headers, peer.0)?;
+        let principal = app.walk().authenticate(app.store(), &presented).await?;
+        *caller = Some(Caller { principal, request, wanted });
+    }
+    let limit = match route.body {
+        Shape::Nothing | Shape::Json => BODY_BYTES as u64,
+        Shape::File => UPLOAD_BYTES,
+    };
+    // Declared too long: answered before a byte of it is read.
+    let declared = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if declared.is_some_and(|length| length > limit) { Err(Failure::TooLong(limit)) } else { Ok(()) }
+}
+
+fn record(
+    app: &App,
+    route: &'static Route,
+    caller: Option<&Caller>,
+    peer: Option<Peer>,
+    request: RequestId,
+    response: &Response,
+    begun: Instant,
+) {
+    let status = response.status();
+    app.meters().request(route.method, route.path, status.as_u16());
+    let failure = response.extensions().get::<Failed>().map(|failed| &*failed.0);
+    if let Some(Failure::Rejected(rejection)) = failure {
+        return reject(app, route, rejection, peer, request);
+    }
+    let Some(caller) = caller else { return };
+    let tenant = caller.principal.tenant();
+    if let Some(refusal) = failure.and_then(Failure::refusal) {
+        app.store().observe(tenant, refusal.draft().clone());
+    }
+    if NOT_RECORDED.contains(&route.path) {
+        return;
+    }
+    let verdict = match status {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Verdict::Denied,
+        status if status.is_client_error() || status.is_server_error() => Verdict::Fail,
+        _ => Verdict::Ok,
+    };
+    let resource = format!("route:{}", route.path);
+    let host = caller.host();
+    let mut draft = match caller.principal.scope(request) {
+        Ok(scope) => Draft { resource, ..scope.draft("http.request", &scope.account(), Phase::Observation, verdict) },
+        Err(_) => Draft { phase: Phase::Observation, ..host.draft("http.request", resource, verdict) },
+    };
+    draft.detail.insert("method".to_owned(), json!(route.method));
+    draft.detail.insert("status".to_owned(), json!(status.as_u16()));
+    draft.detail.insert("ms".to_owned(), json!(u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX)));
+    app.store().observe(tenant, draft);
+}
+
+/// Writes a refused credential into the host's log: whose it was meant to be, nobody knows.
+fn reject(app: &App, route: &Route, rejection: &Rejection, peer: Option<Peer>, request: RequestId) {
+    let Some(unwritten) = app.meters().rejection() else { return };
+    let code = match rejection {
+        Rejection::Missing => "missing",
+        Rejection::Invalid => "invalid",
+        Rejection::NotConfigured => "not_set_up",
+        Rejection::NoSuchTenant => "no_such_tenant",
+        Rejection::HalfTenant => "half_a_tenant",
+        Rejection::Directory(_) => "directory_failed",
+    };
+    let mut detail = Map::from_iter([
+        ("code".to_owned(), json!(code)),
+        ("method".to_owned(), json!(route.method)),
+    ]);
+    if unwritten > 0 {
+        detail.insert("more_not_written".to_owned(), json!(unwritten));
+    }
+    let draft = Draft {
+        actor: Actor::Unknown,
+        credential: "none".to_owned(),
+        address: peer.map_or_else(|| "unknown".to_owned(), |peer| peer.0.to_string()),
+        request: Some(request),
+        action: "auth.reject".to_owned(),
+        resource: format!("route:{}", route.path),
+        space: None,
+        agent: None,
+        phase: Phase::Observation,
+        verdict: Verdict::Denied,
+        intent: None,
+        detail,
+    };
+    app.store().observe(None, draft);
+}

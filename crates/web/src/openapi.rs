@@ -1,0 +1,98 @@
+//! `/openapi.json`: the table of routes as an OpenAPI 3.1 document. It is made from the table that
+//! serves them, so it cannot describe a route that is not there, or leave one out.
+
+use serde_json::{Map, Value, json};
+
+use crate::app::Settings;
+use crate::route::{Access, Route, Shape, table};
+
+/// How much of the document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// What anyone may ask for.
+    Public,
+    /// All of it.
+    Whole,
+}
+
+/// The document.
+pub(crate) fn document(settings: &Settings, part: Part) -> Value {
+    let mut paths: Map<String, Value> = Map::new();
+    for route in table().filter(|route| part == Part::Whole || route.access != Access::Known) {
+        let path = paths.entry(route.path).or_insert_with(|| json!({}));
+        path[route.method.to_lowercase()] = operation(route);
+    }
+    let mut document = json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": settings.server_name,
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": "Errors under /api/v1 are {status, error: {code, message, details}}, and under /eve/v1 \
+                            {ok: false, error, code?}. Every reply carries X-Request-Id.",
+        },
+        "paths": paths,
+        "components": {
+            "securitySchemes": {
+                "key": { "type": "apiKey", "in": "header", "name": "X-API-Key" },
+                "bearer": { "type": "http", "scheme": "bearer" },
+            },
+            "responses": {
+                "Failed": { "description": "Not done; the body says why, and holds the request id." },
+            },
+        },
+    });
+    if let Some(url) = &settings.public_url {
+        document["servers"] = json!([{ "url": url }]);
+    }
+    document
+}
+
+fn operation(route: &Route) -> Value {
+    let group = match route.path {
+        path if path.starts_with("/eve/") => "eve sessions",
+        path if path.starts_with("/api/") => "control plane",
+        _ => "server",
+    };
+    let mut operation = json!({
+        "summary": route.summary,
+        "tags": [group],
+        "operationId": operation_id(route),
+        "parameters": parameters(route.path),
+        "responses": { "2XX": { "description": "Done." }, "4XX": { "$ref": "#/components/responses/Failed" } },
+        "security": security(route.access),
+    });
+    if !route.verbs.is_empty() {
+        operation["x-bailiwick-verbs"] = json!(route.verbs);
+    }
+    let media = match route.body {
+        Shape::Nothing => return operation,
+        Shape::Json => json!({ "application/json": { "schema": { "type": "object" } } }),
+        Shape::File => json!({ "application/octet-stream": {} }),
+    };
+    operation["requestBody"] = json!({ "content": media });
+    operation
+}
+
+fn operation_id(route: &Route) -> String {
+    let mut id = route.method.to_lowercase();
+    for part in route.path.split(|c: char| !c.is_ascii_alphanumeric()).filter(|part| !part.is_empty()) {
+        id.push('_');
+        id.push_str(part);
+    }
+    id
+}
+
+fn parameters(path: &str) -> Vec<Value> {
+    path.split('/')
+        .filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
+        .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }))
+        .collect()
+}
+
+fn security(access: Access) -> Value {
+    match access {
+        Access::Public => json!([]),
+        Access::Greeting => json!([{}, { "key": [] }, { "bearer": [] }]),
+        Access::Known => json!([{ "key": [] }, { "bearer": [] }]),
+    }
+}
