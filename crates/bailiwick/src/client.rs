@@ -4,6 +4,7 @@
 //! a path are encoded, so that no argument can turn one request into another.
 
 mod lines;
+mod session;
 mod settings;
 
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use rustls_platform_verifier::BuilderVerifierExt as _;
 use serde_json::Value;
 
 pub(crate) use lines::{LineError, Lines, Sse};
+pub(crate) use session::{Event, SessionStream};
 pub(crate) use settings::{Given, Settings, SettingsError};
 
 /// A server did not do what was asked.

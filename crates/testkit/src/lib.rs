@@ -2,4 +2,5 @@
 //! dev-dependency, so it may unwrap.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod eve;
 pub mod fake_model;

@@ -27,6 +27,8 @@ struct Position<'a> {
     step: usize,
     /// The text of the last of them.
     user: String,
+    /// The texts of all of them.
+    said: Vec<String>,
     /// Tool results since then.
     results: Vec<&'a ToolResult>,
 }
@@ -139,6 +141,10 @@ impl<'a> Position<'a> {
             Some(Message::User(parts)) => text_of(parts),
             _ => String::new(),
         };
+        let said = messages.iter().filter_map(|message| match message {
+            Message::User(parts) => Some(text_of(parts)),
+            Message::Assistant(_) | Message::ToolResults(_) => None,
+        });
         let answered = since
             .iter()
             .filter(|message| matches!(message, Message::Assistant(_)))
@@ -151,6 +157,7 @@ impl<'a> Position<'a> {
             turn,
             step: answered + 1,
             user,
+            said: said.collect(),
             results: results.collect(),
         }
     }
@@ -168,6 +175,10 @@ impl<'a> Position<'a> {
                 .user_regex
                 .as_ref()
                 .is_none_or(|pattern| pattern.is_match(&self.user))
+            && when
+                .any_user
+                .as_ref()
+                .is_none_or(|part| self.said.iter().any(|text| text.contains(part.as_str())))
             && when.tool_result.as_ref().is_none_or(result)
             && when.turn.is_none_or(|turn| turn == self.turn)
             && when.step.is_none_or(|step| step == self.step)

@@ -16,8 +16,8 @@
 //!     steps: [{ text: "I heard: {{user}}" }]
 //! ```
 //!
-//! `when` has one or more of `user` (a part of the last user message), `user_regex`,
-//! `tool_result` (a part of the newest tool result of the turn), `turn` and `step` (counted from
+//! `when` has one or more of `user` (a part of the last user message), `user_regex`, `any_user`
+//! (a part of any user message that the call shows), `tool_result` (a part of the newest tool result of the turn), `turn` and `step` (counted from
 //! 1); all of them have to hold. An entry that asks for `tool_result` or `step` answers one
 //! call, so it has one step; put it above the entry whose steps it interrupts.
 //!
@@ -66,6 +66,7 @@ pub(super) struct When {
     pub(super) user: Option<String>,
     #[serde(deserialize_with = "pattern")]
     pub(super) user_regex: Option<Regex>,
+    pub(super) any_user: Option<String>,
     pub(super) tool_result: Option<String>,
     pub(super) turn: Option<usize>,
     pub(super) step: Option<usize>,
@@ -302,6 +303,7 @@ impl When {
     fn asks_something(&self) -> bool {
         self.user.is_some()
             || self.user_regex.is_some()
+            || self.any_user.is_some()
             || self.turn.is_some()
             || self.answers_one_call()
     }
