@@ -2,7 +2,7 @@
 //! makes lets nobody in who has no key.
 
 use std::fs::{DirBuilder, OpenOptions};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -57,10 +57,10 @@ pub(crate) fn run(dir: &Path, format: Format) -> Result<(), Failure> {
 }
 
 /// 256 random bits in hexadecimal.
-fn random_key() -> io::Result<Zeroizing<String>> {
+pub(crate) fn random_key() -> io::Result<Zeroizing<String>> {
     use std::fmt::Write as _;
     let mut bytes = Zeroizing::new([0u8; 32]);
-    std::fs::File::open("/dev/urandom")?.read_exact(&mut *bytes)?;
+    getrandom::fill(&mut *bytes).map_err(io::Error::other)?;
     let mut text = Zeroizing::new(String::with_capacity(64));
     for byte in &*bytes {
         let _ = write!(text, "{byte:02x}");

@@ -1,2 +1,113 @@
-//! stub
-fn main() {}
+//! The binary: it parses, wires and waits.
+//!
+//! Roles that this program plays for itself (a sandbox's first process, a shell's worker) begin before
+//! anything else, while there is one thread; everything after that belongs to a command.
+
+mod chat;
+mod cli;
+mod client;
+mod command;
+mod config;
+mod demo;
+mod doctor;
+mod failure;
+mod init;
+mod out;
+mod serve;
+mod wiring;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use cli::{Cli, Command, ConfigCommand};
+use command::Context;
+use config::Sources;
+use failure::{Code, Failure};
+use out::Format;
+
+fn main() -> ExitCode {
+    bailiwick_sandbox::play_role();
+    let cli = Cli::parse();
+    let code = match run(cli) {
+        Ok(()) => Code::Done,
+        Err(failure) => {
+            if !matches!(failure, Failure::Reported) {
+                out::error(&failure.text(), failure.hint().as_deref());
+            }
+            failure.code()
+        }
+    };
+    ExitCode::from(code as u8)
+}
+
+fn run(cli: Cli) -> Result<(), Failure> {
+    let format = cli.global.format();
+    match cli.command {
+        Command::Init { dir } => init::run(&dir, format),
+        Command::Config(ConfigCommand::Print { config, defaults }) => print_config(config, defaults, format),
+        Command::Agent(command::agent::AgentCommand::Check { dir }) => command::agent::check(&dir, format),
+        command => {
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, 4)))
+                .max_blocking_threads(64)
+                .thread_keep_alive(std::time::Duration::from_secs(5))
+                .enable_all()
+                .build()
+                .map_err(|error| Failure::File { path: "the asynchronous runtime".to_owned(), error })?;
+            let done = runtime.block_on(dispatch(command, &cli.global));
+            // A thread may still wait for a line that nobody will type.
+            runtime.shutdown_background();
+            done
+        }
+    }
+}
+
+async fn dispatch(command: Command, global: &cli::Global) -> Result<(), Failure> {
+    let format = global.format();
+    let context = || Context::new(global.given(), format);
+    match command {
+        Command::Up(arguments) => serve::up(arguments, format).await,
+        Command::Serve(arguments) => serve::serve(arguments, format).await,
+        Command::Demo(arguments) => demo::run(arguments, format).await,
+        Command::Doctor { config } => doctor::run(config, format).await,
+        Command::Account(command) => command::account::run(&context()?, command).await,
+        Command::User(command) => command::user::run(&context()?, command).await,
+        Command::Key(command) => command::key::run(&context()?, command).await,
+        Command::Agent(command) => command::agent::run(&context()?, command).await,
+        Command::Space(command) => command::space::run(&context()?, command).await,
+        Command::Session(command) => command::session::run(&context()?, command).await,
+        Command::Approval(command) => command::approval::run(&context()?, command).await,
+        Command::Audit(command) => command::audit::run(&context()?, command).await,
+        Command::Policy(command) => command::policy::run(&context()?, command).await,
+        Command::Chat(arguments) => chat::run(&context()?, arguments).await,
+        // Done before a runtime was needed.
+        Command::Init { .. } | Command::Config(_) => Ok(()),
+    }
+}
+
+/// Prints the effective configuration. What is wrong is reported too, and the exit code says so.
+fn print_config(file: Option<std::path::PathBuf>, defaults: bool, format: Format) -> Result<(), Failure> {
+    if defaults {
+        out::piece(config::DEFAULTS);
+        return Ok(());
+    }
+    let loaded = Sources::of_process().with_file(file).load();
+    if format == Format::Json {
+        let entries = loaded.effective.iter().map(|entry| {
+            let value = serde_json::to_value(&entry.value).unwrap_or_default();
+            (entry.key.clone(), serde_json::json!({ "value": value, "from": entry.origin.to_string() }))
+        });
+        out::json(&serde_json::Value::Object(entries.collect()));
+    } else {
+        let widest = loaded.effective.iter().map(|entry| entry.key.chars().count() + entry.value.to_string().len() + 3);
+        let widest = widest.max().unwrap_or(0).min(60);
+        for entry in &loaded.effective {
+            let setting = out::clean(&format!("{} = {}", entry.key, entry.value));
+            let from = out::paint(out::Style::Dim, &out::clean(&format!("# {}", entry.origin)));
+            out::line(&format!("{setting:<widest$}  {from}"));
+        }
+    }
+    loaded.warnings.iter().for_each(|warning| out::note(&out::clean(&format!("warning: {warning}"))));
+    loaded.config.map(drop).map_err(Failure::from)
+}

@@ -411,3 +411,7 @@ fn run_group(
     tx.commit()?;
     Ok(())
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests;

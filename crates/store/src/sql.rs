@@ -160,6 +160,12 @@ impl<'c> Sql<'c> {
         Self { connection, tenant }
     }
 
+    /// The connection itself, so that a test can break it.
+    #[cfg(test)]
+    pub(crate) fn raw(&self) -> &Connection {
+        self.connection
+    }
+
     /// Runs a statement that changes rows, and says how many.
     pub(crate) fn exec(&self, text: &'static str, args: &[Arg<'_>]) -> Result<usize, StoreError> {
         let mut statement = self.connection.prepare_cached(text)?;

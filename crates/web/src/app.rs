@@ -8,8 +8,10 @@ use bailiwick_auth::authn::Walk;
 use bailiwick_sandbox::Sandboxes;
 use bailiwick_store::Store;
 use bailiwick_types::{AgentDefinition, AgentName, ModelName};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
+use crate::error::Failure;
 use crate::meters::Meters;
 use crate::network::Network;
 
@@ -122,13 +124,18 @@ struct Inner {
     parts: Parts,
     settings: Settings,
     meters: Meters,
+    uploads: Arc<Semaphore>,
     closing: CancellationToken,
 }
+
+/// Uploads at once; each holds a thread. More wait.
+const UPLOADS: usize = 64;
 
 impl App {
     /// The edge over the server's parts.
     pub fn new(parts: Parts, settings: Settings) -> Self {
-        Self(Arc::new(Inner { parts, settings, meters: Meters::default(), closing: CancellationToken::new() }))
+        let (meters, closing) = (Meters::default(), CancellationToken::new());
+        Self(Arc::new(Inner { parts, settings, meters, uploads: Arc::new(Semaphore::new(UPLOADS)), closing }))
     }
 
     pub(crate) fn store(&self) -> &Store {
@@ -153,6 +160,12 @@ impl App {
 
     pub(crate) fn meters(&self) -> &Meters {
         &self.0.meters
+    }
+
+    /// A place among the uploads.
+    pub(crate) async fn upload_place(&self) -> Result<OwnedSemaphorePermit, Failure> {
+        let place = Arc::clone(&self.0.uploads).acquire_owned().await;
+        place.map_err(|_| Failure::Defect("the places of uploads are closed"))
     }
 
     /// Cancelled when the server begins to stop: streams end, so that connections can.

@@ -1,1 +1,55 @@
-fn main() {}
+//! The repository's own tools: `test`, `tidy`, `checklist`, `bench`.
+//!
+//! Nothing here is part of the product. It reads the repository, runs cargo, and says what is wrong; it
+//! never changes source files, and `checklist` writes `docs/checklist.md` alone.
+
+mod bench;
+mod checklist;
+mod console;
+mod packages;
+mod repository;
+mod rust;
+mod test;
+mod tidy;
+
+use std::process::ExitCode;
+
+use console::{fail, say};
+use repository::Repository;
+
+const USAGE: &str = "\
+cargo xtask test [--fast]        everything that must hold before a commit; --fast leaves out clippy and what needs the network
+cargo xtask tidy                 the rules of the repository itself
+cargo xtask checklist [--check]  write docs/checklist.md, or say whether it is what would be written
+cargo xtask bench                ratios that must not grow";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let repository = match Repository::open() {
+        Ok(repository) => repository,
+        Err(error) => {
+            fail(&format!("the repository cannot be read: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    let done = match words.as_slice() {
+        ["test"] => test::run(&repository, test::Extent::Whole),
+        ["test", "--fast"] => test::run(&repository, test::Extent::Fast),
+        ["tidy"] => tidy::run(&repository),
+        ["checklist"] => checklist::write(&repository),
+        ["checklist", "--check"] => checklist::check(&repository),
+        ["bench"] => bench::run(&repository),
+        _ => {
+            say(USAGE);
+            return ExitCode::from(64);
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            fail(&problem);
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -82,7 +82,8 @@ pub(crate) async fn run(context: &Context, command: AuditCommand) -> Result<(), 
             if context.format == Format::Json {
                 out::json(&listed);
             } else {
-                out::array(&listed).iter().for_each(|event| out::line(&event_line(event)));
+                // The server gives the newest first; a person reads down to it.
+                out::array(&listed).iter().rev().for_each(|event| out::line(&event_line(event)));
             }
         }
         AuditCommand::Tail { after } => {

@@ -66,7 +66,7 @@ pub(crate) async fn run(context: &Context, command: SessionCommand) -> Result<()
                 Some(space) => context.get(&["spaces", space, "sessions"]).await?,
                 None => context.get(&["sessions"]).await?,
             };
-            let columns = ["id", "agent", "space", "state", "updated_at"];
+            let columns = ["id", "agent", "space_id", "state", "updated_at"];
             out::rows(context.format, &listed, &columns, "No sessions.");
         }
         SessionCommand::Show { id } => out::thing(context.format, &context.get(&["sessions", &id]).await?),

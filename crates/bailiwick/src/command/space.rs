@@ -169,7 +169,7 @@ pub(crate) async fn run(context: &Context, command: SpaceCommand) -> Result<(), 
                 query.push(("recursive", "true".to_owned()));
             }
             let listed = context.get_with(&["spaces", &id, "files"], &query).await?;
-            out::rows(context.format, &listed, &["path", "kind", "size", "modified_at"], "No files.");
+            out::rows(context.format, &listed, &["path", "kind", "size", "modified"], "No files.");
         }
         SpaceCommand::Put { id, file, path } => put(context, &id, file, path).await?,
         SpaceCommand::Get { id, path, output } => {

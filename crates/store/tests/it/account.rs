@@ -291,7 +291,7 @@ pub(crate) fn walk_tree(dir: &Path, see: &mut impl FnMut(&Path)) {
 }
 
 /// Files of the database, taken as one, and other files that hold these words.
-fn holding(dir: &Path, words: &str) -> usize {
+pub(crate) fn holding(dir: &Path, words: &str) -> usize {
     let (mut database, mut files) = (0, 0);
     walk_tree(dir, &mut |path| {
         if path.is_file() && std::fs::read(path).unwrap().windows(words.len()).any(|w| w == words.as_bytes()) {
@@ -304,7 +304,7 @@ fn holding(dir: &Path, words: &str) -> usize {
 
 fn rows_left(dir: &Path, table: &str) -> usize {
     let file = rusqlite::Connection::open(dir.join("account.db")).unwrap();
-    file.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap()
+    file.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get::<_, i64>(0)).map(i64::cast_unsigned).unwrap().try_into().unwrap()
 }
 
 /// Verifies a log as a stranger would: from the file alone.

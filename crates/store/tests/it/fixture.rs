@@ -7,7 +7,7 @@ use bailiwick_auth::access::verb::{
     CreateAccount, CreateSession, CreateSpace, CreateUser, GrantSpace, ReadAccountAudit, UseAgent,
 };
 use bailiwick_auth::access::{Session, Space, Verb};
-use bailiwick_auth::authn::{Presented, Rejection, Step, Walk};
+use bailiwick_auth::authn::{Browser, Presented, Rejection, Step, Walk};
 use bailiwick_auth::key::{KeyRing, PresentedKey};
 use bailiwick_auth::{Permit, Principal, Scope};
 use bailiwick_audit::{Event, Head, Problem};
@@ -63,8 +63,22 @@ impl Fixture {
 
     /// Stops the server and starts it again.
     pub(crate) fn restart(self) -> Self {
+        self.restart_around(|| ())
+    }
+
+    /// Stops the server, does something to its directory, and starts it again.
+    pub(crate) fn restart_around(self, meanwhile: impl FnOnce()) -> Self {
         let Self { store, walk, acme, globex, dir } = self;
         store.close();
+        drop(store);
+        meanwhile();
+        let store = Store::open(dir.path()).unwrap();
+        Self { store, walk, acme, globex, dir }
+    }
+
+    /// Lets go of the store without closing it, and opens the directory at once.
+    pub(crate) fn drop_and_reopen(self) -> Self {
+        let Self { store, walk, acme, globex, dir } = self;
         drop(store);
         let store = Store::open(dir.path()).unwrap();
         Self { store, walk, acme, globex, dir }
@@ -173,6 +187,7 @@ pub(crate) async fn login(store: &Store, walk: &Walk, key: &str) -> Result<Princ
         account: None,
         user: None,
         peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        browser: Browser::Own,
     };
     walk.authenticate(store, &shown).await
 }

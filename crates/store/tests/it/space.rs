@@ -189,6 +189,21 @@ async fn a_space_is_renamed_and_deleted_with_its_files_and_sessions() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn v06_the_words_of_a_deleted_space_are_in_no_file_of_a_running_server() {
+    on_every_backend(async |f| {
+        const WORDS: &str = "wolpertinger-48";
+        let space = f.space(&f.acme.member, "work").await;
+        let scope = f.scope(&f.acme.member).await;
+        f.store.plan_write(permit::<WriteSpace>(&scope, space.clone()), json!([WORDS])).await.unwrap();
+        let dir = crate::account::account_dir(&f, &scope);
+        assert_eq!(crate::account::holding(&dir, WORDS), 1, "the control");
+        f.store.space_delete(permit::<DeleteSpace>(&scope, space)).await.unwrap();
+        assert_eq!(crate::account::holding(&dir, WORDS), 0);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_personal_space_is_there_from_the_start_and_stays() {
     on_every_backend(async |f| {
         let scope = f.scope(&f.acme.member).await;

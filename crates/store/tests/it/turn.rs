@@ -141,7 +141,7 @@ async fn e06_a_call_begins_only_with_its_intent_on_record_and_only_once() {
         let ended = events.last().unwrap();
         assert_eq!((ended.draft.phase, ended.draft.verdict), (Phase::Outcome, Verdict::Fail));
         assert_eq!(ended.draft.intent, Some(intent));
-        let open = f.store.turn_standing(&lease).await.unwrap().open_calls;
+        let open = f.store.turn_standing(&lease).await.unwrap().calls;
         assert_eq!((open[0].state, open[0].intent), (CallState::Started, Some(intent)));
     })
     .await;

@@ -61,7 +61,7 @@ async fn create(State(app): State<App>, caller: Caller, body: Unread) -> Result<
     let key = app.walk().ring().make()?;
     let account = NewAccount {
         name: new.account_id.clone(),
-        admin: Some((new.admin_user_id.clone(), copy_for_store(&key))),
+        admin: Some((new.admin_user_id.clone(), &key)),
         agents: app.settings().first_agents.clone(),
     };
     app.store().account_create(permit, account).await?;

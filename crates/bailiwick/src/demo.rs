@@ -1,0 +1,185 @@
+//! `bailiwick demo`: the main job once, from the outside.
+//!
+//! It starts a server of its own in a data directory of its own, and drives it over HTTP as any client
+//! would. Each step is checked; the demo is good only if every single one held. Nothing here has a way
+//! into the server that others do not have.
+
+mod steps;
+mod tamper;
+
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use crate::cli;
+use crate::client::{Client, ClientError, Settings};
+use crate::failure::Failure;
+use crate::out::{self, Format, Style};
+use crate::serve::{ServeError, embedded, sandbox_line};
+use crate::{init, wiring};
+use bailiwick_model::Script;
+
+/// The demo could not be run, or did not hold.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DemoError {
+    #[error("a data directory for the demo cannot be made")]
+    Dir(#[source] std::io::Error),
+    #[error("the demo's own script cannot be read")]
+    Script(#[source] bailiwick_model::ScriptError),
+    #[error("the session did not come to rest in time")]
+    Slow,
+    #[error("{0} of {1} checks did not hold")]
+    DidNotHold(usize, usize),
+}
+
+/// One thing that was checked.
+struct Check {
+    stage: &'static str,
+    what: String,
+    held: bool,
+    evidence: String,
+}
+
+/// What has been shown so far.
+pub(super) struct Report {
+    format: Format,
+    stage: &'static str,
+    checks: Vec<Check>,
+}
+
+impl Report {
+    /// Begins a part of the demo.
+    fn stage(&mut self, title: &'static str, why: &str) {
+        self.stage = title;
+        if self.format == Format::Text {
+            out::line("");
+            out::line(&out::paint(Style::Bold, title));
+            out::line(&out::paint(Style::Dim, &format!("  {why}")));
+        }
+    }
+
+    /// Notes whether something held, and by what one can see it.
+    fn check(&mut self, what: impl Into<String>, held: Held, evidence: impl AsRef<str>) {
+        let check = Check {
+            stage: self.stage,
+            what: what.into(),
+            held: held == Held::Yes,
+            evidence: out::brief(evidence.as_ref(), 200),
+        };
+        if self.format == Format::Text {
+            let mark = if check.held { out::paint(Style::Good, "ok") } else { out::paint(Style::Bad, "no") };
+            out::line(&format!("  {mark}  {}", out::clean(&check.what)));
+            if !check.evidence.is_empty() {
+                out::line(&out::paint(Style::Dim, &format!("      {}", out::brief(&check.evidence, 72))));
+            }
+        }
+        self.checks.push(check);
+    }
+
+    /// Shows something of the timeline.
+    fn show(&self, line: &str) {
+        if self.format == Format::Text {
+            out::line(&format!("  {line}"));
+        }
+    }
+}
+
+/// Whether a check held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Held {
+    Yes,
+    No,
+}
+
+impl From<bool> for Held {
+    fn from(held: bool) -> Self {
+        if held { Self::Yes } else { Self::No }
+    }
+}
+
+/// Runs the command.
+pub(crate) async fn run(arguments: cli::Demo, format: Format) -> Result<(), Failure> {
+    let began = Instant::now();
+    let mut dir = tempfile::Builder::new().prefix("bailiwick-demo-").tempdir().map_err(DemoError::Dir)?;
+    dir.disable_cleanup(arguments.keep);
+    let mut report = Report { format, stage: "", checks: Vec::new() };
+    if format == Format::Text {
+        out::line(&out::paint(Style::Bold, "Bailiwick demo"));
+        out::line(&out::paint(Style::Dim, "A server on this machine, two tenants, one agent. Everything goes over HTTP."));
+    }
+    let played = play(dir.path(), &mut report).await;
+    let failed = report.checks.iter().filter(|check| !check.held).count();
+    let kept = arguments.keep.then(|| dir.path().display().to_string());
+    if format == Format::Json {
+        out::json(&as_json(&report, failed == 0 && played.is_ok(), kept.as_deref(), began));
+    } else if let Some(path) = &kept {
+        out::line("");
+        out::line(&format!("The data directory is kept: {path}"));
+    }
+    played?;
+    if failed > 0 {
+        return Err(DemoError::DidNotHold(failed, report.checks.len()).into());
+    }
+    if format == Format::Text {
+        out::line("");
+        let checks = report.checks.len();
+        let line = format!("All {checks} checks held, in {:.1} s.", began.elapsed().as_secs_f64());
+        out::line(&out::paint(Style::Good, &line));
+        out::line("Next: bailiwick up");
+    }
+    Ok(())
+}
+
+async fn play(dir: &std::path::Path, report: &mut Report) -> Result<(), Failure> {
+    let root = init::random_key().map_err(DemoError::Dir)?;
+    let data = dir.join("data");
+    let flags = |data: &std::path::Path| {
+        [
+            ("server.listen", "127.0.0.1:0".to_owned()),
+            ("server.data_dir", data.display().to_string()),
+            ("server.root_api_key", root.to_string()),
+        ]
+    };
+    // The script names the server's own port, which is known once the port is bound; so it is bound by
+    // a listener that is dropped again.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).map_err(DemoError::Dir)?.port();
+    let mut listen = flags(&data);
+    listen[0].1 = format!("127.0.0.1:{port}");
+    let text = include_str!("demo/script.yaml").replace("@PORT@", &port.to_string());
+    let script = || Script::parse("demo", &text).map_err(DemoError::Script);
+    let server = wiring::start(embedded(&listen)?, Some(script()?)).await.map_err(ServeError::from)?;
+    let url = format!("http://{}", server.address());
+    report.show(&format!("listening on {url}"));
+    let linux = server.sandboxes().linux().await;
+    report.show(&format!("sandbox: {}", sandbox_line(&linux)));
+    let played = steps::play(report, &url, &root, linux.is_ok()).await;
+    server.stop(std::time::Duration::from_secs(5)).await;
+    let witness = played?;
+
+    report.stage("The record", "Every act is an event in a hash tree; a changed event is found.");
+    tamper::play(report, dir, &data, &witness, async |copy| {
+        let server = wiring::start(embedded(&flags(copy))?, Some(script()?)).await.map_err(ServeError::from)?;
+        let client = client(&format!("http://{}", server.address()), &witness.admin_key)?;
+        let answer = client.api(reqwest::Method::GET, &["audit", "verify"], crate::client::Ask::NOTHING).await;
+        server.stop(std::time::Duration::from_secs(2)).await;
+        Ok::<Value, Failure>(answer?)
+    })
+    .await
+}
+
+/// A client with a key.
+fn client(url: &str, key: &str) -> Result<Client, Failure> {
+    let parsed = url.parse().map_err(|_| ClientError::Setup(format!("not a URL: {url}")))?;
+    let key = Some(zeroize::Zeroizing::new(key.to_owned()));
+    Ok(Client::new(&Settings { url: parsed, key, account: None, user: None })?)
+}
+
+fn as_json(report: &Report, held: bool, kept: Option<&str>, began: Instant) -> Value {
+    let checks: Vec<Value> = report
+        .checks
+        .iter()
+        .map(|check| json!({ "stage": check.stage, "what": check.what, "ok": check.held, "evidence": check.evidence }))
+        .collect();
+    let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    json!({ "ok": held, "checks": checks, "data": kept, "ms": ms })
+}

@@ -1,0 +1,268 @@
+//! The server's parts, put together in one place: parse, wire, wait.
+//!
+//! Order matters and is kept: the configuration is whole before anything is opened, the data directory
+//! is locked before the port is bound, and the port is bound before anybody is told that it is.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bailiwick_agent::{Models, Runtime, RuntimeLimits};
+use bailiwick_auth::authn::{Step, Walk};
+use bailiwick_model::{Http, HttpError, KeySource, Provider, Script};
+use bailiwick_sandbox::linux::HelperPath;
+use bailiwick_sandbox::{Sandboxes, Settings};
+use bailiwick_store::account::NewAccount;
+use bailiwick_store::{Store, StoreError};
+use bailiwick_tools::ToolManager;
+use bailiwick_tools::run::Ceilings;
+use bailiwick_types::{AccountName, AgentDefinition, AgentName, ModelName, Role, UserName};
+use bailiwick_vault::{HostKeys, HostKeysError, ModelKeys, Secret};
+use bailiwick_web as web;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
+
+use crate::config::{AuthMode, Config, SecretFileError, read_secret};
+
+/// The server could not be put together.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WiringError {
+    #[error("the data directory {0} cannot be used")]
+    DataDir(PathBuf, #[source] io::Error),
+    #[error(transparent)]
+    Keys(#[from] HostKeysError),
+    #[error("the data directory {0} cannot be opened")]
+    Store(PathBuf, #[source] StoreError),
+    #[error("the first account cannot be made")]
+    Bootstrap(#[source] StoreError),
+    #[error("model {0} cannot be used: {1}")]
+    Model(ModelName, #[source] bailiwick_model::BuildError),
+    #[error("the key of model {0} cannot be read")]
+    ModelKey(ModelName, #[source] SecretFileError),
+    #[error("the environment variable {0} is not set")]
+    ModelKeyVariable(String),
+    #[error(transparent)]
+    Http(#[from] HttpError),
+    #[error("{0} cannot be bound")]
+    Bind(SocketAddr, #[source] io::Error),
+    #[error("an agent's file is wrong: {0}")]
+    Agents(String),
+    #[error("a built-in name is wrong")]
+    Name(#[from] bailiwick_types::NameError),
+}
+
+/// A running server.
+pub(crate) struct Server {
+    address: SocketAddr,
+    store: Store,
+    runtime: Runtime,
+    sandboxes: Arc<Sandboxes>,
+    ending: CancellationToken,
+    serving: JoinHandle<io::Result<()>>,
+}
+
+/// Where sandboxes that nobody uses are looked for.
+const REAP_EVERY: Duration = Duration::from_secs(30);
+
+/// Starts a server. `spoken` answers where no model named `default` is configured.
+pub(crate) async fn start(config: Config, spoken: Option<Script>) -> Result<Server, WiringError> {
+    let data = config.data_dir.clone();
+    let in_data = |error| WiringError::DataDir(data.clone(), error);
+    let keys = HostKeys::load_or_make(&data.join("keys"))?;
+    let store = Store::open(&data).map_err(|error| WiringError::Store(data.clone(), error))?;
+    let tmp = data.join("tmp");
+    empty_folder(&tmp).map_err(in_data)?;
+    let root_key = config.root_key.as_ref().map(|key| key.as_str());
+    let walk = Arc::new(Walk::new(config.walk.clone(), keys.ring(), root_key));
+    bootstrap(&store, &config).await?;
+
+    let (models, mut redactor, names) = models(&config, spoken)?;
+    if let Some(key) = root_key {
+        redactor.add("server.root_api_key".to_owned(), key);
+    }
+    let sandboxes = Arc::new(Sandboxes::new(Settings {
+        helper: HelperPath::CurrentExecutable,
+        cgroups: config.sandbox.cgroups,
+        host: config.sandbox.host,
+        tmp,
+    }));
+    let ceilings = Ceilings { sandbox: config.sandbox.limits, tool_time: config.sandbox.tool_time };
+    let tools = Arc::new(ToolManager::new(store.clone(), Arc::clone(&sandboxes), redactor, ceilings));
+    let runtime = Runtime::new(store.clone(), Arc::clone(&walk), tools, models, RuntimeLimits::default());
+    let parts =
+        web::Parts { store: store.clone(), walk, runtime: runtime.clone(), sandboxes: Arc::clone(&sandboxes) };
+    let app = web::App::new(parts, edge(&config, names));
+
+    let bound = TcpListener::bind(config.listen).await;
+    let listener = bound.map_err(|error| WiringError::Bind(config.listen, error))?;
+    let address = listener.local_addr().map_err(|error| WiringError::Bind(config.listen, error))?;
+    let ending = CancellationToken::new();
+    let serving = tokio::spawn(web::serve(listener, app, ending.clone()));
+    background(&store, &runtime, &sandboxes, config.sandbox.idle, &ending);
+    Ok(Server { address, store, runtime, sandboxes, ending, serving })
+}
+
+/// What goes on beside the requests.
+fn background(
+    store: &Store,
+    runtime: &Runtime,
+    sandboxes: &Arc<Sandboxes>,
+    idle: Duration,
+    ending: &CancellationToken,
+) {
+    let recovering = runtime.clone();
+    tokio::spawn(async move { recovering.recover().await });
+    let (purging, ended) = (store.clone(), ending.clone());
+    tokio::task::spawn_blocking(move || {
+        if let Err(error) = purging.purge_leftovers()
+            && !ended.is_cancelled()
+        {
+            tracing::warn!(%error, "what deleted accounts left could not be looked for");
+        }
+    });
+    let (reaping, ended) = (Arc::clone(sandboxes), ending.clone());
+    tokio::spawn(async move {
+        while tokio::time::timeout(REAP_EVERY, ended.cancelled()).await.is_err() {
+            reaping.reap(idle);
+        }
+    });
+}
+
+impl Server {
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its sandboxes.
+    pub(crate) fn sandboxes(&self) -> &Sandboxes {
+        &self.sandboxes
+    }
+
+    /// Waits until the listener fails; it does not end by itself.
+    pub(crate) async fn failed(&mut self) -> io::Error {
+        match (&mut self.serving).await {
+            Ok(Err(error)) => error,
+            Ok(Ok(())) => io::Error::other("the listener ended"),
+            Err(error) => io::Error::other(error),
+        }
+    }
+
+    /// Ends: no new connections, streams end, running turns come to rest, what waits is written.
+    pub(crate) async fn stop(self, patience: Duration) {
+        self.ending.cancel();
+        let drained = async {
+            if let Ok(Err(error)) = self.serving.await {
+                tracing::warn!(%error, "the listener failed");
+            }
+        };
+        // Both at once: a stream waits for its turn, and a turn for its reader.
+        let (served, ()) = tokio::join!(tokio::time::timeout(patience, drained), self.runtime.stop(patience));
+        if served.is_err() {
+            tracing::warn!("some connections were cut");
+        }
+        self.store.close();
+    }
+}
+
+/// The account, users and agents that are there from the first start.
+async fn bootstrap(store: &Store, config: &Config) -> Result<(), WiringError> {
+    let first = NewAccount { name: AccountName::first(), admin: None, agents: first_agents() };
+    store.account_bootstrap(first).await.map_err(WiringError::Bootstrap)?;
+    let users: [(Step, &str, Role); 2] =
+        [(Step::LocalDev, "default", Role::Admin), (Step::Anonymous, "anonymous", Role::Member)];
+    for (_, name, role) in users.into_iter().filter(|(step, _, _)| config.walk.contains(step)) {
+        let name: UserName = name.parse()?;
+        store.user_bootstrap(&AccountName::first(), name, role).await.map_err(WiringError::Bootstrap)?;
+    }
+    let Some(dir) = &config.agents_dir else { return Ok(()) };
+    let found = bailiwick_agent::definition::load_dir(dir).map_err(|wrong| {
+        WiringError::Agents(wrong.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+    })?;
+    store.agent_sync(&config.agents_account, found).await.map_err(WiringError::Bootstrap)
+}
+
+/// The agent `default`: every built-in tool, no approvals inside the sandbox, no way out of it.
+pub(crate) fn first_agents() -> Vec<(AgentName, AgentDefinition)> {
+    let definition = AgentDefinition {
+        name: "Default".to_owned(),
+        description: "All built-in tools, in a sandbox without a network.".to_owned(),
+        model: ModelName::first(),
+        tools: bailiwick_tools::catalogue::BUILT_IN.iter().map(|tool| tool.name.clone()).collect(),
+        require_approval: Vec::new(),
+        approvers: Vec::new(),
+        sandbox: Default::default(),
+        elevated: Vec::new(),
+        egress: Default::default(),
+        limits: Default::default(),
+        skills: Vec::new(),
+        instructions: "You work in the files of a space, which are in /workspace, with tools that run in a sandbox \
+                       without a network. Do what is asked, then say in a few sentences what you did."
+            .to_owned(),
+    };
+    vec![(AgentName::first(), definition)]
+}
+
+type Wired = (Models, bailiwick_vault::Redactor, Vec<ModelName>);
+
+fn models(config: &Config, spoken: Option<Script>) -> Result<Wired, WiringError> {
+    let http = Http::new()?;
+    let mut providers = BTreeMap::new();
+    let mut keys = ModelKeys::new();
+    for (name, model) in &config.models {
+        let built = Provider::new(model, http.clone());
+        providers.insert(name.clone(), built.map_err(|error| WiringError::Model(name.clone(), error))?);
+        let key: Option<Zeroizing<String>> = match model.key_source() {
+            KeySource::File(path) => {
+                Some(read_secret(&path).map_err(|error| WiringError::ModelKey(name.clone(), error))?)
+            }
+            KeySource::Env(variable) => {
+                let value = std::env::var(&variable).map_err(|_| WiringError::ModelKeyVariable(variable))?;
+                Some(Zeroizing::new(value))
+            }
+            KeySource::NotNeeded | KeySource::NotConfigured => None,
+        };
+        if let Some(key) = key {
+            keys.insert(name.clone(), Secret::new(key.to_string()));
+        }
+    }
+    if let Some(script) = spoken {
+        providers.entry(ModelName::first()).or_insert_with(|| Provider::scripted(script));
+    }
+    let redactor = keys.redactor();
+    let names = providers.keys().cloned().collect();
+    Ok((Models::new(providers, keys), redactor, names))
+}
+
+fn edge(config: &Config, models: Vec<ModelName>) -> web::Settings {
+    // What cannot be read here was refused when the configuration was checked.
+    let networks = |texts: &[String]| texts.iter().filter_map(|text| text.parse().ok()).collect();
+    web::Settings {
+        server_name: config.name.clone(),
+        public_url: config.public_url.clone(),
+        auth_mode: match config.mode {
+            AuthMode::Dev => web::AuthMode::Dev,
+            AuthMode::ApiKey | AuthMode::Trusted => web::AuthMode::ApiKey,
+        },
+        trusted_proxies: networks(&config.trusted_proxies),
+        ip_allow: networks(&config.ip_allow),
+        first_agents: first_agents(),
+        models,
+        ..web::Settings::default()
+    }
+}
+
+/// Makes a private folder, or empties it of what an earlier run left.
+fn empty_folder(dir: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    match std::fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    std::fs::DirBuilder::new().mode(0o700).create(dir)
+}

@@ -1,0 +1,153 @@
+//! The log: an admin reads the account's, others what they did themselves, readers of a space what was
+//! done in it, the operator the host's.
+
+use axum::extract::State;
+use axum::response::Response;
+use bailiwick_audit::{Event, Head, Problem, Verdict};
+use bailiwick_auth::Scope;
+use bailiwick_auth::access::verb::{ReadAccountAudit, ReadAudit, ReadHostAudit, ReadSpace};
+use bailiwick_store::log::{EventFilter, Order};
+use bailiwick_types::{AgentName, SpaceId, Timestamp, UserName};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::api::space;
+use crate::app::App;
+use crate::caller::Caller;
+use crate::error::Failure;
+use crate::input::{Params, Segments, page_rows};
+use crate::reply::{self, More};
+use crate::route::routes;
+
+routes! {
+    GET "/api/v1/audit" list, Known, [ReadAccountAudit, ReadAudit], Nothing, "Events, newest first (action, result, user, agent, space, from, to, limit; after: from there on, oldest first)";
+    GET "/api/v1/audit/verify" verify, Known, [ReadAccountAudit], Nothing, "Read the account's whole log and compare it with its tree";
+    POST "/api/v1/audit/verify" verify, Known, [ReadAccountAudit], Nothing, "The same";
+    GET "/api/v1/admin/audit" list_host, Known, [ReadHostAudit], Nothing, "Events of the host's own log";
+    GET "/api/v1/admin/audit/verify" verify_host, Known, [ReadHostAudit], Nothing, "Read the host's whole log and compare it with its tree";
+    POST "/api/v1/admin/audit/verify" verify_host, Known, [ReadHostAudit], Nothing, "The same";
+    GET "/api/v1/spaces/{space}/events" list_space, Known, [ReadSpace], Nothing, "Events in one space";
+}
+
+/// Which events are wanted.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub(crate) struct Wanted {
+    action: Option<String>,
+    result: Option<String>,
+    user: Option<UserName>,
+    agent: Option<AgentName>,
+    space: Option<SpaceId>,
+    from: Option<Timestamp>,
+    to: Option<Timestamp>,
+    limit: Option<usize>,
+    pub(crate) after: Option<u64>,
+}
+
+impl Wanted {
+    /// The store's filter; one row more than wanted, to know whether there is more.
+    pub(crate) fn filter(&self) -> Result<(EventFilter, usize), Failure> {
+        let limit = page_rows(self.limit, 100)?;
+        let verdict = match &self.result {
+            None => None,
+            Some(word) => Some(Verdict::parse(&word.to_ascii_uppercase()).ok_or_else(|| {
+                Failure::Parameters("query.result: use OK, FAIL, DENIED or BEGUN".to_owned())
+            })?),
+        };
+        let filter = EventFilter {
+            from_seq: self.after.map_or(0, |after| after.saturating_add(1)),
+            action: self.action.clone(),
+            verdict,
+            user: self.user.clone(),
+            agent: self.agent.as_ref().map(ToString::to_string),
+            space: self.space,
+            from: self.from,
+            to: self.to,
+            limit: limit + 1,
+            order: if self.after.is_some() { Order::Oldest } else { Order::Newest },
+        };
+        Ok((filter, limit))
+    }
+}
+
+/// An event as it is shown.
+pub(crate) fn shown(event: &Event) -> Value {
+    let draft = &event.draft;
+    json!({
+        "seq": event.seq,
+        "at": event.at,
+        "actor": draft.actor.to_text(),
+        "user": draft.actor.user(),
+        "credential": draft.credential,
+        "address": draft.address,
+        "request": draft.request,
+        "action": draft.action,
+        "resource": draft.resource,
+        "space": draft.space,
+        "agent": draft.agent,
+        "phase": draft.phase.as_str(),
+        "result": draft.verdict.as_str(),
+        "intent": draft.intent,
+        "detail": draft.detail,
+    })
+}
+
+/// Events that the caller may see: the account's for an admin, else their own.
+pub(crate) async fn read(app: &App, scope: &Scope, filter: EventFilter) -> Result<Vec<Event>, Failure> {
+    if scope.may::<ReadAccountAudit>(&scope.account()) {
+        let permit = scope.authorize::<ReadAccountAudit>(scope.account())?;
+        return Ok(app.store().event_list(permit, filter).await?);
+    }
+    let permit = scope.authorize::<ReadAudit>(scope.account())?;
+    Ok(app.store().event_list_own(permit, filter).await?)
+}
+
+fn page(mut events: Vec<Event>, limit: usize) -> Response {
+    let more = if events.len() > limit { More::Yes } else { More::No };
+    events.truncate(limit);
+    reply::page(events.iter().map(shown).collect(), more)
+}
+
+async fn list(State(app): State<App>, caller: Caller, Params(wanted): Params<Wanted>) -> Result<Response, Failure> {
+    let scope = caller.scope()?;
+    let (filter, limit) = wanted.filter()?;
+    Ok(page(read(&app, &scope, filter).await?, limit))
+}
+
+async fn list_space(
+    State(app): State<App>,
+    caller: Caller,
+    Segments(name): Segments<String>,
+    Params(wanted): Params<Wanted>,
+) -> Result<Response, Failure> {
+    let scope = caller.scope()?;
+    let permit = scope.authorize::<ReadSpace>(space::find(&app, &scope, &name).await?)?;
+    let (filter, limit) = wanted.filter()?;
+    Ok(page(app.store().event_list_space(&permit, filter).await?, limit))
+}
+
+async fn list_host(State(app): State<App>, caller: Caller, Params(wanted): Params<Wanted>) -> Result<Response, Failure> {
+    let permit = caller.host().authorize::<ReadHostAudit>()?;
+    let (filter, limit) = wanted.filter()?;
+    Ok(page(app.store().event_list_host(permit, filter).await?, limit))
+}
+
+async fn verify(State(app): State<App>, caller: Caller) -> Result<Response, Failure> {
+    let scope = caller.scope()?;
+    let permit = scope.authorize::<ReadAccountAudit>(scope.account())?;
+    Ok(verdict(app.store().event_verify(permit).await?))
+}
+
+async fn verify_host(State(app): State<App>, caller: Caller) -> Result<Response, Failure> {
+    let permit = caller.host().authorize::<ReadHostAudit>()?;
+    Ok(verdict(app.store().event_verify_host(permit).await?))
+}
+
+/// That a log is not whole is what was asked, not a failure of asking.
+fn verdict(found: Result<Head, Problem>) -> Response {
+    match found {
+        Ok(head) => reply::done(json!({
+            "ok": true, "size": head.size, "root": bailiwick_audit::event::hex(&head.root),
+        })),
+        Err(problem) => reply::done(json!({ "ok": false, "problem": problem.to_string() })),
+    }
+}
