@@ -41,7 +41,7 @@ check("an_approval_holds_the_turn_open", async () => {
   assert.deepEqual(turn.request.options.map((one) => one.id), ["approve", "cancel"]);
   assert.equal(turn.request.action.kind, "tool-call");
   assert.equal(turn.request.action.toolName, "write_file");
-  assert.deepEqual(turn.request.action.input, { filePath: "/workspace/held.txt", content: "held content" });
+  assert.deepEqual(turn.request.action.input, { path: "/workspace/held.txt", content: "held content" });
   assert.ok(turn.request.prompt.length > 0);
   const { events } = await turn.session.snapshot();
   assert.equal(events.at(-1).type, "turn.waiting");

@@ -160,7 +160,10 @@ impl Drive<'_> {
     }
 
     async fn idle(&self, standing: Standing) -> Result<Next, StoreError> {
-        let Some(delivery) = standing.deliveries.first() else { return Ok(Next::Rest) };
+        let is_reset = |delivery: &&Delivery| matches!(read_body(delivery), Some(Body::Reset));
+        // A reset ends the session, whatever else waits.
+        let next = standing.deliveries.iter().find(is_reset).or(standing.deliveries.first());
+        let Some(delivery) = next else { return Ok(Next::Rest) };
         let Some(body) = read_body(delivery) else { return self.drop_delivery(delivery).await };
         let mut turn = Turn::of(&standing);
         match body {

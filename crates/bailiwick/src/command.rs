@@ -38,8 +38,8 @@ impl Context {
         if let Some(account) = &self.account {
             return Ok(account.clone());
         }
-        let me = self.client.json(Method::GET, &["health"], Ask::NOTHING).await?;
-        me["account_id"].as_str().map(str::to_owned).ok_or(Failure::Usage {
+        let me = self.get(&["system", "status"]).await?;
+        me["account"].as_str().map(str::to_owned).ok_or(Failure::Usage {
             text: "your key belongs to no account".to_owned(),
             hint: "name the account with --account",
         })
@@ -47,8 +47,8 @@ impl Context {
 
     /// The caller's own name.
     pub(crate) async fn user(&self) -> Result<String, Failure> {
-        let me = self.client.json(Method::GET, &["health"], Ask::NOTHING).await?;
-        me["user_id"].as_str().map(str::to_owned).ok_or(Failure::Usage {
+        let me = self.get(&["system", "status"]).await?;
+        me["user"].as_str().map(str::to_owned).ok_or(Failure::Usage {
             text: "your key belongs to no user".to_owned(),
             hint: "name the user",
         })

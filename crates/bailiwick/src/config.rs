@@ -21,7 +21,7 @@ use bailiwick_sandbox::linux::{CgroupUse, Limits};
 use bailiwick_types::{AccountName, ModelName};
 use zeroize::Zeroizing;
 
-pub(crate) use layers::{DEFAULTS, Entry};
+pub(crate) use layers::{DEFAULTS, Entry, Origin};
 pub(crate) use raw::{AuthMode, LogFormat};
 pub(crate) use secret::{SecretFileError, read_secret, width_problem};
 
@@ -117,7 +117,7 @@ pub(crate) struct Loaded {
 /// One thing that is wrong.
 #[derive(Debug, Clone)]
 pub(crate) struct Problem {
-    pub(crate) at: layers::Origin,
+    pub(crate) at: Origin,
     pub(crate) key: String,
     pub(crate) text: String,
 }

@@ -140,19 +140,17 @@ async fn play(dir: &std::path::Path, report: &mut Report) -> Result<(), Failure>
             ("server.root_api_key", root.to_string()),
         ]
     };
-    // The script names the server's own port, which is known once the port is bound; so it is bound by
-    // a listener that is dropped again.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).map_err(DemoError::Dir)?.port();
-    let mut listen = flags(&data);
-    listen[0].1 = format!("127.0.0.1:{port}");
-    let text = include_str!("demo/script.yaml").replace("@PORT@", &port.to_string());
+    // A door that does stand open on this machine, for the agent to try from inside its sandbox.
+    let door = std::net::TcpListener::bind("127.0.0.1:0").map_err(DemoError::Dir)?;
+    let at = door.local_addr().map_err(DemoError::Dir)?;
+    let text = include_str!("demo/script.yaml").replace("@PORT@", &at.port().to_string());
     let script = || Script::parse("demo", &text).map_err(DemoError::Script);
-    let server = wiring::start(embedded(&listen)?, Some(script()?)).await.map_err(ServeError::from)?;
+    let server = wiring::start(embedded(&flags(&data))?, Some(script()?)).await.map_err(ServeError::from)?;
     let url = format!("http://{}", server.address());
     report.show(&format!("listening on {url}"));
     let linux = server.sandboxes().linux().await;
     report.show(&format!("sandbox: {}", sandbox_line(&linux)));
-    let played = steps::play(report, &url, &root, linux.is_ok()).await;
+    let played = steps::play(report, &url, &root, linux.is_ok(), at).await;
     server.stop(std::time::Duration::from_secs(5)).await;
     let witness = played?;
 

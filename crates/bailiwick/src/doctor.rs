@@ -152,6 +152,6 @@ fn print(findings: &Findings, format: Format) {
         };
         let word = out::paint(style, &format!("{:<7}", check.health.word()));
         let advice = if check.advice.is_empty() { String::new() } else { format!("; {}", check.advice) };
-        out::line(&format!("{word}  {:<16} {}", check.name, out::brief(&format!("{}{advice}", check.found), 400)));
+        out::line(&format!("{word}  {:<17} {}", check.name, out::brief(&format!("{}{advice}", check.found), 400)));
     }
 }

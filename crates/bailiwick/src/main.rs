@@ -109,5 +109,12 @@ fn print_config(file: Option<std::path::PathBuf>, defaults: bool, format: Format
         }
     }
     loaded.warnings.iter().for_each(|warning| out::note(&out::clean(&format!("warning: {warning}"))));
-    loaded.config.map(drop).map_err(Failure::from)
+    match loaded.config {
+        // What is missing is no mistake of anybody's yet; what was said wrongly is.
+        Err(problems) if problems.0.iter().all(|problem| problem.at == config::Origin::Default) => {
+            problems.0.iter().for_each(|problem| out::note(&out::clean(&format!("not ready: {problem}"))));
+            Ok(())
+        }
+        other => other.map(drop).map_err(Failure::from),
+    }
 }

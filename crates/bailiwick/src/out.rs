@@ -125,6 +125,14 @@ pub(crate) fn brief(text: &str, most: usize) -> String {
     flat
 }
 
+/// One line cut to so many characters; its columns stay.
+pub(crate) fn cut(line: &str, most: usize) -> String {
+    if line.chars().count() <= most {
+        return line.to_owned();
+    }
+    line.chars().take(most.saturating_sub(1)).chain(['…']).collect()
+}
+
 fn is_deceptive(c: char) -> bool {
     matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
@@ -163,11 +171,7 @@ impl Table {
                 let pad = if n + 1 == row.len() { 0 } else { widths[n] + 2 };
                 let _ = write!(shown, "{cell:<pad$}");
             }
-            if shown.chars().count() > width {
-                shown = shown.chars().take(width.saturating_sub(1)).collect();
-                shown.push('…');
-            }
-            text.push_str(shown.trim_end());
+            text.push_str(cut(shown.trim_end(), width).trim_end());
             text.push('\n');
         }
         text

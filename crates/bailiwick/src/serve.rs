@@ -191,7 +191,7 @@ fn raise_open_files() {
     }
 }
 
-/// The configuration with its model replaced, as the demo and the doctor run it.
+/// A configuration of defaults and these settings alone, as the demo and the doctor run it.
 pub(crate) fn embedded(flags: &[(&'static str, String)]) -> Result<Config, Failure> {
     let mut sources = Sources::default();
     for (key, value) in flags {

@@ -188,6 +188,9 @@ pub struct NewSession {
     pub first: Option<(String, Value)>,
 }
 
+/// The one delivery whose meaning the store knows.
+const RESET: &str = r#"{"kind":"reset"}"#;
+
 const ROW: &str = "SELECT id, space, agent, agent_version, initiator, state, turn, step, next_event, turn_facts, \
      usage, created_at, updated_at FROM session WHERE account = ?1 AND id = ?2";
 
@@ -430,7 +433,13 @@ impl Store {
         draft.detail.insert("delivery".to_owned(), json!(delivery));
         self.write(permit.tenant(), move |tx| {
             let row = read_row(tx, id)?.ok_or_else(|| StoreError::not_found("session", id))?;
-            if row.state.is_ended() {
+            // A reset that waits for its turn has ended the session for everybody who comes after it.
+            let reset = tx.one(
+                "SELECT 1 FROM delivery WHERE account = ?1 AND session = ?2 AND body = ?3",
+                args![id, RESET],
+                |_| Ok(()),
+            )?;
+            if row.state.is_ended() || reset.is_some() {
                 return Err(StoreError::Conflict {
                     code: "session_not_active",
                     message: "The session is no longer active.",

@@ -248,7 +248,7 @@ fn write_events(tx: &mut Tx<'_>, id: SessionId, change: &Change) -> Result<(), S
         .ok_or_else(|| StoreError::not_found("session", id))?;
     let mut n = first;
     for (kind, data) in &change.events {
-        let meta = json!({ "at": Timestamp::now(), "id": EventId::new(), "deliveryIds": change.delivery_ids });
+        let meta = json!({ "at": Timestamp::now(), "id": EventId::in_sequence(id, n), "deliveryIds": change.delivery_ids });
         let body = json!({ "type": kind, "data": data, "meta": meta });
         tx.exec(
             "INSERT INTO session_event (account, session, n, body) VALUES (?1, ?2, ?3, ?4)",

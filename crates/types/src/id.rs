@@ -92,6 +92,15 @@ ids! {
     RequestId = "req_";
 }
 
+impl EventId {
+    /// The id of the `n`th event of a session. Ids of one session sort as its events do, also when the
+    /// host's clock jumps: their time is the session's, and the number stands before the random part.
+    pub fn in_sequence(session: SessionId, n: u64) -> Self {
+        let random = u128::from(n & 0xff_ffff_ffff) << 40 | (Ulid::new().random() & 0xff_ffff_ffff);
+        Self(Ulid::from_parts(session.0.timestamp_ms(), random))
+    }
+}
+
 /// The public half of an API key: 16 lower-case letters and digits, which locate the stored hash.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KeyId(String);
@@ -168,6 +177,14 @@ mod tests {
         assert!(id.to_string().parse::<SessionId>().is_err());
         assert!(id.to_string().to_lowercase().parse::<SpaceId>().is_err());
         assert!("spc_".parse::<SpaceId>().is_err());
+    }
+
+    #[test]
+    fn events_of_a_session_sort_by_their_numbers() {
+        let session = SessionId::new();
+        let ids: Vec<EventId> = [0, 1, 2, 255, 256, 1 << 20].map(|n| EventId::in_sequence(session, n)).to_vec();
+        assert!(ids.is_sorted());
+        assert_ne!(EventId::in_sequence(session, 7), EventId::in_sequence(session, 7));
     }
 
     #[test]

@@ -55,6 +55,9 @@ pub(crate) enum Failure {
     /// The same, in words that a protocol fixes.
     #[error("{0}")]
     Words(&'static str),
+    /// The same, with a word of the caller's in it.
+    #[error("{0}")]
+    Said(String),
     /// A name that cannot be one.
     #[error(transparent)]
     Name(#[from] NameError),
@@ -214,7 +217,7 @@ impl Failure {
             Self::NoMethod => {
                 Told::new(StatusCode::METHOD_NOT_ALLOWED, "INVALID_ARGUMENT", "Method Not Allowed").because("method")
             }
-            Self::Parameters(_) | Self::Words(_) | Self::Name(_) | Self::Json(_) => Told::invalid(self.to_string()),
+            Self::Parameters(_) | Self::Words(_) | Self::Said(_) | Self::Name(_) | Self::Json(_) => Told::invalid(self.to_string()),
             Self::Path(error) => {
                 let mut told = Told::invalid(error.to_string()).because(error.code());
                 told.details.insert("why".to_owned(), json!(error.reason()));

@@ -55,7 +55,9 @@ impl Drive<'_> {
 
     /// A message joins the turn that is under way.
     pub(super) async fn steer(&self, turn: &mut Turn, delivery: &Delivery, message: Message) -> Result<(), Stop> {
-        turn.facts.ids.push(delivery.id.clone());
+        if !turn.facts.ids.contains(&delivery.id) {
+            turn.facts.ids.push(delivery.id.clone());
+        }
         turn.facts.client_context = message.client_context.clone().or(turn.facts.client_context.take());
         turn.facts.output_schema = message.output_schema.clone().or(turn.facts.output_schema.take());
         turn.events.push(event::message_received(turn.at, &message));
@@ -178,6 +180,9 @@ impl Drive<'_> {
             events,
             delivery_ids: turn.facts.ids.clone(),
             taken: vec![delivery.n],
+            // The call of the model marked the session as at work.
+            state: Some(SessionState::Idle),
+            place: Some((turn.at.turn, 0)),
             ..Change::default()
         })
         .await?;

@@ -103,13 +103,14 @@ impl Drive<'_> {
                     Poke::Nothing => {}
                     Poke::Cancel => {
                         cancel.cancel();
-                        self.settle_unfinished(act, "canceled").await?;
+                        self.settle_unfinished(turn, act, "canceled").await?;
                         return Err(Stop::Canceled);
                     }
                     Poke::Interrupt => {
                         cancel.cancel();
-                        self.settle_unfinished(act, "interrupted").await?;
+                        // Still the old message's: the new one joins after it.
                         turn.events.push(event::step_completed(turn.at, "other", None));
+                        self.settle_unfinished(turn, act, "interrupted").await?;
                         return Ok(Answered::Interrupted);
                     }
                 },
@@ -223,10 +224,16 @@ impl Drive<'_> {
         })
     }
 
-    async fn settle_unfinished(&self, act: Recorded<CallModel>, why: &'static str) -> Result<(), StoreError> {
+    async fn settle_unfinished(
+        &self,
+        turn: &mut Turn,
+        act: Recorded<CallModel>,
+        why: &'static str,
+    ) -> Result<(), StoreError> {
         let detail = Map::from_iter([("ended".to_owned(), json!(why))]);
-        let audit = vec![act.outcome(Verdict::Fail, detail)];
-        self.commit(Change { audit, ..Change::default() }).await
+        let mut change = turn.change();
+        change.audit = vec![act.outcome(Verdict::Fail, detail)];
+        self.commit(change).await
     }
 
     async fn model_failed(&self, act: Recorded<CallModel>, error: &ModelError) -> Result<Stop, Stop> {

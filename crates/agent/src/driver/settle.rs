@@ -193,7 +193,6 @@ impl Drive<'_> {
         turn.facts.ids.push(delivery.id.clone());
         let standing = self.standing().await?;
         self.resume(turn, &standing).await?;
-        turn.facts.ids.pop();
         self.steer(turn, delivery, message).await?;
         if turn.step == Step::Closed {
             turn.at.step += 1;

@@ -189,5 +189,6 @@ pub(crate) fn event_line(event: &Event) -> String {
         "turn.failed" | "session.failed" | "step.failed" => data["message"].as_str().unwrap_or_default().to_owned(),
         _ => String::new(),
     };
-    format!("{}  {:<20} {}", out::clean(clock), out::clean(&event.kind), out::brief(&told, 200))
+    let line = format!("{}  {:<18} {}", out::clean(clock), out::clean(&event.kind), out::brief(&told, 200));
+    out::cut(&line, out::width())
 }

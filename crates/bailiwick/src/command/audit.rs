@@ -148,20 +148,18 @@ async fn tail(context: &Context, mut query: Vec<(&'static str, String)>) -> Resu
 
 /// One event in one line: when, how it ended, who, what, on what.
 pub(crate) fn event_line(event: &Value) -> String {
-    let word = |names: &[&str]| {
-        names.iter().map(|name| &event[*name]).find(|value| !value.is_null()).map(out::cell).unwrap_or_default()
-    };
-    let result = word(&["result", "verdict"]);
+    let word = |name: &str| if event[name].is_null() { String::new() } else { out::cell(&event[name]) };
+    let result = word("result");
     let style = match result.as_str() {
         "OK" => Style::Good,
         "DENIED" => Style::Warn,
         "FAIL" => Style::Bad,
         _ => Style::Dim,
     };
-    let at = word(&["at", "time"]);
+    let at = word("at");
     let clock = at.get(11..19).unwrap_or(&at);
-    let result = out::paint(style, &format!("{result:<6}"));
-    let line = format!("{:>5}  {clock}  {result}  {:<18} {:<20} ", word(&["seq", "id"]), word(&["actor", "user"]), word(&["action"]));
-    let room = out::width().saturating_sub(line.chars().count().min(70));
-    format!("{line}{}", out::brief(&word(&["resource"]), room.clamp(10, 400)))
+    let head = format!("{:>5}  {clock}  ", word("seq"));
+    let tail = format!("  {:<16} {:<16} {}", word("actor"), word("action"), word("resource"));
+    let room = out::width().saturating_sub(head.chars().count() + 6);
+    format!("{head}{}{}", out::paint(style, &format!("{result:<6}")), out::cut(&tail, room))
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bailiwick_model::Script;
 use bailiwick_sandbox::linux::{Enforcement, Promises, UserSeparation};
 use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::Findings;
 use crate::client::{Ask, Client, Settings, SessionStream};

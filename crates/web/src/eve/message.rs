@@ -159,7 +159,7 @@ fn part(value: &Value) -> Result<IncomingPart, Failure> {
             _ => Err(Failure::Words("Text parts require a non-empty 'text' string.")),
         },
         Some("file") => file(part),
-        other => Err(Failure::Parameters(format!(
+        other => Err(Failure::Said(format!(
             "Unsupported message part type {:?}. Use 'text' or 'file'.",
             other.unwrap_or("undefined").chars().take(40).collect::<String>()
         ))),

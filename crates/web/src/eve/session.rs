@@ -62,11 +62,15 @@ async fn create(State(app): State<App>, caller: Caller, body: Unread) -> Result<
     );
     let new = message::create(message::object(body.json_or_nothing().await?)?)?;
     let id = app.runtime().create(&scope, space, agent, new.operation, new.message).await?;
-    let mut response = accepted(json!({ "ok": true, "sessionId": id, "status": "accepted" }));
-    if let Ok(id) = HeaderValue::from_str(&id.to_string()) {
+    Ok(about(&id.to_string(), accepted(json!({ "ok": true, "sessionId": id, "status": "accepted" }))))
+}
+
+/// Names the session in the reply's head.
+fn about(id: &str, mut response: Response) -> Response {
+    if let Ok(id) = HeaderValue::from_str(id) {
         response.headers_mut().insert(SESSION_ID, id);
     }
-    Ok(response)
+    response
 }
 
 async fn follow_up(
@@ -84,7 +88,7 @@ async fn follow_up(
         Err(RuntimeError::NotFound) => return Err(Failure::not_found("request", "of this session")),
         other => other?,
     };
-    Ok(accepted(json!({ "ok": true, "sessionId": name, "status": "accepted", "deliveryId": delivery })))
+    Ok(about(&name, accepted(json!({ "ok": true, "sessionId": name, "status": "accepted", "deliveryId": delivery }))))
 }
 
 async fn cancel(
