@@ -10,7 +10,9 @@ mod settle;
 
 use std::sync::Arc;
 
-use bailiwick_auth::access::Session;
+use bailiwick_audit::{Actor, Draft, Phase, Verdict};
+use bailiwick_auth::access::{Resource, Session};
+use bailiwick_auth::authn::Rejection;
 use bailiwick_auth::{Credential, Scope, Tenant};
 use bailiwick_store::StoreError;
 use bailiwick_store::agent::AgentRow;
@@ -19,7 +21,7 @@ use bailiwick_store::session::{Caller, Delivery, SessionState, Tokens};
 use bailiwick_store::turn::{CallRow, CallState, Change, Lease, Standing};
 use bailiwick_types::{ApprovalId, RequestId, SessionId};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::event::{self, At, Event};
 use crate::message::{Body, Message, TurnPolicy};
@@ -85,6 +87,8 @@ struct Turn {
     step_tokens: Tokens,
     /// Events that go with the next write.
     events: Vec<Event>,
+    /// Deliveries that the turn's end takes up: a cancel is done when the turn has ended, not before.
+    taken: Vec<u64>,
 }
 
 enum Next {
@@ -92,14 +96,24 @@ enum Next {
     Rest,
 }
 
+/// Why a driver stopped.
+pub(crate) enum Ended {
+    /// There is nothing to do, or the session is gone, or somebody else's.
+    Rested,
+    /// Something failed that may go better later.
+    Failed,
+}
+
 /// Drives a session until it rests.
-pub(crate) async fn drive(inner: &Arc<Inner>, tenant: Tenant, session: SessionId, handle: &Handle) {
-    let Ok(_place) = inner.places.acquire().await else { return };
+pub(crate) async fn drive(inner: &Arc<Inner>, tenant: Tenant, session: SessionId, handle: &Handle) -> Ended {
     let lease = match inner.store.turn_lease(&tenant, session).await {
         Ok(lease) => lease,
         // The session was deleted before anybody came to drive it.
-        Err(StoreError::NotFound { .. }) => return,
-        Err(error) => return tracing::error!(%session, %error, "a session could not be taken up"),
+        Err(StoreError::NotFound { .. }) => return Ended::Rested,
+        Err(error) => {
+            tracing::error!(%session, %error, "a session could not be taken up");
+            return Ended::Failed;
+        }
     };
     let drive = Drive { inner, lease, handle };
     loop {
@@ -107,18 +121,20 @@ pub(crate) async fn drive(inner: &Arc<Inner>, tenant: Tenant, session: SessionId
         match drive.advance().await {
             Ok(Next::Again) => {}
             Ok(Next::Rest) => {
-                if inner.release(session, handle) {
-                    return;
+                if inner.release(&tenant, session, handle) {
+                    return Ended::Rested;
                 }
             }
-            Err(StoreError::Fenced | StoreError::NotFound { .. }) => return,
+            Err(StoreError::Fenced | StoreError::NotFound { .. }) => return Ended::Rested,
+            // Somebody decided in the same moment: look again.
+            Err(StoreError::Conflict { .. }) => {}
             Err(error) => {
                 tracing::error!(%session, %error, "a session could not be driven on");
-                return;
+                return Ended::Failed;
             }
         }
         if handle.stopping.is_cancelled() {
-            return;
+            return Ended::Rested;
         }
     }
 }
@@ -221,32 +237,33 @@ impl Drive<'_> {
             Err(Stop::Stopping) => Ok(Next::Rest),
             Err(Stop::Store(error)) => Err(error),
             Err(Stop::Canceled) => {
-                self.close_calls(turn, "The turn was canceled.").await?;
-                let mut events = std::mem::take(&mut turn.events);
-                events.push(event::turn_cancelled(turn.at));
-                self.rest(turn, events).await
+                let closing = self.closing(turn, "The turn was canceled.", ApprovalState::Canceled).await?;
+                turn.events.push(event::turn_cancelled(turn.at));
+                self.rest(turn, closing, "canceled").await
             }
             Err(Stop::Failed { code, message }) => {
-                self.close_calls(turn, "The turn failed.").await?;
+                let closing = self.closing(turn, "The turn failed.", ApprovalState::Canceled).await?;
                 let details = json!({ "name": code, "message": message });
-                let mut events = std::mem::take(&mut turn.events);
-                events.push(event::step_failed(turn.at, code, &message, &details));
-                events.push(event::turn_failed(turn.at, code, &message, &details, false));
-                self.rest(turn, events).await
+                turn.events.push(event::step_failed(turn.at, code, &message, &details));
+                turn.events.push(event::turn_failed(turn.at, code, &message, &details, false));
+                self.rest(turn, closing, code).await
             }
         }
     }
 
-    /// Ends the turn; the session waits for the next message.
-    async fn rest(&self, turn: &mut Turn, mut events: Vec<Event>) -> Result<Next, StoreError> {
-        events.push(event::session_waiting(self.session(), &turn.tokens));
+    /// Ends the turn, in one write with what ends with it; the session waits for the next message.
+    async fn rest(&self, turn: &mut Turn, closing: Change, why: &str) -> Result<Next, StoreError> {
+        turn.events.push(event::session_waiting(self.session(), &turn.tokens));
+        let audit = vec![turn.ended(why)];
         self.commit(Change {
-            events,
+            events: std::mem::take(&mut turn.events),
             delivery_ids: turn.facts.ids.clone(),
             state: Some(SessionState::Idle),
             place: Some((turn.at.turn + 1, 0)),
             facts: Some(turn.facts_json()),
-            ..Change::default()
+            taken: std::mem::take(&mut turn.taken),
+            audit,
+            ..closing
         })
         .await?;
         Ok(Next::Again)
@@ -264,7 +281,11 @@ impl Drive<'_> {
             .walk
             .resume(store, &caller.account, &caller.user, &credential, caller.address)
             .await
-            .map_err(|_| gone("The credential of this turn's caller is not valid any more.".to_owned()))?;
+            .map_err(|rejection| match rejection {
+                // That the directory cannot be read says nothing about the caller: try again later.
+                Rejection::Directory(_) => Stop::Store(StoreError::Corrupt("the directory could not be read")),
+                _ => gone("The credential of this turn's caller is not valid any more.".to_owned()),
+            })?;
         let scope = principal
             .scope(RequestId::new())
             .map_err(|_| gone("The caller of this turn has no account any more.".to_owned()))?;
@@ -274,28 +295,30 @@ impl Drive<'_> {
         Ok(scope)
     }
 
-    /// What came while the turn was at work, and concerns it.
-    async fn urgent(&self, turn: &Turn) -> Result<Option<Urgent>, StoreError> {
-        let standing = self.standing().await?;
-        for delivery in &standing.deliveries {
-            match read_body(delivery) {
-                Some(Body::Cancel { turn: wanted }) => {
+    /// What came while the turn was at work, and concerns it. Commands before messages: who wants to
+    /// stop a turn must not wait behind who wants to add to it.
+    async fn urgent(&self, turn: &mut Turn) -> Result<Option<Urgent>, StoreError> {
+        let deliveries = self.inner.store.turn_deliveries(&self.lease).await?;
+        let mut steering = None;
+        for delivery in deliveries {
+            match read_body(&delivery) {
+                Some(Body::Cancel { turn: wanted }) if wanted.as_ref().is_none_or(|w| *w == turn.at.turn_id()) => {
+                    turn.taken.push(delivery.n);
+                    return Ok(Some(Urgent::Cancel));
+                }
+                // A turn that is over, or not yet there, is not this one.
+                Some(Body::Cancel { .. }) => {
                     self.commit(Change { taken: vec![delivery.n], ..Change::default() }).await?;
-                    if wanted.is_none_or(|wanted| wanted == turn.at.turn_id()) {
-                        return Ok(Some(Urgent::Cancel));
-                    }
                 }
                 // A reset ends the turn first, and then the session.
                 Some(Body::Reset) => return Ok(Some(Urgent::Cancel)),
-                Some(Body::Message(message))
-                    if message.policy == TurnPolicy::Steer && delivery.caller.user == turn.caller.user =>
-                {
-                    return Ok(Some(Urgent::Steer(delivery.clone(), message)));
+                Some(Body::Message(message)) if steering.is_none() && turn.steered_by(&delivery, &message) => {
+                    steering = Some(Urgent::Steer(delivery, message));
                 }
                 _ => {}
             }
         }
-        Ok(None)
+        Ok(steering)
     }
 }
 
@@ -310,7 +333,7 @@ impl Turn {
         let row = &standing.row;
         Self {
             session: standing.session.clone(),
-            agent: standing.agent.clone(),
+            agent: narrowed(standing),
             caller: standing.caller.clone(),
             at: At { turn: row.turn, step: row.step },
             step: Step::Closed,
@@ -318,6 +341,37 @@ impl Turn {
             tokens: row.tokens,
             step_tokens: Tokens::default(),
             events: Vec::new(),
+            taken: Vec::new(),
+        }
+    }
+
+    /// Whether a message joins this turn: by the same caller with the same credential, for it runs with
+    /// that credential's rights.
+    fn steered_by(&self, delivery: &Delivery, message: &Message) -> bool {
+        message.policy == TurnPolicy::Steer
+            && delivery.caller.user == self.caller.user
+            && delivery.caller.credential == self.caller.credential
+    }
+
+    /// The record's line for a turn that came to no good end.
+    fn ended(&self, why: &str) -> Draft {
+        Draft {
+            actor: Actor::User(self.caller.user.clone()),
+            credential: self.caller.credential.clone(),
+            address: self.caller.address.to_string(),
+            request: None,
+            action: "turn.end".to_owned(),
+            resource: self.session.label(),
+            space: self.session.space_id(),
+            agent: Some(self.session.agent().clone()),
+            phase: Phase::Observation,
+            verdict: Verdict::Fail,
+            intent: None,
+            detail: Map::from_iter([
+                ("turn".to_owned(), json!(self.at.turn)),
+                ("steps".to_owned(), json!(self.at.step + 1)),
+                ("why".to_owned(), json!(why)),
+            ]),
         }
     }
 
@@ -334,6 +388,26 @@ impl Turn {
             ..Change::default()
         }
     }
+}
+
+/// The agent as the session began with it, and no wider than it is defined now: a tool that was taken
+/// away is away, and one that must be approved must be approved, in old sessions too.
+fn narrowed(standing: &Standing) -> AgentRow {
+    let mut agent = standing.agent.clone();
+    let Some(newest) = &standing.newest else {
+        agent.definition.tools.clear();
+        return agent;
+    };
+    let (old, new) = (&mut agent.definition, &newest.definition);
+    old.tools.retain(|tool| new.tools.contains(tool));
+    for tool in &new.require_approval {
+        if !old.require_approval.contains(tool) {
+            old.require_approval.push(tool.clone());
+        }
+    }
+    old.elevated.retain(|tool| new.elevated.contains(tool));
+    old.approvers.retain(|user| new.approvers.contains(user));
+    agent
 }
 
 fn read_body(delivery: &Delivery) -> Option<Body> {

@@ -10,6 +10,7 @@ mod event;
 pub mod message;
 mod models;
 mod runtime;
+mod schema;
 
 pub use models::Models;
 pub use runtime::{

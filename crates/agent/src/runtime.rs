@@ -3,15 +3,18 @@
 //! A call of a caller is authorised, written down and acknowledged here; the work itself is a driver's.
 //! Drivers exist only while their session has something to do, so a parked session costs no memory.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bailiwick_auth::access::verb::{
-    ControlSession, CreateSession, DecideApproval, SendSession, UseAgent, WriteSpace,
+    ControlSession, CreateSession, DecideApproval, ReadApproval, ReadSession, SendSession, UseAgent, WriteSpace,
 };
-use bailiwick_auth::access::{Session, Space};
+use bailiwick_audit::Verdict;
+use bailiwick_auth::access::{JournalError, Session, Space, record};
 use bailiwick_auth::authn::Walk;
 use bailiwick_auth::{Refusal, Scope, Tenant};
 use bailiwick_files::FileError;
@@ -19,8 +22,9 @@ use bailiwick_store::approval::{Decision, Kind};
 use bailiwick_store::session::NewSession;
 use bailiwick_store::{Store, StoreError};
 use bailiwick_tools::ToolManager;
-use bailiwick_types::{AgentName, ApprovalId, SessionId, Timestamp, WorkspacePath};
-use serde_json::{Value, json};
+use bailiwick_types::{AgentName, ApprovalId, Incarnation, SessionId, SpaceId, Timestamp, WorkspacePath};
+use futures::FutureExt;
+use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -41,6 +45,8 @@ pub struct RuntimeLimits {
     pub compact_tokens: u64,
     /// Turns that run at once; more wait.
     pub turns: usize,
+    /// Turns of one account that run at once; more wait.
+    pub account_turns: usize,
     /// Largest file that comes with a message, bytes.
     pub attachment_bytes: u64,
 }
@@ -52,6 +58,7 @@ impl Default for RuntimeLimits {
             session_tokens: 5_000_000,
             compact_tokens: 100_000,
             turns: 256,
+            account_turns: 64,
             attachment_bytes: 25 * 1024 * 1024,
         }
     }
@@ -154,6 +161,9 @@ pub enum RuntimeError {
     /// A file could not be put into the space.
     #[error(transparent)]
     Files(#[from] FileError),
+    /// The record could not be written, so nothing was done.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
     /// The store said no, or failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -169,11 +179,16 @@ pub(crate) struct Inner {
     pub(crate) tools: Arc<ToolManager>,
     pub(crate) models: Models,
     pub(crate) limits: RuntimeLimits,
-    pub(crate) places: Semaphore,
-    drivers: Mutex<HashMap<SessionId, Arc<Handle>>>,
+    places: Semaphore,
+    account_places: Mutex<HashMap<Incarnation, Arc<Semaphore>>>,
+    drivers: Mutex<HashMap<Key, Arc<Handle>>>,
+    timers: Mutex<HashSet<Key>>,
     tasks: TaskTracker,
     stopping: CancellationToken,
 }
+
+/// A session in its tenant.
+type Key = (Incarnation, SessionId);
 
 /// How others reach a driver.
 pub(crate) struct Handle {
@@ -219,7 +234,9 @@ impl Runtime {
             models,
             limits,
             places: Semaphore::new(limits.turns),
+            account_places: Mutex::default(),
             drivers: Mutex::default(),
+            timers: Mutex::default(),
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
         }))
@@ -248,12 +265,16 @@ impl Runtime {
             }
         };
         let waiting = first.is_some();
-        let created = self.0.store.session_create(creating, using, NewSession { operation, first }).await?;
-        let id = created.session.id();
-        if waiting {
-            self.wake(scope.tenant(), id);
-        }
-        Ok(id)
+        let (this, tenant) = (self.clone(), scope.tenant().clone());
+        whole(async move {
+            let created = this.0.store.session_create(creating, using, NewSession { operation, first }).await?;
+            let id = created.session.id();
+            if waiting {
+                this.0.wake(&tenant, id);
+            }
+            Ok(id)
+        })
+        .await
     }
 
     /// Sends a message into a session. Says the delivery's id.
@@ -267,9 +288,13 @@ impl Runtime {
         let message = self.receive(scope, &space, message).await?;
         let delivery = delivery_id();
         let body = serde_json::to_value(Body::Message(message)).map_err(StoreError::from)?;
-        self.0.store.session_send(permit, delivery.clone(), body).await?;
-        self.wake(scope.tenant(), id);
-        Ok(delivery)
+        let (this, tenant) = (self.clone(), scope.tenant().clone());
+        whole(async move {
+            this.0.store.session_send(permit, delivery.clone(), body).await?;
+            this.0.wake(&tenant, id);
+            Ok(delivery)
+        })
+        .await
     }
 
     /// Answers what a turn waits for.
@@ -284,21 +309,39 @@ impl Runtime {
         responses: Vec<Resolution>,
     ) -> Result<String, RuntimeError> {
         let id = session.id();
-        for response in responses {
-            let approval: ApprovalId = response.request.parse().map_err(|_| RuntimeError::NotFound)?;
-            let found = self.0.store.approval_find(scope, approval).await?.ok_or(RuntimeError::NotFound)?;
-            if found.session().id() != id {
-                return Err(RuntimeError::NotFound);
-            }
-            self.settle(scope, approval, response).await?;
+        let _may = scope.authorize::<ReadSession>(session)?;
+        if responses.is_empty() {
+            let message = "Expected 'inputResponses' to be a non-empty array.".to_owned();
+            return Err(RuntimeError::Invalid { code: "responses_empty", message });
         }
-        self.wake(scope.tenant(), id);
-        Ok(delivery_id())
+        let (this, scope) = (self.clone(), scope.clone());
+        whole(async move {
+            let mut settled = Ok(());
+            for response in responses {
+                settled = this.answer(&scope, id, response).await;
+                if settled.is_err() {
+                    break;
+                }
+            }
+            // Also after an error: what came before it is decided.
+            this.0.wake(scope.tenant(), id);
+            settled.map(|()| delivery_id())
+        })
+        .await
+    }
+
+    async fn answer(&self, scope: &Scope, id: SessionId, response: Resolution) -> Result<(), RuntimeError> {
+        let approval: ApprovalId = response.request.parse().map_err(|_| RuntimeError::NotFound)?;
+        let found = self.0.store.approval_find(scope, approval).await?.ok_or(RuntimeError::NotFound)?;
+        if found.session().id() != id {
+            return Err(RuntimeError::NotFound);
+        }
+        self.settle(scope, approval, response).await
     }
 
     async fn settle(&self, scope: &Scope, id: ApprovalId, response: Resolution) -> Result<(), RuntimeError> {
         let found = self.0.store.approval_find(scope, id).await?.ok_or(RuntimeError::NotFound)?;
-        let reading = scope.authorize::<bailiwick_auth::access::verb::ReadApproval>(found.clone())?;
+        let reading = scope.authorize::<ReadApproval>(found.clone())?;
         let row = self.0.store.approval_read(&reading).await?.approval;
         let decision = match (row.kind, response.option.as_deref()) {
             (Kind::Question, _) => Decision::Answer,
@@ -337,9 +380,13 @@ impl Runtime {
             Decision::Deny | Decision::Answer => "cancel",
         };
         let answer = json!({ "requestId": id, "optionId": option });
-        let session = self.0.store.approval_decide(permit, decision, reason, answer).await?;
-        self.wake(scope.tenant(), session);
-        Ok(())
+        let (this, tenant) = (self.clone(), scope.tenant().clone());
+        whole(async move {
+            let session = this.0.store.approval_decide(permit, decision, reason, answer).await?;
+            this.0.wake(&tenant, session);
+            Ok(())
+        })
+        .await
     }
 
     /// Commands a session.
@@ -361,12 +408,16 @@ impl Runtime {
             Control::Reset => Body::Reset,
         };
         let body = serde_json::to_value(body).map_err(StoreError::from)?;
-        match self.0.store.session_control(permit, delivery_id(), body).await {
-            Err(StoreError::Conflict { code: "session_not_active", .. }) => return Ok(ControlAnswer::NoActive),
-            other => other?,
-        }
-        self.wake(scope.tenant(), id);
-        Ok(ControlAnswer::Accepted)
+        let (this, tenant) = (self.clone(), scope.tenant().clone());
+        whole(async move {
+            match this.0.store.session_control(permit, delivery_id(), body).await {
+                Err(StoreError::Conflict { code: "session_not_active", .. }) => return Ok(ControlAnswer::NoActive),
+                other => other?,
+            }
+            this.0.wake(&tenant, id);
+            Ok(ControlAnswer::Accepted)
+        })
+        .await
     }
 
     /// Checks a message, and puts its files into the space.
@@ -384,11 +435,11 @@ impl Runtime {
             let message = "Expected 'message' to be non-empty when provided.".to_owned();
             return Err(RuntimeError::Invalid { code: "message_empty", message });
         }
-        if let Some(schema) = &incoming.output_schema
-            && (!schema.is_object() || jsonschema::draft202012::options().build(schema).is_err())
-        {
-            let message = "Expected 'outputSchema' to be a JSON-serializable object.".to_owned();
-            return Err(RuntimeError::Invalid { code: "output_schema", message });
+        if let Some(schema) = &incoming.output_schema {
+            crate::schema::check(schema).map_err(|problem| RuntimeError::Invalid {
+                code: "output_schema",
+                message: problem.to_string(),
+            })?;
         }
         Ok(Message {
             parts,
@@ -428,14 +479,40 @@ impl Runtime {
         })?;
         let permit = scope.authorize::<WriteSpace>(space.clone())?;
         let files = self.0.store.space_files_to_write(&permit)?;
+        let detail = Map::from_iter([
+            ("file".to_owned(), json!("attach")),
+            ("path".to_owned(), json!(path)),
+            ("bytes".to_owned(), json!(size)),
+        ]);
+        let act = record(&self.0.store, permit, detail).await?;
         let written = tokio::task::spawn_blocking(move || files.write(&place, &bytes)).await;
-        written.map_err(|_| StoreError::Closed)??;
+        let written = written.map_err(|_| StoreError::Closed)?;
+        let verdict = if written.is_ok() { Verdict::Ok } else { Verdict::Fail };
+        act.settle(&self.0.store, verdict, Map::new()).await?;
+        written?;
         Ok(FilePart { media_type, filename, size, path })
     }
 
-    /// Makes sure that somebody drives the session.
-    pub(crate) fn wake(&self, tenant: &Tenant, session: SessionId) {
-        self.0.wake(tenant, session);
+    /// A space was deleted: what runs in it is stopped.
+    pub fn end_space(&self, tenant: &Tenant, space: SpaceId) {
+        self.0.tools.sandboxes().end_space(space);
+        self.poke_tenant(tenant.incarnation());
+    }
+
+    /// An account was deleted: what runs in it is stopped.
+    pub fn end_tenant(&self, tenant: &Tenant) {
+        self.0.tools.sandboxes().end_tenant(tenant.incarnation());
+        self.poke_tenant(tenant.incarnation());
+    }
+
+    /// Lets every driver of a tenant look whether its session is still there.
+    fn poke_tenant(&self, tenant: Incarnation) {
+        for ((of, _), handle) in lock(&self.0.drivers).iter() {
+            if *of == tenant {
+                handle.again.store(true, Ordering::Release);
+                handle.poked.notify_one();
+            }
+        }
     }
 
     /// Takes up what a crash or a restart left. Runs beside the serving of requests.
@@ -463,14 +540,26 @@ impl Runtime {
     }
 }
 
+/// Runs an act and what follows from it to their end, also if the one who asked goes away in between:
+/// a message that is on disk must not wait for a restart because nobody was woken.
+async fn whole<T: Send + 'static>(
+    act: impl Future<Output = Result<T, RuntimeError>> + Send + 'static,
+) -> Result<T, RuntimeError> {
+    tokio::spawn(act).await.map_err(|_| StoreError::Closed)?
+}
+
+/// The longest pause before a driver that failed tries again.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
 impl Inner {
     /// Makes sure that somebody drives the session.
     pub(crate) fn wake(self: &Arc<Self>, tenant: &Tenant, session: SessionId) {
         if self.stopping.is_cancelled() {
             return;
         }
+        let key = (tenant.incarnation(), session);
         let mut drivers = lock(&self.drivers);
-        if let Some(handle) = drivers.get(&session) {
+        if let Some(handle) = drivers.get(&key) {
             handle.again.store(true, Ordering::Release);
             handle.poked.notify_one();
             return;
@@ -480,31 +569,65 @@ impl Inner {
             again: AtomicBool::new(false),
             stopping: self.stopping.child_token(),
         });
-        drivers.insert(session, Arc::clone(&handle));
+        drivers.insert(key, Arc::clone(&handle));
         let (inner, tenant) = (Arc::clone(self), tenant.clone());
         self.tasks.spawn(async move {
-            driver::drive(&inner, tenant, session, &handle).await;
-            // A driver that failed must not stay as the one that would be poked.
+            inner.keep_driving(&tenant, session, &handle).await;
+            // A driver that is gone must not stay as the one that would be poked.
             let mut drivers = lock(&inner.drivers);
-            if drivers.get(&session).is_some_and(|held| Arc::ptr_eq(held, &handle)) {
-                drivers.remove(&session);
+            if drivers.get(&key).is_some_and(|held| Arc::ptr_eq(held, &handle)) {
+                drivers.remove(&key);
             }
         });
     }
 
+    /// Drives until the session rests or is gone. A failure, a panic among them, is tried again after a
+    /// pause: what was acknowledged must not wait for a restart.
+    async fn keep_driving(self: &Arc<Self>, tenant: &Tenant, session: SessionId, handle: &Handle) {
+        let mut pause = Duration::from_secs(1);
+        loop {
+            let account = self.account_place(tenant.incarnation());
+            let (Ok(_account), Ok(_place)) = (account.acquire().await, self.places.acquire().await) else { return };
+            let driving = AssertUnwindSafe(driver::drive(self, tenant.clone(), session, handle)).catch_unwind();
+            match driving.await {
+                Ok(driver::Ended::Rested) => return,
+                Ok(driver::Ended::Failed) => {}
+                Err(_) => tracing::error!(%session, "a driver panicked"),
+            }
+            drop((_account, _place));
+            tokio::select! {
+                () = handle.stopping.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    fn account_place(&self, tenant: Incarnation) -> Arc<Semaphore> {
+        let mut places = lock(&self.account_places);
+        if places.len() > 4096 {
+            places.retain(|_, places| Arc::strong_count(places) > 1);
+        }
+        Arc::clone(places.entry(tenant).or_insert_with(|| Arc::new(Semaphore::new(self.limits.account_turns))))
+    }
+
     /// Lets a driver go, unless something has come for it meanwhile.
-    pub(crate) fn release(&self, session: SessionId, handle: &Handle) -> bool {
+    pub(crate) fn release(&self, tenant: &Tenant, session: SessionId, handle: &Handle) -> bool {
         let mut drivers = lock(&self.drivers);
         if handle.take_poke() {
             return false;
         }
-        drivers.remove(&session);
+        drivers.remove(&(tenant.incarnation(), session));
         true
     }
 
-    /// Wakes the session when its open requests run out of time.
+    /// Wakes the session when its open requests run out of time. One timer a session.
     pub(crate) fn wake_at(self: &Arc<Self>, tenant: &Tenant, session: SessionId, open: &[(ApprovalId, Timestamp)]) {
         let Some(last) = open.iter().map(|(_, at)| *at).max() else { return };
+        let key = (tenant.incarnation(), session);
+        if !lock(&self.timers).insert(key) {
+            return;
+        }
         let (inner, tenant, stopping) = (Arc::clone(self), tenant.clone(), self.stopping.clone());
         let open = open.to_vec();
         let wait = Timestamp::now().until(last) + Duration::from_millis(20);
@@ -513,6 +636,7 @@ impl Inner {
                 () = stopping.cancelled() => return,
                 () = tokio::time::sleep(wait) => {}
             }
+            lock(&inner.timers).remove(&key);
             for (id, _) in open {
                 match inner.store.approval_expire(&tenant, id).await {
                     // Decided meanwhile, or gone with its session: nothing to expire.

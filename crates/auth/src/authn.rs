@@ -16,6 +16,8 @@ use crate::principal::{Bounds, Credential, Found, Member, Principal, Tenant};
 pub trait Directory: Send + Sync {
     /// The key of that id, if there is one.
     fn key(&self, id: &KeyId) -> impl Future<Output = Result<Option<KeyRecord>, DirectoryError>> + Send;
+    /// Notes that the key was just used. Nobody waits for it.
+    fn key_used(&self, id: &KeyId, record: &KeyRecord);
     /// The active account of that name, if there is one.
     fn tenant(&self, account: &AccountName) -> impl Future<Output = Result<Option<Tenant>, DirectoryError>> + Send;
     /// The role of a user, if there is such a user.
@@ -47,6 +49,8 @@ pub struct KeyRecord {
     pub agent: Option<AgentName>,
     /// Until when.
     pub expires_at: Option<Timestamp>,
+    /// When it was last used, as far as that is noted.
+    pub last_used_at: Option<Timestamp>,
 }
 
 /// What a request shows of its caller.
@@ -216,6 +220,7 @@ impl Walk {
         if !self.ring.matches(key, &record.hash) || !still_good(&record) {
             return Err(Rejection::Invalid);
         }
+        directory.key_used(id, &record);
         let credential = Credential::Key(id.clone());
         Ok(Some(Principal { found: Found::User(member_of(record)), credential, address: shown.peer }))
     }
@@ -252,7 +257,12 @@ fn member_of(record: KeyRecord) -> Member {
         tenant: record.tenant,
         user: record.user,
         role: record.role,
-        bounds: Bounds { scopes: record.scopes, space: record.space, agent: record.agent },
+        bounds: Bounds {
+            scopes: record.scopes,
+            space: record.space,
+            agent: record.agent,
+            expires_at: record.expires_at,
+        },
     }
 }
 

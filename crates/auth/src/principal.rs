@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bailiwick_audit::Actor;
-use bailiwick_types::{AccountName, AgentName, Incarnation, KeyId, KeyScope, RequestId, Role, SpaceId, UserName};
+use bailiwick_types::{AccountName, AgentName, Incarnation, KeyId, KeyScope, RequestId, Role, SpaceId, Timestamp, UserName};
 
 use crate::access::policy::AccountPolicies;
 use crate::access::scope::{Scope, Standing};
@@ -99,12 +99,20 @@ pub struct Bounds {
     pub space: Option<SpaceId>,
     /// With which agent alone.
     pub agent: Option<AgentName>,
+    /// Until when.
+    pub expires_at: Option<Timestamp>,
 }
 
 impl Bounds {
     /// No bounds.
     pub fn none() -> Self {
-        Self { scopes: KeyScope::ALL.to_vec(), space: None, agent: None }
+        Self { scopes: KeyScope::ALL.to_vec(), space: None, agent: None, expires_at: None }
+    }
+
+    /// Whether it has fewer scopes than there are, or an end. Such a credential makes no others, which
+    /// could outlast or outdo it.
+    pub fn is_limited(&self) -> bool {
+        self.expires_at.is_some() || KeyScope::ALL.iter().any(|scope| !self.scopes.contains(scope))
     }
 }
 

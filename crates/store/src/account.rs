@@ -327,7 +327,7 @@ fn account_row(store: &Store, name: &AccountName) -> Result<Option<Tenant>, Stor
     row.map(tenant_of_columns).transpose()
 }
 
-type TenantColumns = (AccountName, Incarnation, u32, String);
+pub(crate) type TenantColumns = (AccountName, Incarnation, u32, String);
 
 pub(crate) fn tenant_columns(row: &crate::sql::Row<'_>) -> Result<TenantColumns, StoreError> {
     let jail_user = u32::try_from(row.int(2)?).map_err(|_| StoreError::Corrupt("a jail user"))?;
@@ -348,13 +348,15 @@ fn parsed_policies(text: &str) -> Result<Arc<AccountPolicies>, StoreError> {
     use std::collections::HashMap;
     use std::sync::{LazyLock, Mutex, PoisonError};
     static PARSED: LazyLock<Mutex<HashMap<String, Arc<AccountPolicies>>>> = LazyLock::new(Mutex::default);
-    let mut parsed = PARSED.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(policies) = parsed.get(text) {
+    let held = || PARSED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(policies) = held().get(text) {
         return Ok(Arc::clone(policies));
     }
-    // Policies that were accepted once and cannot be read now must not become no policies.
+    // Policies that were accepted once and cannot be read now must not become no policies. Read outside
+    // of the lock, so that nobody waits for another account's policies.
     let policies = AccountPolicies::parse(text).map_err(|_| StoreError::Corrupt("an account's policies"))?;
-    if parsed.len() >= 1_024 {
+    let mut parsed = held();
+    if parsed.len() >= 256 {
         parsed.clear();
     }
     parsed.insert(text.to_owned(), Arc::clone(&policies));

@@ -180,12 +180,13 @@ pub(crate) fn read_row(sql: &Sql<'_>, id: ApprovalId) -> Result<Option<ApprovalR
     sql.one(COLUMNS, args![id], approval_row)
 }
 
-pub(crate) fn of_session(sql: &Sql<'_>, session: SessionId) -> Result<Vec<ApprovalRow>, StoreError> {
+pub(crate) fn of_turn(sql: &Sql<'_>, session: SessionId, turn: u64) -> Result<Vec<ApprovalRow>, StoreError> {
     sql.all(
-        "SELECT id, session, call, kind, tool, prompt, arguments, digest, options, requester, approvers, state, \
-         decided_by, reason, answer, created_at, expires_at FROM approval WHERE account = ?1 AND session = ?2 \
-         ORDER BY id",
-        args![session],
+        "SELECT a.id, a.session, a.call, a.kind, a.tool, a.prompt, a.arguments, a.digest, a.options, a.requester, \
+         a.approvers, a.state, a.decided_by, a.reason, a.answer, a.created_at, a.expires_at FROM approval a \
+         JOIN tool_call c ON c.account = a.account AND c.session = a.session AND c.id = a.call \
+         WHERE a.account = ?1 AND a.session = ?2 AND c.turn = ?3 ORDER BY a.id",
+        args![session, turn],
         approval_row,
     )
 }

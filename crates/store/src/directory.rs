@@ -20,6 +20,10 @@ impl Directory for Store {
         self.key_record(id).map_err(failed)
     }
 
+    fn key_used(&self, id: &KeyId, record: &KeyRecord) {
+        self.note_key_used(record.tenant.incarnation(), id, record.last_used_at);
+    }
+
     async fn tenant(&self, account: &AccountName) -> Result<Option<Tenant>, DirectoryError> {
         self.tenant_of(account).map_err(failed)
     }
@@ -62,14 +66,12 @@ impl Store {
                         space: row.optional_parse(4)?,
                         agent: row.optional_parse(5)?,
                         expires_at: row.optional_time(6)?,
+                        last_used_at: row.optional_time(7)?,
                     };
-                    Ok((record, row.optional_time(7)?))
+                    Ok(record)
                 },
             )
         })?;
-        if let Some((record, last_used)) = &found {
-            self.key_used(record.tenant.incarnation(), id, *last_used);
-        }
-        Ok(found.map(|(record, _)| record))
+        Ok(found)
     }
 }

@@ -8,7 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use bailiwick_audit::Frontier;
@@ -70,7 +70,8 @@ impl Database {
         })
     }
 
-    /// Reads in the caller's thread: a read takes microseconds, a change of thread takes more.
+    /// Reads in the caller's thread: a look-up takes microseconds, a change of thread takes more. Listings,
+    /// which can take long, are read in a thread of their own by whoever asks for them.
     pub(crate) fn read<T>(&self, work: impl FnOnce(&Sql<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let idle = lock(&self.readers).pop();
         let connection = match idle {
@@ -261,18 +262,19 @@ where
 
 /// The threads that write, for all files.
 pub(crate) struct Writers {
-    sender: Mutex<Option<Sender<Arc<Database>>>>,
+    sender: Mutex<Option<Arc<Sender<Arc<Database>>>>>,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
 }
 
 impl Writers {
     pub(crate) fn start() -> Result<Self, StoreError> {
         let (sender, receiver) = channel::<Arc<Database>>();
-        let receiver = Arc::new(Mutex::new(receiver));
+        let (receiver, sender) = (Arc::new(Mutex::new(receiver)), Arc::new(sender));
         let threads = (0..WRITERS)
             .map(|n| {
-                let receiver = Arc::clone(&receiver);
-                std::thread::Builder::new().name(format!("store-{n}")).spawn(move || serve(&receiver))
+                // Weak, so that the threads end when nobody else can send.
+                let (receiver, sender) = (Arc::clone(&receiver), Arc::downgrade(&sender));
+                std::thread::Builder::new().name(format!("store-{n}")).spawn(move || serve(&receiver, &sender))
             })
             .collect::<Result<Vec<_>, _>>()?;
         Ok(Self { sender: Mutex::new(Some(sender)), threads: Mutex::new(threads) })
@@ -339,38 +341,41 @@ impl Drop for Writers {
     }
 }
 
-fn serve(receiver: &Mutex<Receiver<Arc<Database>>>) {
+fn serve(receiver: &Mutex<Receiver<Arc<Database>>>, sender: &Weak<Sender<Arc<Database>>>) {
     loop {
         let next = lock(receiver).recv();
         let Ok(database) = next else { return };
-        drain(&database);
+        // One group, and then to the back of the line: a busy account must not keep a thread from the
+        // others. While the server closes there is no line, and the file is emptied at once.
+        while !one_group(&database) {
+            if sender.upgrade().is_some_and(|sender| sender.send(Arc::clone(&database)).is_ok()) {
+                break;
+            }
+        }
     }
 }
 
-/// Commits one group after another until nothing waits for this file.
-fn drain(database: &Database) {
-    loop {
-        let mut jobs: Vec<Box<dyn Job>> = {
-            let mut queue = lock(&database.queue);
-            if queue.waiting.is_empty() {
-                queue.scheduled = false;
-                return;
-            }
-            let count = queue.waiting.len().min(GROUP);
-            queue.waiting.drain(..count).collect()
-        };
-        let mut group = Group { frontier: None, grown: false, notices: Notices::default() };
-        let committed = commit(database, &mut jobs, &mut group);
-        if let Err(error) = &committed {
-            tracing::error!(%error, "a group of writes failed");
-        }
-        if committed.is_ok() {
-            database.publish(&group.notices);
-        }
-        for job in jobs {
-            job.finish(committed.is_ok());
-        }
+/// Commits one group. Whether nothing waits for this file any more.
+fn one_group(database: &Database) -> bool {
+    let mut jobs: Vec<Box<dyn Job>> = {
+        let mut queue = lock(&database.queue);
+        let count = queue.waiting.len().min(GROUP);
+        queue.waiting.drain(..count).collect()
+    };
+    let mut group = Group { frontier: None, grown: false, notices: Notices::default() };
+    let committed = commit(database, &mut jobs, &mut group);
+    if let Err(error) = &committed {
+        tracing::error!(%error, "a group of writes failed");
     }
+    if committed.is_ok() {
+        database.publish(&group.notices);
+    }
+    for job in jobs {
+        job.finish(committed.is_ok());
+    }
+    let mut queue = lock(&database.queue);
+    queue.scheduled = !queue.waiting.is_empty();
+    !queue.scheduled
 }
 
 /// Runs one group. Where it fails, nothing of it is there.

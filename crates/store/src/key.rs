@@ -229,7 +229,7 @@ impl Store {
     }
 
     /// Notes that a key was used, unless that was noted in the last minute. Nobody waits for it.
-    pub(crate) fn key_used(&self, incarnation: Incarnation, id: &KeyId, last: Option<Timestamp>) {
+    pub(crate) fn note_key_used(&self, incarnation: Incarnation, id: &KeyId, last: Option<Timestamp>) {
         let now = Timestamp::now();
         if last.is_some_and(|last| now.as_micros() - last.as_micros() < USE_NOTED_EVERY) {
             return;

@@ -230,12 +230,30 @@ impl Store {
         filter: EventFilter,
     ) -> Result<Vec<Event>, StoreError> {
         let Some(user) = permit.scope().user().cloned() else { return Ok(Vec::new()) };
-        self.database(permit.tenant())?.read(|sql| {
-            // Not before the user was made: an earlier user of that name is somebody else.
-            let Some(first) = crate::user::first_event(sql, &user)? else { return Ok(Vec::new()) };
-            let from_seq = filter.from_seq.max(first);
-            list(sql, &EventFilter { user: Some(user), from_seq, ..filter })
-        })
+        let database = self.database(permit.tenant())?;
+        // Not before the user was made: an earlier user of that name is somebody else.
+        let Some(first) = database.read(|sql| crate::user::first_event(sql, &user))? else { return Ok(Vec::new()) };
+        let bounds = permit.scope().bounds();
+        // A key that is bound to one place reads of that place alone.
+        let filter = EventFilter {
+            user: Some(user),
+            from_seq: filter.from_seq.max(first),
+            space: bounds.space.or(filter.space),
+            agent: bounds.agent.map(|name| name.to_string()).or(filter.agent.clone()),
+            ..filter
+        };
+        self.listed(database, filter).await
+    }
+
+    /// Lists in a thread of its own: a log can be long.
+    async fn listed(
+        &self,
+        database: std::sync::Arc<Database>,
+        filter: EventFilter,
+    ) -> Result<Vec<Event>, StoreError> {
+        tokio::task::spawn_blocking(move || database.read(|sql| list(sql, &filter)))
+            .await
+            .map_err(|_| StoreError::Closed)?
     }
 
     /// Events of the whole account.
@@ -247,7 +265,7 @@ impl Store {
         permit: Permit<ReadAccountAudit>,
         filter: EventFilter,
     ) -> Result<Vec<Event>, StoreError> {
-        self.database(permit.tenant())?.read(|sql| list(sql, &filter))
+        self.listed(self.database(permit.tenant())?, filter).await
     }
 
     /// Events in one space, by whomever.
@@ -260,7 +278,7 @@ impl Store {
         filter: EventFilter,
     ) -> Result<Vec<Event>, StoreError> {
         let filter = EventFilter { space: Some(permit.resource().id()), ..filter };
-        self.database(permit.tenant())?.read(|sql| list(sql, &filter))
+        self.listed(self.database(permit.tenant())?, filter).await
     }
 
     /// The number that the account's next event will have. For those who follow the log and must not
@@ -281,7 +299,7 @@ impl Store {
         _permit: HostPermit<ReadHostAudit>,
         filter: EventFilter,
     ) -> Result<Vec<Event>, StoreError> {
-        self.host().read(|sql| list(sql, &filter))
+        self.listed(std::sync::Arc::clone(self.host()), filter).await
     }
 
     /// Woken when the account's log grows.

@@ -18,8 +18,12 @@ use crate::sql::{Row, Sql, args};
 use crate::store::Store;
 use crate::{log, space};
 
-/// Deliveries that may wait for one session.
-const DELIVERIES_WAITING: u64 = 64;
+/// Messages that may wait for one session. Commands have some room of their own: a session that is
+/// flooded must still be stopped.
+const MESSAGES_WAITING: u64 = 64;
+const DELIVERIES_WAITING: u64 = MESSAGES_WAITING + 16;
+/// Bytes that may wait for one session.
+const BYTES_WAITING: u64 = 16 * 1024 * 1024;
 
 /// Where a session stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -230,14 +234,17 @@ pub(crate) fn enqueue(
     body: &Value,
     caller: &Caller,
 ) -> Result<(), StoreError> {
-    let (waiting, last) = tx
+    let text = body.to_string();
+    let (waiting, last, bytes) = tx
         .one(
-            "SELECT count(*), coalesce(max(n), 0) FROM delivery WHERE account = ?1 AND session = ?2",
+            "SELECT count(*), coalesce(max(n), 0), coalesce(sum(length(body)), 0) FROM delivery \
+             WHERE account = ?1 AND session = ?2",
             args![session],
-            |row| Ok((row.count(0)?, row.count(1)?)),
+            |row| Ok((row.count(0)?, row.count(1)?, row.count(2)?)),
         )?
-        .unwrap_or((0, 0));
-    if waiting >= DELIVERIES_WAITING {
+        .unwrap_or((0, 0, 0));
+    let most = if body["kind"] == "message" { MESSAGES_WAITING } else { DELIVERIES_WAITING };
+    if waiting >= most || (waiting > 0 && bytes + text.len() as u64 > BYTES_WAITING) {
         return Err(StoreError::Conflict {
             code: "session_not_ready",
             message: "too many messages wait for this session: wait for its answer",
@@ -245,7 +252,7 @@ pub(crate) fn enqueue(
     }
     tx.exec(
         "INSERT INTO delivery (account, session, n, id, body, caller, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-        args![session, last + 1, id, body.to_string(), serde_json::to_string(caller)?, Timestamp::now()],
+        args![session, last + 1, id, text, serde_json::to_string(caller)?, Timestamp::now()],
     )?;
     tx.touched(session);
     Ok(())

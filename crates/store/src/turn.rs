@@ -106,11 +106,13 @@ pub struct Standing {
     pub caller: Caller,
     /// The agent in the version that the session began with.
     pub agent: AgentRow,
+    /// The agent as it is defined now; `None` if it was deleted.
+    pub newest: Option<AgentRow>,
     /// What callers sent and no turn has taken up.
     pub deliveries: Vec<Delivery>,
     /// The calls of the present turn.
     pub calls: Vec<CallRow>,
-    /// The approvals and questions of the session.
+    /// The approvals and questions of the present turn.
     pub approvals: Vec<ApprovalRow>,
 }
 
@@ -160,8 +162,9 @@ pub struct Change {
     pub calls: Vec<CallChange>,
     /// New approvals and questions.
     pub approvals: Vec<ApprovalRow>,
-    /// Approvals that move from one state to another.
-    pub settled: Vec<(ApprovalId, ApprovalState, ApprovalState)>,
+    /// Pending approvals that the turn waits for no longer: ignored, or canceled. One that was decided
+    /// in this moment stays decided.
+    pub settled: Vec<(ApprovalId, ApprovalState)>,
     /// Contents of files that the session has now seen.
     pub seen: Vec<(String, [u8; 32])>,
     /// Lines of the audit log.
@@ -175,6 +178,9 @@ fn same_session(lease: &Lease, session: &Session) -> Result<(), StoreError> {
     }
     Err(StoreError::Conflict { code: "wrong_session", message: "the permit is for another session than the lease" })
 }
+
+/// How long after its time an approved call may still begin: a restart, not a week.
+const STALE_AFTER: std::time::Duration = std::time::Duration::from_secs(15 * 60);
 
 fn fence(tx: &mut Tx<'_>, lease: &Lease) -> Result<(), StoreError> {
     let held = tx.one("SELECT lease FROM session WHERE account = ?1 AND id = ?2", args![lease.session], |row| {
@@ -220,10 +226,20 @@ fn apply(tx: &mut Tx<'_>, lease: &Lease, change: &Change) -> Result<(), StoreErr
         write_call(tx, id, call)?;
     }
     for new in &change.approvals {
+        if new.session != id || new.state != ApprovalState::Pending {
+            return Err(StoreError::Corrupt("an approval of another session"));
+        }
         approval::insert(tx, new)?;
     }
-    for (approval, from, to) in &change.settled {
-        approval::advance(tx, *approval, *from, *to)?;
+    for (approval, to) in &change.settled {
+        // A turn can give up waiting. It cannot decide.
+        if !matches!(to, ApprovalState::Ignored | ApprovalState::Canceled) {
+            return Err(StoreError::Corrupt("a turn that decides its own approval"));
+        }
+        tx.exec(
+            "UPDATE approval SET state = ?4 WHERE account = ?1 AND id = ?2 AND session = ?3 AND state = 'pending'",
+            args![*approval, id, to.as_str()],
+        )?;
     }
     for (path, hash) in &change.seen {
         tx.exec(
@@ -332,6 +348,14 @@ fn calls(sql: &Sql<'_>, id: SessionId, turn: u64) -> Result<Vec<CallRow>, StoreE
     )
 }
 
+fn deliveries(sql: &Sql<'_>, id: SessionId) -> Result<Vec<Delivery>, StoreError> {
+    sql.all(
+        "SELECT n, id, body, caller FROM delivery WHERE account = ?1 AND session = ?2 ORDER BY n",
+        args![id],
+        |row| Ok(Delivery { n: row.count(0)?, id: row.text(1)?, body: row.json(2)?, caller: row.json(3)? }),
+    )
+}
+
 fn standing(sql: &Sql<'_>, tenant: &Tenant, id: SessionId) -> Result<Standing, StoreError> {
     let row = session::read_row(sql, id)?.ok_or_else(|| StoreError::not_found("session", id))?;
     let caller: Caller = sql
@@ -340,14 +364,11 @@ fn standing(sql: &Sql<'_>, tenant: &Tenant, id: SessionId) -> Result<Standing, S
     let space = space::facts(sql, tenant, row.space)?.ok_or(StoreError::Corrupt("a session without its space"))?;
     let session = for_store::session(space, id, row.agent.clone(), row.initiator.clone());
     let agent = agent::version(sql, &row.agent, row.agent_version)?;
-    let deliveries = sql.all(
-        "SELECT n, id, body, caller FROM delivery WHERE account = ?1 AND session = ?2 ORDER BY n",
-        args![id],
-        |row| Ok(Delivery { n: row.count(0)?, id: row.text(1)?, body: row.json(2)?, caller: row.json(3)? }),
-    )?;
+    let deliveries = deliveries(sql, id)?;
     let calls = calls(sql, id, row.turn)?;
-    let approvals = approval::of_session(sql, id)?;
-    Ok(Standing { session, row, caller, agent, deliveries, calls, approvals })
+    let approvals = approval::of_turn(sql, id, row.turn)?;
+    let newest = agent::newest(sql, &row.agent)?;
+    Ok(Standing { session, row, caller, agent, newest, deliveries, calls, approvals })
 }
 
 impl Store {
@@ -385,6 +406,32 @@ impl Store {
                 args![lease.session],
                 |row| row.json(0),
             )
+        })
+    }
+
+    /// The newest of them.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn turn_last_message(&self, lease: &Lease) -> Result<Option<Value>, StoreError> {
+        self.database(&lease.tenant)?.read(|sql| {
+            sql.one(
+                "SELECT body FROM session_message WHERE account = ?1 AND session = ?2 ORDER BY n DESC LIMIT 1",
+                args![lease.session],
+                |row| row.json(0),
+            )
+        })
+    }
+
+    /// What callers sent and no turn has taken up.
+    ///
+    /// # Errors
+    /// If the database fails, or the session is gone.
+    pub async fn turn_deliveries(&self, lease: &Lease) -> Result<Vec<Delivery>, StoreError> {
+        self.database(&lease.tenant)?.read(|sql| {
+            let there = sql.one("SELECT 1 FROM session WHERE account = ?1 AND id = ?2", args![lease.session], |_| Ok(()))?;
+            there.ok_or_else(|| StoreError::not_found("session", lease.session))?;
+            deliveries(sql, lease.session)
         })
     }
 
@@ -482,7 +529,9 @@ impl Store {
                 if row.session != held.session || row.call != id {
                     return Err(StoreError::not_found("approval", approval));
                 }
-                if row.digest != digest {
+                // What was decided long ago was decided about another moment.
+                let stale = row.expires_at.after(STALE_AFTER) < Timestamp::now();
+                if row.digest != digest || stale {
                     approval::advance(tx, approval, ApprovalState::Approved, ApprovalState::Voided)?;
                     let mut voided = draft.clone();
                     voided.action = "approval.void".to_owned();
@@ -523,19 +572,32 @@ impl Store {
         })?;
         let mut found = Vec::new();
         for columns in tenants {
-            let tenant = crate::account::tenant_of_columns(columns)?;
-            let sessions = self.database(&tenant)?.read(|sql| {
-                sql.all(
-                    "SELECT id FROM session WHERE account = ?1 \
-                     AND (state NOT IN ('idle', 'failed', 'done', 'canceled') \
-                     OR EXISTS (SELECT 1 FROM delivery d WHERE d.account = ?1 AND d.session = session.id))",
-                    args![],
-                    |row| row.parse(0),
-                )
-            })?;
-            found.extend(sessions.into_iter().map(|session| (tenant.clone(), session)));
+            let name = columns.0.clone();
+            // One account that cannot be read must not keep the others from going on.
+            if let Err(error) = self.unfinished_of(columns, &mut found) {
+                tracing::error!(account = %name, %error, "the unfinished sessions of an account could not be listed");
+            }
         }
         Ok(found)
+    }
+
+    fn unfinished_of(
+        &self,
+        columns: crate::account::TenantColumns,
+        found: &mut Vec<(Tenant, SessionId)>,
+    ) -> Result<(), StoreError> {
+        let tenant = crate::account::tenant_of_columns(columns)?;
+        let sessions = self.database(&tenant)?.read(|sql| {
+            sql.all(
+                "SELECT id FROM session WHERE account = ?1 \
+                 AND (state NOT IN ('idle', 'failed', 'done', 'canceled') \
+                 OR EXISTS (SELECT 1 FROM delivery d WHERE d.account = ?1 AND d.session = session.id))",
+                args![],
+                |row| row.parse(0),
+            )
+        })?;
+        found.extend(sessions.into_iter().map(|session| (tenant.clone(), session)));
+        Ok(())
     }
 }
 

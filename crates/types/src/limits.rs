@@ -25,6 +25,8 @@ pub const OUTPUT_LINE_CHARS: usize = 2_000;
 
 /// How long a person has to decide, unless the agent says otherwise.
 pub const APPROVAL_TIME: Duration = Duration::from_secs(5 * 60);
+/// How long a person may have to decide, whatever the agent says.
+pub const LONGEST_APPROVAL_TIME: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// How long a tool call may take, unless the agent says otherwise.
 pub const TOOL_TIME: Duration = Duration::from_secs(5 * 60);
 /// Between SIGTERM and SIGKILL.

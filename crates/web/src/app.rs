@@ -8,7 +8,7 @@ use bailiwick_auth::authn::Walk;
 use bailiwick_sandbox::Sandboxes;
 use bailiwick_store::Store;
 use bailiwick_types::{AgentDefinition, AgentName, ModelName};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::Failure;
@@ -125,17 +125,21 @@ struct Inner {
     settings: Settings,
     meters: Meters,
     uploads: Arc<Semaphore>,
+    verifications: Semaphore,
     closing: CancellationToken,
 }
 
 /// Uploads at once; each holds a thread. More wait.
 const UPLOADS: usize = 64;
+/// Whole logs that are read at once; each costs a core. More wait.
+const VERIFICATIONS: usize = 2;
 
 impl App {
     /// The edge over the server's parts.
     pub fn new(parts: Parts, settings: Settings) -> Self {
         let (meters, closing) = (Meters::default(), CancellationToken::new());
-        Self(Arc::new(Inner { parts, settings, meters, uploads: Arc::new(Semaphore::new(UPLOADS)), closing }))
+        let (uploads, verifications) = (Arc::new(Semaphore::new(UPLOADS)), Semaphore::new(VERIFICATIONS));
+        Self(Arc::new(Inner { parts, settings, meters, uploads, verifications, closing }))
     }
 
     pub(crate) fn store(&self) -> &Store {
@@ -166,6 +170,11 @@ impl App {
     pub(crate) async fn upload_place(&self) -> Result<OwnedSemaphorePermit, Failure> {
         let place = Arc::clone(&self.0.uploads).acquire_owned().await;
         place.map_err(|_| Failure::Defect("the places of uploads are closed"))
+    }
+
+    /// A place among those who read whole logs.
+    pub(crate) async fn verification_place(&self) -> Result<SemaphorePermit<'_>, Failure> {
+        self.0.verifications.acquire().await.map_err(|_| Failure::Defect("the places of verifications are closed"))
     }
 
     /// Cancelled when the server begins to stop: streams end, so that connections can.

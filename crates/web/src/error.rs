@@ -17,7 +17,7 @@ use bailiwick_auth::NoTenant;
 use bailiwick_files::FileError;
 use bailiwick_store::StoreError;
 use bailiwick_types::{NameError, PathError, RequestId, WorkspacePath};
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 use serde_json::{Map, Value, json};
 
@@ -73,12 +73,18 @@ pub(crate) enum Failure {
     /// A request target that is longer than allowed.
     #[error("the request target is too long: at most {0} bytes")]
     TargetTooLong(usize),
+    /// A head that is longer than allowed.
+    #[error("the request's headers are too long: at most {0} bytes together")]
+    HeadTooLong(usize),
     /// A body of a type that the route does not read.
     #[error("the body's type is not accepted: send {0}")]
     MediaType(&'static str),
     /// The body did not come in time, or its connection broke.
     #[error("the request's body did not arrive in time")]
     BodyLate,
+    /// The caller holds all the streams that one may.
+    #[error("too many streams are open: at most {0} for one user; close some")]
+    TooManyStreams(usize),
     /// Something that this server does not do on purpose.
     #[error("{message}")]
     NotAccepted {
@@ -229,17 +235,25 @@ impl Failure {
             Self::TargetTooLong(_) => {
                 Told::new(StatusCode::URI_TOO_LONG, "INVALID_ARGUMENT", self.to_string()).because("uri_too_long")
             }
+            Self::HeadTooLong(_) => {
+                let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+                Told::new(status, "INVALID_ARGUMENT", self.to_string()).because("headers_too_long")
+            }
             Self::MediaType(_) => Told::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "INVALID_ARGUMENT", self.to_string())
                 .because("media_type"),
             Self::BodyLate => {
                 Told::new(StatusCode::REQUEST_TIMEOUT, "DEADLINE_EXCEEDED", self.to_string()).because("body_timeout")
+            }
+            Self::TooManyStreams(_) => {
+                let status = StatusCode::TOO_MANY_REQUESTS;
+                Told::new(status, "RESOURCE_EXHAUSTED", self.to_string()).because("too_many_streams")
             }
             Self::NotAccepted { reason, message } => Told::invalid(*message).because(reason),
             Self::Address => Told::forbidden(self.to_string(), "address_not_allowed"),
             Self::Store(error) | Self::Runtime(RuntimeError::Store(error)) => of_store(error),
             Self::File(error) | Self::Runtime(RuntimeError::Files(error)) => of_file(error),
             Self::Runtime(error) => of_runtime(error),
-            Self::Journal(error) => Told::unavailable(&error.to_string()).because("audit_unavailable"),
+            Self::Journal(error) => of_journal(error),
             Self::Entropy(_) | Self::Defect(_) => Told::internal(),
         }
     }
@@ -303,6 +317,10 @@ fn of_file(error: &FileError) -> Told {
     }
 }
 
+fn of_journal(error: &JournalError) -> Told {
+    Told::unavailable(&error.to_string()).because("audit_unavailable")
+}
+
 fn of_runtime(error: &RuntimeError) -> Told {
     match error {
         RuntimeError::NotFound => Told::new(StatusCode::NOT_FOUND, "NOT_FOUND", "Not found."),
@@ -317,6 +335,7 @@ fn of_runtime(error: &RuntimeError) -> Told {
         RuntimeError::Refused(refusal) => of_refusal(refusal),
         RuntimeError::Files(error) => of_file(error),
         RuntimeError::Store(error) => of_store(error),
+        RuntimeError::Journal(error) => of_journal(error),
     }
 }
 
@@ -347,6 +366,9 @@ pub(crate) fn reply(failure: &Failure, voice: Voice, request: RequestId) -> Resp
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if told.status == StatusCode::TOO_MANY_REQUESTS {
+        headers.insert(RETRY_AFTER, HeaderValue::from_static("10"));
+    }
     if told.status == StatusCode::UNAUTHORIZED {
         let shown = matches!(failure, Failure::Rejected(Rejection::Invalid));
         let challenge = if shown { "Bearer error=\"invalid_token\"" } else { "Bearer" };
@@ -376,7 +398,10 @@ fn eve(failure: &Failure, told: &Told, request: RequestId) -> Value {
         },
         // The kind alone: the protocol's own words have no name in them.
         StatusCode::NOT_FOUND => (None, format!("{} not found.", capital(kind_of(told)))),
-        StatusCode::CONFLICT | StatusCode::FORBIDDEN | StatusCode::PAYLOAD_TOO_LARGE => {
+        StatusCode::CONFLICT
+        | StatusCode::FORBIDDEN
+        | StatusCode::PAYLOAD_TOO_LARGE
+        | StatusCode::TOO_MANY_REQUESTS => {
             (told.reason, told.message.clone())
         }
         _ => match failure {

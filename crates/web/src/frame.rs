@@ -7,7 +7,7 @@ use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bailiwick_types::RequestId;
-use bailiwick_types::limits::URI_BYTES;
+use bailiwick_types::limits::{HEADER_BYTES, URI_BYTES};
 use http::header::{HeaderName, X_CONTENT_TYPE_OPTIONS};
 use http::HeaderValue;
 use tracing::Instrument;
@@ -59,5 +59,10 @@ fn within_limits(app: &App, request: &Request) -> Result<(), Failure> {
         }
     }
     let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
-    if target > URI_BYTES { Err(Failure::TargetTooLong(URI_BYTES)) } else { Ok(()) }
+    if target > URI_BYTES {
+        return Err(Failure::TargetTooLong(URI_BYTES));
+    }
+    // The connection bounds its buffer, but not to the byte.
+    let head: usize = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    if head > HEADER_BYTES { Err(Failure::HeadTooLong(HEADER_BYTES)) } else { Ok(()) }
 }

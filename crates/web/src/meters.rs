@@ -1,14 +1,19 @@
 //! Numbers for the operator: how many requests, refusals and streams. Labels are routes and statuses,
 //! never an account, a user, a key or a path as it was sent, so that no tenant shows in a metric.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use crate::app::App;
+use bailiwick_types::{Incarnation, UserName};
 
+use crate::app::App;
+use crate::caller::Caller;
+use crate::error::Failure;
+
+/// Streams that one user may hold open. A stream is a connection, and connections are everybody's.
+const STREAMS_A_USER: usize = 64;
 /// Refused credentials that are written down in a second; more are counted. Somebody who guesses keys
 /// must not be able to fill the log.
 const REJECTIONS_A_SECOND: u32 = 20;
@@ -18,7 +23,7 @@ const REJECTIONS_A_SECOND: u32 = 20;
 pub(crate) struct Meters {
     requests: Mutex<BTreeMap<(&'static str, &'static str, u16), u64>>,
     rejections: Mutex<Rejections>,
-    streams: AtomicU64,
+    streams: Mutex<HashMap<(Incarnation, UserName), usize>>,
 }
 
 #[derive(Default)]
@@ -29,19 +34,40 @@ struct Rejections {
     total: u64,
 }
 
-/// Counts a stream for as long as it lives.
-pub(crate) struct OpenStream(App);
+/// A place among the streams of a user, for as long as the stream lives.
+pub(crate) struct OpenStream {
+    app: App,
+    holder: (Incarnation, UserName),
+}
 
 impl OpenStream {
-    pub(crate) fn new(app: &App) -> Self {
-        app.meters().streams.fetch_add(1, Ordering::Relaxed);
-        Self(app.clone())
+    /// Takes a place.
+    pub(crate) fn new(app: &App, caller: &Caller) -> Result<Self, Failure> {
+        let nobody = Failure::Defect("a stream for nobody");
+        let (Some(tenant), Some(user)) = (caller.principal.tenant(), caller.principal.user()) else {
+            return Err(nobody);
+        };
+        let holder = (tenant.incarnation(), user.clone());
+        let mut streams = app.meters().streams.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = streams.entry(holder.clone()).or_default();
+        if *open >= STREAMS_A_USER {
+            return Err(Failure::TooManyStreams(STREAMS_A_USER));
+        }
+        *open += 1;
+        drop(streams);
+        Ok(Self { app: app.clone(), holder })
     }
 }
 
 impl Drop for OpenStream {
     fn drop(&mut self) {
-        self.0.meters().streams.fetch_sub(1, Ordering::Relaxed);
+        let mut streams = self.app.meters().streams.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(open) = streams.get_mut(&self.holder) {
+            *open -= 1;
+            if *open == 0 {
+                streams.remove(&self.holder);
+            }
+        }
     }
 }
 
@@ -80,7 +106,7 @@ impl Meters {
             );
         }
         let rejected = self.rejections.lock().unwrap_or_else(PoisonError::into_inner).total;
-        let streams = self.streams.load(Ordering::Relaxed);
+        let streams: usize = self.streams.lock().unwrap_or_else(PoisonError::into_inner).values().sum();
         let _ = write!(
             text,
             "# TYPE bailiwick_credentials_refused_total counter\nbailiwick_credentials_refused_total {rejected}\n\

@@ -82,3 +82,21 @@ const HOME_POLICY: &str = "default-src 'none'; style-src 'sha256-ChP8w/zlcsFpmsA
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use base64::Engine;
+    use sha2::{Digest, Sha256};
+
+    use super::*;
+
+    #[test]
+    fn the_pages_policy_names_its_own_style_and_it_has_no_script() {
+        let page = include_str!("home.html");
+        let style = page.split_once("<style>").and_then(|(_, rest)| rest.split_once("</style>")).unwrap().0;
+        let hash = base64::engine::general_purpose::STANDARD.encode(Sha256::digest(style));
+        assert!(HOME_POLICY.contains(&format!("'sha256-{hash}'")), "put 'sha256-{hash}' into HOME_POLICY");
+        assert!(!page.contains("<script") && !page.contains("style="));
+    }
+}

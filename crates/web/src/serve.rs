@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use bailiwick_types::limits::HEADER_BYTES;
+use bailiwick_types::limits::{HEADER_BYTES, URI_BYTES};
 use http::header::EXPECT;
 use http::{HeaderMap, Request};
 use hyper::body::Incoming;
@@ -26,6 +26,8 @@ use crate::body::{Lingering, Waits};
 use crate::frame::Peer;
 use crate::route::router;
 
+/// What a connection may hold of a head that is not whole yet; the frame bounds the head to the byte.
+const HEAD_BUFFER: usize = HEADER_BYTES + 2 * URI_BYTES;
 /// Fields in a request's head.
 const HEADER_FIELDS: usize = 128;
 /// How long sent bytes may wait to be taken by the far end, before its connection is given up.
@@ -96,7 +98,7 @@ async fn connection(socket: TcpStream, peer: Peer, router: Router, app: &App) {
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(app.settings().times.head)
-        .max_buf_size(HEADER_BYTES)
+        .max_buf_size(HEAD_BUFFER)
         .max_headers(HEADER_FIELDS)
         .serve_connection(TokioIo::new(socket), service);
     let mut serving = pin!(serving);

@@ -122,7 +122,11 @@ fn page(files: &[File]) -> Result<(String, Vec<String>), String> {
     );
     for section in &sections {
         // Writing into a string cannot fail.
-        let _ = write!(page, "\n## {}\n\n| row | what is done, and what must be seen | shown by |\n|---|---|---|\n", section.title);
+        let _ = write!(
+            page,
+            "\n## {}\n\n| row | what is done, and what must be seen | shown by |\n|---|---|---|\n",
+            section.title
+        );
         for (id, text) in &section.rows {
             let tests = shown.get(id).map_or_else(|| "**open**".to_owned(), |tests| tests.join("<br>"));
             let _ = writeln!(page, "| {id} | {} | {tests} |", text.replace('|', "\\|"));
@@ -141,7 +145,10 @@ fn named_ids(text: &str) -> BTreeSet<String> {
                 last = None;
                 continue;
             }
-            if n > 0 && let Some(first) = &last && first[..1] == part[..1] {
+            if n > 0
+                && let Some(first) = &last
+                && first[..1] == part[..1]
+            {
                 let range = first[1..].parse::<u8>().ok().zip(part[1..].parse::<u8>().ok());
                 let (from, to) = range.unwrap_or((1, 0));
                 named.extend((from..=to).map(|number| format!("{}{number:02}", &part[..1])));
@@ -168,7 +175,8 @@ mod tests {
 
     #[test]
     fn rows_are_matched_with_tests_by_id() {
-        let files = sample("#[test]\nfn a01_no_key() {}\n#[tokio::test]\nasync fn killed_z02_twice() {}\nfn a02_helper() {}\n");
+        let files =
+            sample("#[test]\nfn a01_no_key() {}\n#[tokio::test]\nasync fn killed_z02_twice() {}\nfn a02_helper() {}\n");
         let (page, open) = page(&files).unwrap();
         assert_eq!(open, ["A02"]);
         assert!(page.contains("| A01 | no key \\| no way in | store: `a01_no_key` |"), "{page}");

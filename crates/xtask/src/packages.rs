@@ -57,7 +57,10 @@ pub(crate) fn npm(repository: &Repository) -> Result<(), String> {
             continue;
         }
         if !is_on_path("npm") {
-            return Err("npm is missing, which the checks with the real eve client need\nInstall it: apt-get install npm".to_owned());
+            return Err(
+                "npm is missing, which the checks with the real eve client need\nInstall it: apt-get install npm"
+                    .to_owned(),
+            );
         }
         say(&format!("npm ci in {}", folder.display()));
         let mut command = Command::new("npm");

@@ -147,7 +147,10 @@ enum Kind {
     Code,
     Comment,
     /// A literal; how many bytes open and close it.
-    Text { open: usize, close: usize },
+    Text {
+        open: usize,
+        close: usize,
+    },
 }
 
 fn next(rest: &str, after_word: bool) -> (&str, Kind) {

@@ -131,7 +131,9 @@ impl Counts {
         let Some((_, rest)) = line.split_once("test result: ") else { return };
         for part in rest.split([';', '.']) {
             let mut words = part.split_whitespace();
-            if let (Some(number), Some(word)) = (words.next().and_then(|number| number.parse::<u64>().ok()), words.next()) {
+            if let (Some(number), Some(word)) =
+                (words.next().and_then(|number| number.parse::<u64>().ok()), words.next())
+            {
                 match word {
                     "passed" => self.passed += number,
                     "failed" => self.failed += number,

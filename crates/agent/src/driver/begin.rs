@@ -42,14 +42,18 @@ impl Drive<'_> {
         }
         turn.events.push(event::turn_started(turn.at));
         turn.events.push(event::message_received(turn.at, &message));
-        // Taken up before anything else is tried, so that a failure below is the turn's, shown on the stream.
+        // Taken up before anything can fail: a message that could not be taken up would come again for ever.
         let mut change = turn.change();
         change.state = Some(SessionState::Running);
         change.caller = Some(turn.caller.clone());
         change.facts = Some(turn.facts_json());
         change.taken = vec![delivery.n];
-        change.messages = Messages::Append(vec![self.user_message(turn, &message).await?]);
+        change.messages = Messages::Append(vec![self.user_message(turn, &message).await]);
         self.commit(change).await?;
+        if standing.newest.is_none() {
+            let message = "The agent of this session was deleted.".to_owned();
+            return Err(Stop::Failed { code: "AGENT_DELETED", message });
+        }
         self.steps(turn).await
     }
 
@@ -64,14 +68,14 @@ impl Drive<'_> {
         let mut change = turn.change();
         change.taken = vec![delivery.n];
         change.facts = Some(turn.facts_json());
-        change.messages = Messages::Append(vec![self.user_message(turn, &message).await?]);
+        change.messages = Messages::Append(vec![self.user_message(turn, &message).await]);
         change.state = Some(SessionState::Running);
         self.commit(change).await?;
         Ok(())
     }
 
     /// What the model reads of a caller's message.
-    async fn user_message(&self, turn: &mut Turn, message: &Message) -> Result<Value, Stop> {
+    async fn user_message(&self, turn: &mut Turn, message: &Message) -> Value {
         let mut parts = Vec::new();
         for part in &message.parts {
             match part {
@@ -79,12 +83,14 @@ impl Drive<'_> {
                 Part::File(file) => {
                     let label = format!("Attached file /workspace/{} ({})", file.path, file.media_type);
                     parts.push(UserPart::Text(label));
-                    let scope = self.scope(turn).await?;
-                    parts.extend(self.file_part(turn, &scope, file).await);
+                    // Without the right to read it, the file is only named.
+                    if let Ok(scope) = self.scope(turn).await {
+                        parts.extend(self.file_part(turn, &scope, file).await);
+                    }
                 }
             }
         }
-        serde_json::to_value(ModelMessage::User(parts)).map_err(|error| Stop::Store(error.into()))
+        serde_json::to_value(ModelMessage::User(parts)).unwrap_or_default()
     }
 
     /// The file itself, where a model can look at it. A file that cannot be read is only named.
@@ -166,7 +172,10 @@ impl Drive<'_> {
     /// Puts a summary in the place of the conversation.
     pub(super) async fn compact(&self, turn: &mut Turn, delivery: &Delivery) -> Result<Next, StoreError> {
         turn.caller = delivery.caller.clone();
-        let result = self.summarise(turn).await;
+        let result = match self.check_budget(turn) {
+            Ok(()) => self.summarise(turn).await,
+            Err(stop) => Err(stop),
+        };
         let mut events = std::mem::take(&mut turn.events);
         if let Err(Stop::Store(error)) = result {
             return Err(error);

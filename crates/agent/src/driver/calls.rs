@@ -11,8 +11,8 @@ use bailiwick_store::session::SessionState;
 use bailiwick_store::turn::{CallChange, CallRow, CallState, Change, Messages};
 use bailiwick_tools::gate::{self, Asked, Judged, Question, Refused, ToolRequest};
 use bailiwick_tools::run::{Context, Main};
-use bailiwick_tools::{Verdict as ToolVerdict, catalogue};
-use bailiwick_types::{ApprovalId, CallId, Timestamp, ToolName, limits};
+use bailiwick_tools::Verdict as ToolVerdict;
+use bailiwick_types::{AgentDefinition, ApprovalId, CallId, Timestamp, ToolName, limits};
 use futures::future::join_all;
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
@@ -22,6 +22,9 @@ use crate::event::{self, ResultStatus};
 
 /// Calls of one answer at most; a model that wants more is told.
 const CALLS: usize = 16;
+
+/// How often the rights of a running call's caller are looked at.
+const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// What becomes of a call that the model asked for.
 pub(super) enum Planned {
@@ -116,7 +119,7 @@ impl Drive<'_> {
                 Judged::Refused(refused) => {
                     // No event on the stream: the model reads why, and asks again or does without.
                     change.audit.push(self.refused(turn, scope, call, &refused));
-                    let name = call.name.parse().ok().unwrap_or_else(unknown_tool);
+                    let Some(name) = call.name.parse().ok().or_else(unknown_tool) else { continue };
                     let output = stored(&json!({ "error": refused.message, "code": refused.code }), ResultStatus::Rejected);
                     change.calls.push(CallChange::New(row(name, &arguments, CallState::Done, Some(output))));
                 }
@@ -217,7 +220,8 @@ impl Drive<'_> {
         options: Vec<Choice>,
     ) -> ApprovalRow {
         let asked = turn.agent.definition.limits.approval_timeout_seconds;
-        let time = asked.map_or(limits::APPROVAL_TIME, std::time::Duration::from_secs);
+        let asked = asked.map(|seconds| std::time::Duration::from_secs(seconds).min(limits::LONGEST_APPROVAL_TIME));
+        let time = asked.unwrap_or(limits::APPROVAL_TIME);
         let now = Timestamp::now();
         ApprovalRow {
             id: ApprovalId::new(),
@@ -258,27 +262,39 @@ impl Drive<'_> {
             let request = ToolRequest { id: row.id, name: row.tool.to_string(), arguments: row.arguments.clone() };
             match gate::judge(&scope, &turn.session, &turn.agent.definition, &request) {
                 Judged::Go(permit, _) => go.push((row, Ground::Permit(permit))),
-                _ => self.reject(turn, &row, "TOOL_EXECUTION_DENIED", "This call is not allowed any more.").await?,
+                other => {
+                    let audit = refusal(other);
+                    let message = "This call is not allowed any more.";
+                    self.reject(&turn.at_work(), &row, "TOOL_EXECUTION_DENIED", message, audit).await?;
+                }
             }
         }
         self.execute_all(turn, go).await
     }
 
-    async fn execute_all(&self, turn: &Turn, go: Vec<(CallRow, Ground)>) -> Result<(), Stop> {
+    async fn execute_all(&self, turn: &mut Turn, go: Vec<(CallRow, Ground)>) -> Result<(), Stop> {
         if go.is_empty() {
             return Ok(());
         }
         let cancel = CancellationToken::new();
         let _cancel_on_drop = cancel.clone().drop_guard();
-        let running = join_all(go.into_iter().map(|(row, ground)| self.execute(turn, row, ground, cancel.clone())));
+        let at_work = turn.at_work();
+        let running = join_all(go.into_iter().map(|(row, ground)| self.execute(&at_work, row, ground, cancel.clone())));
         tokio::pin!(running);
-        let mut canceled = false;
+        let mut stop = None;
         let done = loop {
             tokio::select! {
                 done = &mut running => break done,
                 () = self.handle.poked.notified() => {
                     if let Some(Urgent::Cancel) = self.urgent(turn).await? {
-                        canceled = true;
+                        stop.get_or_insert(Stop::Canceled);
+                        cancel.cancel();
+                    }
+                }
+                // A tool may run for long. It does not outlive the right to run it.
+                () = tokio::time::sleep(LOOK_AGAIN), if stop.is_none() => {
+                    if let Err(gone @ Stop::Failed { .. }) = self.scope(turn).await {
+                        stop = Some(gone);
                         cancel.cancel();
                     }
                 }
@@ -287,13 +303,13 @@ impl Drive<'_> {
         for result in done {
             result?;
         }
-        if canceled { Err(Stop::Canceled) } else { Ok(()) }
+        stop.map_or(Ok(()), Err)
     }
 
     /// One call: intent on record, effect, outcome on record.
     async fn execute(
         &self,
-        turn: &Turn,
+        turn: &AtWork,
         row: CallRow,
         ground: Ground,
         cancel: CancellationToken,
@@ -310,11 +326,11 @@ impl Drive<'_> {
         let act: Recorded<CallTool> = match begun {
             Ok(act) => act,
             Err(StoreError::Conflict { message, .. }) => {
-                return Ok(self.reject(turn, &row, "TOOL_EXECUTION_DENIED", message).await?);
+                return Ok(self.reject(turn, &row, "TOOL_EXECUTION_DENIED", message, Vec::new()).await?);
             }
             Err(error) => return Err(error.into()),
         };
-        let context = Context { lease: &self.lease, agent: &turn.agent.definition, main: Main::Yes, cancel };
+        let context = Context { lease: &self.lease, agent: &turn.agent, main: Main::Yes, cancel };
         let outcome = self.inner.tools.run(&act, &context).await;
         let (status, verdict) = match outcome.verdict {
             ToolVerdict::Completed => (ResultStatus::Completed, Verdict::Ok),
@@ -329,7 +345,7 @@ impl Drive<'_> {
         audit.insert("call".to_owned(), json!(row.id));
         self.commit(Change {
             events: vec![event::action_result(turn.at, row.id, row.tool.as_str(), &outcome.output, status, shown)],
-            delivery_ids: turn.facts.ids.clone(),
+            delivery_ids: turn.ids.clone(),
             calls: vec![CallChange::Done(row.id, stored(&outcome.output, status))],
             seen: outcome.seen,
             audit: vec![act.outcome(verdict, audit)],
@@ -340,26 +356,21 @@ impl Drive<'_> {
     }
 
     /// Ends a call that must not run.
-    pub(super) async fn reject(
+    async fn reject(
         &self,
-        turn: &Turn,
+        turn: &AtWork,
         row: &CallRow,
         code: &str,
         message: &str,
+        audit: Vec<Draft>,
     ) -> Result<(), StoreError> {
         let output = json!({ "code": code, "message": message, "tool": { "result": "not_run" } });
-        let error = Some((code, message));
+        let (tool, error) = (row.tool.as_str(), Some((code, message)));
         self.commit(Change {
-            events: vec![event::action_result(
-                turn.at,
-                row.id,
-                row.tool.as_str(),
-                &output,
-                ResultStatus::Rejected,
-                error,
-            )],
-            delivery_ids: turn.facts.ids.clone(),
+            events: vec![event::action_result(turn.at, row.id, tool, &output, ResultStatus::Rejected, error)],
+            delivery_ids: turn.ids.clone(),
             calls: vec![CallChange::Done(row.id, stored(&output, ResultStatus::Rejected))],
+            audit,
             ..Change::default()
         })
         .await
@@ -378,11 +389,10 @@ impl Drive<'_> {
             match gate::judge(&scope, &turn.session, &turn.agent.definition, &request) {
                 Judged::Ask(asked) => go.push((row, Ground::Approval(asked.call, approval, asked.digest))),
                 Judged::Go(permit, _) => go.push((row, Ground::Permit(permit))),
-                Judged::Refused(refused) => {
-                    self.reject(turn, &row, "TOOL_EXECUTION_DENIED", &refused.message).await?;
-                }
-                Judged::Question(..) => {
-                    self.reject(turn, &row, "TOOL_EXECUTION_DENIED", "A question is not approved.").await?;
+                other => {
+                    let audit = refusal(other);
+                    let message = "This call is not allowed any more.";
+                    self.reject(&turn.at_work(), &row, "TOOL_EXECUTION_DENIED", message, audit).await?;
                 }
             }
         }
@@ -391,8 +401,8 @@ impl Drive<'_> {
 
     /// Whether the model waits for the results of what it asked for.
     pub(super) async fn wants_results(&self) -> Result<bool, StoreError> {
-        let messages = self.inner.store.turn_messages(&self.lease).await?;
-        let last = messages.last().and_then(|message| serde_json::from_value(message.clone()).ok());
+        let last = self.inner.store.turn_last_message(&self.lease).await?;
+        let last = last.and_then(|message| serde_json::from_value(message).ok());
         Ok(matches!(last, Some(ModelMessage::Assistant(said)) if said.tool_calls().next().is_some()))
     }
 
@@ -451,22 +461,52 @@ impl Drive<'_> {
         Ok(())
     }
 
-    /// Ends every call of the turn that has no result, so that the conversation can go on after it.
-    pub(super) async fn close_calls(&self, turn: &mut Turn, why: &str) -> Result<(), StoreError> {
-        if !self.wants_results().await? {
-            return Ok(());
-        }
-        let standing = self.standing().await?;
+    /// What ends with a turn: every call without a result, so that the conversation can go on after it,
+    /// and every request that nobody has decided.
+    pub(super) async fn closing(
+        &self,
+        turn: &Turn,
+        why: &str,
+        settled: ApprovalState,
+    ) -> Result<Change, StoreError> {
         let mut change = Change::default();
+        let standing = self.standing().await?;
+        for approval in of_calls(&standing.approvals, &standing.calls).filter(|approval| is_pending(approval)) {
+            change.settled.push((approval.id, settled));
+        }
+        if !self.wants_results().await? {
+            return Ok(change);
+        }
         let mut calls = standing.calls;
         for call in calls.iter_mut().filter(|call| call.state != CallState::Done) {
             let output = stored(&json!({ "error": why, "code": "CANCELED" }), ResultStatus::Failed);
             change.calls.push(CallChange::Done(call.id, output.clone()));
             call.output = Some(output);
         }
+        debug_assert_eq!(turn.at.turn, standing.row.turn);
         change.messages = Messages::Append(vec![results(&calls)?]);
-        change.facts = Some(turn.facts_json());
-        self.commit(change).await
+        Ok(change)
+    }
+}
+
+/// What a call at work must know of its turn.
+struct AtWork {
+    at: event::At,
+    ids: Vec<String>,
+    agent: AgentDefinition,
+}
+
+impl Turn {
+    fn at_work(&self) -> AtWork {
+        AtWork { at: self.at, ids: self.facts.ids.clone(), agent: self.agent.definition.clone() }
+    }
+}
+
+/// The record's line for a call that the gate refuses now.
+fn refusal(judged: Judged) -> Vec<Draft> {
+    match judged {
+        Judged::Refused(Refused { refusal: Some(refusal), .. }) => vec![refusal.draft().clone()],
+        _ => Vec::new(),
     }
 }
 
@@ -515,7 +555,7 @@ fn request(approval: &ApprovalRow) -> Value {
     })
 }
 
-/// Stands in the place of a name that no tool can have.
-fn unknown_tool() -> ToolName {
-    catalogue::BUILT_IN[0].name.clone()
+/// Stands on record in the place of a name that no tool can have.
+fn unknown_tool() -> Option<ToolName> {
+    "unknown".parse().ok()
 }

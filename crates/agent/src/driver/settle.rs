@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::calls::stored;
 use super::{Drive, Next, Step, Stop, Turn, is_pending, of_calls, read_body};
 use crate::event::{self, ResultStatus};
-use crate::message::{Body, Message, TurnPolicy};
+use crate::message::{Body, Message};
 
 impl Drive<'_> {
     /// Looks at a session that waits for a person.
@@ -22,18 +22,15 @@ impl Drive<'_> {
             match read_body(delivery) {
                 None => return self.drop_delivery(delivery).await,
                 Some(Body::Cancel { turn: wanted }) => {
-                    let take = Change { taken: vec![delivery.n], ..Change::default() };
-                    self.commit(take).await?;
                     if wanted.is_none_or(|wanted| wanted == turn.at.turn_id()) {
+                        turn.taken.push(delivery.n);
                         return self.cancel(&mut turn, &standing).await;
                     }
-                    return Ok(Next::Again);
+                    return self.drop_delivery(delivery).await;
                 }
                 // It stays in the queue, and ends the session when the turn is over.
                 Some(Body::Reset) => return self.cancel(&mut turn, &standing).await,
-                Some(Body::Message(message))
-                    if message.policy == TurnPolicy::Steer && delivery.caller.user == turn.caller.user =>
-                {
+                Some(Body::Message(message)) if turn.steered_by(delivery, &message) => {
                     let result = self.instead(&mut turn, &standing, delivery, message).await;
                     return self.conclude(&mut turn, result).await;
                 }
@@ -181,14 +178,15 @@ impl Drive<'_> {
         if let (Some(first), Some(text)) = (open.first(), message.only_text())
             && let Some((decision, answer)) = typed(first, text)
         {
+            // Decided first: said twice it is decided once, but taken up and then lost it would be gone.
+            self.decide(&delivery.caller, first, decision, answer).await?;
             turn.facts.ids.push(delivery.id.clone());
             let change = Change { taken: vec![delivery.n], facts: Some(turn.facts_json()), ..Change::default() };
             self.commit(change).await?;
-            self.decide(&delivery.caller, first, decision, answer).await?;
             return Err(Stop::Waiting);
         }
         let settled =
-            open.iter().map(|approval| (approval.id, ApprovalState::Pending, ApprovalState::Ignored)).collect();
+            open.iter().map(|approval| (approval.id, ApprovalState::Ignored)).collect();
         self.commit(Change { settled, ..Change::default() }).await?;
         turn.facts.ids.push(delivery.id.clone());
         let standing = self.standing().await?;
@@ -241,13 +239,10 @@ impl Drive<'_> {
     async fn cancel(&self, turn: &mut Turn, standing: &Standing) -> Result<Next, StoreError> {
         let open: Vec<&ApprovalRow> =
             of_calls(&standing.approvals, &standing.calls).filter(|approval| is_pending(approval)).collect();
-        let mut change = Change::default();
         for approval in &open {
-            change.settled.push((approval.id, ApprovalState::Pending, ApprovalState::Canceled));
             let (id, kind) = (approval.id.to_string(), approval.kind.as_str());
             turn.events.push(event::input_resolved(turn.at, &id, kind, "cancelled", None));
         }
-        self.commit(change).await?;
         self.conclude(turn, Err(Stop::Canceled)).await
     }
 }

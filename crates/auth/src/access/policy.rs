@@ -46,21 +46,83 @@ pub enum PolicyError {
     /// Longer than allowed.
     #[error("too long: at most {0} bytes")]
     TooLong(usize),
+    /// More nested, chained or long-worded than a policy needs to be.
+    #[error("too complex: {0}")]
+    TooComplex(&'static str),
+    /// The checker did not come back.
+    #[error("the policy could not be checked")]
+    Unchecked,
 }
 
 /// Longest text of an account's policies, bytes.
-const LONGEST_POLICY: usize = 256 * 1024;
+const LONGEST_POLICY: usize = 32 * 1024;
+/// Brackets inside brackets.
+const DEEPEST: usize = 12;
+/// Operators and branches of one policy.
+const OPERATORS: usize = 150;
+/// Longest text in quotes, bytes: a pattern costs its length times that of what it is held against.
+const LONGEST_WORD: usize = 512;
+/// The policy engine recurses; this is more stack than a policy within the bounds above can use.
+const CHECKER_STACK: usize = 64 * 1024 * 1024;
+/// Text of a call's arguments that an account's policies look through. A call with more asks.
+const LONGEST_ARGUMENTS: usize = 64 * 1024;
+
+/// Refuses what would cost the engine more than a policy is worth. The engine's parser and evaluator
+/// recurse on the caller's stack, and a stack that overflows ends the server for everybody.
+fn bounded(text: &str) -> Result<(), PolicyError> {
+    if text.len() > LONGEST_POLICY {
+        return Err(PolicyError::TooLong(LONGEST_POLICY));
+    }
+    let (mut depth, mut operators, mut word) = (0usize, 0usize, None::<usize>);
+    let mut letters = text.bytes().peekable();
+    let mut previous = b' ';
+    while let Some(letter) = letters.next() {
+        if let Some(length) = &mut word {
+            *length += 1;
+            match letter {
+                b'\\' => drop(letters.next()),
+                b'"' => word = None,
+                _ if *length > LONGEST_WORD => return Err(PolicyError::TooComplex("a text in quotes is too long")),
+                _ => {}
+            }
+            continue;
+        }
+        match letter {
+            b'"' => word = Some(0),
+            b'/' if letters.peek() == Some(&b'/') => while letters.next_if(|next| *next != b'\n').is_some() {},
+            b'(' | b'[' | b'{' => {
+                depth += 1;
+                operators += 1;
+            }
+            b')' | b']' | b'}' => depth = depth.saturating_sub(1),
+            b'+' | b'-' | b'*' | b'!' | b'.' | b'<' | b'>' | b'=' | b'&' | b'|' => operators += 1,
+            b';' => operators = 0,
+            // A word of the language begins: `if`, `like`, `in`, `has`, `is` nest as operators do.
+            b'a'..=b'z' if !previous.is_ascii_alphanumeric() => operators += 1,
+            _ => {}
+        }
+        previous = letter;
+        if depth > DEEPEST {
+            return Err(PolicyError::TooComplex("brackets are nested too deep"));
+        }
+        if operators > OPERATORS {
+            return Err(PolicyError::TooComplex("one policy has too many operators: write several"));
+        }
+    }
+    Ok(())
+}
 
 /// What an account adds to the base policy: forbids and demands for approval.
 pub struct AccountPolicies {
     set: PolicySet,
+    own: Own,
 }
 
 impl AccountPolicies {
     /// Nothing beyond the base policy.
     pub fn none() -> Arc<Self> {
         static NONE: LazyLock<Arc<AccountPolicies>> =
-            LazyLock::new(|| Arc::new(AccountPolicies { set: BASE.policies.clone() }));
+            LazyLock::new(|| Arc::new(AccountPolicies { set: BASE.policies.clone(), own: Own::None }));
         Arc::clone(&NONE)
     }
 
@@ -69,9 +131,14 @@ impl AccountPolicies {
     /// # Errors
     /// What is wrong, for the admin who wrote them.
     pub fn parse(text: &str) -> Result<Arc<Self>, PolicyError> {
-        if text.len() > LONGEST_POLICY {
-            return Err(PolicyError::TooLong(LONGEST_POLICY));
-        }
+        bounded(text)?;
+        let text = text.to_owned();
+        let checker = std::thread::Builder::new().name("policy".to_owned()).stack_size(CHECKER_STACK);
+        let checked = checker.spawn(move || Self::check(&text)).map_err(|_| PolicyError::Unchecked)?;
+        checked.join().map_err(|_| PolicyError::Unchecked)?
+    }
+
+    fn check(text: &str) -> Result<Arc<Self>, PolicyError> {
         let own: PolicySet = text.parse().map_err(|error| PolicyError::Syntax(format!("{error}")))?;
         if own.templates().next().is_some() {
             return Err(PolicyError::Template);
@@ -89,8 +156,15 @@ impl AccountPolicies {
             let renamed = policy.new_id(PolicyId::new(format!("account:{n}")));
             set.add(renamed).map_err(|error| PolicyError::Syntax(error.to_string()))?;
         }
-        Ok(Arc::new(Self { set }))
+        Ok(Arc::new(Self { set, own: Own::Some }))
     }
+}
+
+/// Whether an account has policies of its own.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Own {
+    Some,
+    None,
 }
 
 struct Base {
@@ -220,18 +294,23 @@ fn evaluate<R: Resource>(
     let action_entities = base.actions.get(action).ok_or(Unreadable)?;
     let action_uid = action_entities.first().ok_or(Unreadable)?.uid();
     let entities = Entities::from_entities(facts.entities.into_iter().chain(action_entities.iter().cloned()), None)?;
+    // An account's policies bind its users. The operator they could only lock out.
+    let (policies, own) = match (caller.standing, caller.tenant) {
+        (Standing::User { .. }, Some(tenant)) => (&tenant.0.policies.set, tenant.0.policies.own),
+        (Standing::Operator, _) | (_, None) => (&base.policies, Own::None),
+    };
+    let too_long = own == Own::Some && arguments.is_some_and(|arguments| length(arguments) > LONGEST_ARGUMENTS);
+    let nothing = Map::new();
+    let arguments = if too_long { Some(&nothing) } else { arguments };
     let context = context(caller, arguments)?;
     let request = Request::new(principal, action_uid, target, context, None)?;
-    let policies = match caller.tenant {
-        Some(tenant) => &tenant.0.policies.set,
-        None => &base.policies,
-    };
     let response = Authorizer::new().is_authorized(&request, policies, &entities);
     if response.diagnostics().errors().next().is_some() {
         return Ok(Decision::Deny("forbidden"));
     }
     if response.decision() == cedar_policy::Decision::Allow {
-        return Ok(Decision::Allow);
+        // What the account's policies could not look through, a person looks at.
+        return Ok(if too_long { Decision::Ask("account_policy") } else { Decision::Allow });
     }
     Ok(why(response.diagnostics().reason(), policies))
 }
@@ -264,6 +343,19 @@ fn rank(decision: Decision) -> usize {
     }
 }
 
+/// Bytes of text in a call's arguments.
+fn length(arguments: &Map<String, Value>) -> usize {
+    fn of(value: &Value) -> usize {
+        match value {
+            Value::String(text) => text.len(),
+            Value::Array(items) => items.iter().map(of).sum(),
+            Value::Object(map) => map.iter().map(|(key, value)| key.len() + of(value)).sum(),
+            Value::Null | Value::Bool(_) | Value::Number(_) => 8,
+        }
+    }
+    arguments.values().map(of).sum()
+}
+
 fn context(caller: &Caller<'_>, arguments: Option<&Map<String, Value>>) -> Result<Context, Unreadable> {
     let none = Bounds::none();
     let bounds = match caller.standing {
@@ -271,7 +363,10 @@ fn context(caller: &Caller<'_>, arguments: Option<&Map<String, Value>>) -> Resul
         Standing::Operator => &none,
     };
     let scopes = bounds.scopes.iter().map(|scope| text(scope.as_str()));
-    let mut pairs = vec![("scopes".to_owned(), RestrictedExpression::new_set(scopes))];
+    let mut pairs = vec![
+        ("scopes".to_owned(), RestrictedExpression::new_set(scopes)),
+        ("limited".to_owned(), RestrictedExpression::new_bool(bounds.is_limited())),
+    ];
     if let Some(space) = bounds.space {
         pairs.push(("bound_space".to_owned(), text(&space.to_string())));
     }

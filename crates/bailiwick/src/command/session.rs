@@ -109,11 +109,13 @@ async fn events(context: &Context, id: String, follow: bool) -> Result<(), Failu
         Format::Text => out::line(&chat::event_line(event)),
     };
     stream.history().await?.iter().for_each(print);
-    while follow {
+    if !follow {
+        return Ok(());
+    }
+    loop {
         tokio::select! {
             event = stream.next() => print(&event?),
-            _ = tokio::signal::ctrl_c() => break,
+            _ = tokio::signal::ctrl_c() => return Ok(()),
         }
     }
-    Ok(())
 }

@@ -1,5 +1,6 @@
 //! What the settings mean together. Everything that is wrong is reported; nothing is repaired.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,6 +9,7 @@ use bailiwick_auth::authn::Step;
 use bailiwick_model::{KeySource, Kind, Script};
 use bailiwick_sandbox::HostUse;
 use bailiwick_sandbox::linux::{CgroupUse, Limits};
+use bailiwick_types::ModelName;
 use serde::Deserialize as _;
 use zeroize::Zeroizing;
 
@@ -96,8 +98,8 @@ fn judge(layers: &mut Layers, raw: Raw, file: Option<&Path>) -> Option<Config> {
     }
     let data_dir = resolve(layers, "server.data_dir", &raw.server.data_dir);
     let agents_dir = raw.agents.dir.as_ref().map(|dir| resolve(layers, "agents.dir", dir));
-    if let Some(dir) = agents_dir.as_ref().filter(|dir| !dir.is_dir()) {
-        layers.wrong("agents.dir", format!("there is no folder {}", dir.display()));
+    if let Some(dir) = &agents_dir {
+        agents(layers, dir, &raw.model);
     }
     let models = raw
         .model
@@ -125,6 +127,27 @@ fn judge(layers: &mut Layers, raw: Raw, file: Option<&Path>) -> Option<Config> {
         agents_account: raw.agents.account,
         log: raw.log.format,
     })
+}
+
+/// Reads the agents' files, as the start will.
+fn agents(layers: &mut Layers, dir: &Path, models: &BTreeMap<ModelName, bailiwick_model::Config>) {
+    if !dir.is_dir() {
+        return layers.wrong("agents.dir", format!("there is no folder {}", dir.display()));
+    }
+    match bailiwick_agent::definition::load_dir(dir) {
+        Err(wrong) => wrong.iter().for_each(|error| layers.wrong("agents.dir", error.to_string())),
+        Ok(found) => {
+            for (id, definition) in found {
+                if !models.contains_key(&definition.model) && definition.model != ModelName::first() {
+                    layers.wrong("agents.dir", format!("{id}/AGENT.md: there is no [model.{}]", definition.model));
+                }
+                if !definition.egress.denies_all() {
+                    let text = "egress: no sandbox of this version can enforce an allow list; its tools will be refused";
+                    layers.warn("agents.dir", format!("{id}/AGENT.md: {text}"));
+                }
+            }
+        }
+    }
 }
 
 fn listen(layers: &mut Layers, text: &str) -> Option<SocketAddr> {

@@ -83,8 +83,11 @@ impl Layers {
     /// Where a key is from.
     pub(super) fn origin(&self, key: &str) -> Origin {
         let path: KeyPath = key.split('.').map(str::to_owned).collect();
-        let below = || self.origins.iter().find(|(held, _)| held.starts_with(&path)).map(|(_, origin)| origin);
-        self.origins.get(&path).or_else(below).cloned().unwrap_or(Origin::Default)
+        let below = |path: &[String]| self.origins.iter().find(|(held, _)| held.starts_with(path)).map(|(_, at)| at);
+        // What is missing in a model is told at the model.
+        let model = path.get(..2).filter(|model| model[0] == "model");
+        let found = self.origins.get(&path).or_else(|| below(&path)).or_else(|| model.and_then(below));
+        found.cloned().unwrap_or(Origin::Default)
     }
 
     /// Reports a mistake at the place where the key was set.
@@ -215,10 +218,10 @@ fn fits(defaults: &Table, whole: &Table, path: &[String], value: &Value) -> Resu
     }
 }
 
-/// The parser's words, with a hint where a key is unknown.
+/// The parser's words, or ours where a key is unknown.
 fn said(message: &str) -> String {
-    match message.strip_prefix("unknown field") {
-        Some(_) => format!("unknown key: see `bailiwick config print --defaults` ({message})"),
+    match message.strip_prefix("unknown field").and_then(|rest| rest.split_once("expected ")) {
+        Some((_, known)) => format!("unknown key: use {}", known.replace('`', "")),
         None => message.to_owned(),
     }
 }

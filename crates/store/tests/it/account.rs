@@ -304,7 +304,11 @@ pub(crate) fn holding(dir: &Path, words: &str) -> usize {
 
 fn rows_left(dir: &Path, table: &str) -> usize {
     let file = rusqlite::Connection::open(dir.join("account.db")).unwrap();
-    file.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get::<_, i64>(0)).map(i64::cast_unsigned).unwrap().try_into().unwrap()
+    file.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get::<_, i64>(0))
+        .map(i64::cast_unsigned)
+        .unwrap()
+        .try_into()
+        .unwrap()
 }
 
 /// Verifies a log as a stranger would: from the file alone.

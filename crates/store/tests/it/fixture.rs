@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
+use bailiwick_audit::{Event, Head, Problem};
 use bailiwick_auth::access::verb::{
     CreateAccount, CreateSession, CreateSpace, CreateUser, GrantSpace, ReadAccountAudit, UseAgent,
 };
@@ -10,7 +11,6 @@ use bailiwick_auth::access::{Session, Space, Verb};
 use bailiwick_auth::authn::{Browser, Presented, Rejection, Step, Walk};
 use bailiwick_auth::key::{KeyRing, PresentedKey};
 use bailiwick_auth::{Permit, Principal, Scope};
-use bailiwick_audit::{Event, Head, Problem};
 use bailiwick_store::account::NewAccount;
 use bailiwick_store::log::EventFilter;
 use bailiwick_store::session::{Created, NewSession};
@@ -116,7 +116,12 @@ impl Fixture {
         self.store.grant_set(permit::<GrantSpace>(&scope, space), to.name.clone(), level).await.unwrap();
     }
 
-    pub(crate) async fn session_in(&self, scope: &Scope, space: &Space, new: NewSession) -> Result<Created, StoreError> {
+    pub(crate) async fn session_in(
+        &self,
+        scope: &Scope,
+        space: &Space,
+        new: NewSession,
+    ) -> Result<Created, StoreError> {
         let (space, agent) = self.session_permits(scope, space);
         self.store.session_create(space, agent, new).await
     }

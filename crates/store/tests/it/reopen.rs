@@ -89,18 +89,18 @@ async fn z02_what_was_acknowledged_before_a_kill_is_there_and_the_session_goes_o
         for enough in [1, 60, 400] {
             let (dir, key) = (f.dir().to_owned(), f.acme.member.key.clone());
             f = f.restart_around(|| {
-                    let child = Command::new(std::env::current_exe().unwrap())
-                        .args(["--exact", "reopen::the_server_that_will_be_killed", "--nocapture"])
-                        .env(DIRECTORY, &dir)
-                        .env(KEY, &key)
-                        .env(SESSION, session.to_string())
-                        .stdout(Stdio::piped())
-                        .spawn()
-                        .unwrap();
-                    let seen = kill_after(child, enough);
-                    spaces.extend(seen.spaces);
-                    events += seen.events;
-                });
+                let child = Command::new(std::env::current_exe().unwrap())
+                    .args(["--exact", "reopen::the_server_that_will_be_killed", "--nocapture"])
+                    .env(DIRECTORY, &dir)
+                    .env(KEY, &key)
+                    .env(SESSION, session.to_string())
+                    .stdout(Stdio::piped())
+                    .spawn()
+                    .unwrap();
+                let seen = kill_after(child, enough);
+                spaces.extend(seen.spaces);
+                events += seen.events;
+            });
             let scope = f.scope(&f.acme.member).await;
             for id in &spaces {
                 assert!(f.store.space_find(&scope, *id).await.unwrap().is_some(), "{id} was acknowledged");

@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 
-use bailiwick_auth::access::verb::{ControlSession, ListSessions, ReadSession, ReadSpace, SendSession};
 use bailiwick_auth::access::Session;
+use bailiwick_auth::access::verb::{ControlSession, ListSessions, ReadSession, ReadSpace, SendSession};
 use bailiwick_store::StoreError;
 use bailiwick_store::session::{Fresh, NewSession, SessionState};
 use bailiwick_store::turn::Change;

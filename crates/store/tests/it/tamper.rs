@@ -100,11 +100,7 @@ async fn e07_dropped_swapped_doubled_and_cut_off_events_are_found() {
     let cases = [
         ("first dropped", "DELETE FROM event WHERE seq = 0".to_owned(), Problem::Gap { expected: 0, found: 1 }),
         ("one dropped", "DELETE FROM event WHERE seq = 5".to_owned(), Problem::Gap { expected: 5, found: 6 }),
-        (
-            "last dropped",
-            format!("DELETE FROM event WHERE seq = {last}"),
-            Problem::Length { head: size, found: last },
-        ),
+        ("last dropped", format!("DELETE FROM event WHERE seq = {last}"), Problem::Length { head: size, found: last }),
         ("tail cut", "DELETE FROM event WHERE seq >= 3".to_owned(), Problem::Length { head: size, found: 3 }),
         ("all cut", "DELETE FROM event".to_owned(), Problem::Length { head: size, found: 0 }),
         (

@@ -8,7 +8,7 @@ use bailiwick_store::account::NewAccount;
 use bailiwick_store::log::EventFilter;
 use bailiwick_types::{RequestId, Role, UserName};
 
-use crate::approval::{asked, ask_in};
+use crate::approval::{ask_in, asked};
 use crate::fixture::{self, Fixture, Person, conflict, not_found, permit};
 use crate::on_every_backend;
 

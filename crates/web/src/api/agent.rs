@@ -7,7 +7,7 @@ use bailiwick_store::agent::AgentRow;
 use bailiwick_tools::is_known;
 use bailiwick_types::{AgentDefinition, AgentName};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::app::App;
 use crate::caller::Caller;
@@ -73,7 +73,7 @@ async fn put(
     let name: AgentName = name.parse()?;
     let mut sent = body.json_or_nothing().await?.unwrap_or_else(|| json!({}));
     if let Some(fields) = sent.as_object_mut() {
-        if fields.get("id").is_some_and(|id| *id != Value::from(name.as_str())) {
+        if fields.get("id").is_some_and(|id| id.as_str() != Some(name.as_str())) {
             return Err(Failure::Parameters("body.id: is not the agent of the path".to_owned()));
         }
         for added in ADDED {

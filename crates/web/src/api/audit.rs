@@ -101,7 +101,17 @@ pub(crate) async fn read(app: &App, scope: &Scope, filter: EventFilter) -> Resul
     Ok(app.store().event_list_own(permit, filter).await?)
 }
 
-fn page(mut events: Vec<Event>, limit: usize) -> Response {
+/// An event as those see it who share a space: what was done, not from where and with which key.
+fn shown_among(scope: &Scope, event: &Event) -> Value {
+    let mut row = shown(event);
+    if event.draft.actor.user() != scope.user() {
+        row["credential"] = Value::Null;
+        row["address"] = Value::Null;
+    }
+    row
+}
+
+fn page(mut events: Vec<Event>, limit: usize, shown: impl Fn(&Event) -> Value) -> Response {
     let more = if events.len() > limit { More::Yes } else { More::No };
     events.truncate(limit);
     reply::page(events.iter().map(shown).collect(), more)
@@ -110,7 +120,7 @@ fn page(mut events: Vec<Event>, limit: usize) -> Response {
 async fn list(State(app): State<App>, caller: Caller, Params(wanted): Params<Wanted>) -> Result<Response, Failure> {
     let scope = caller.scope()?;
     let (filter, limit) = wanted.filter()?;
-    Ok(page(read(&app, &scope, filter).await?, limit))
+    Ok(page(read(&app, &scope, filter).await?, limit, shown))
 }
 
 async fn list_space(
@@ -122,23 +132,26 @@ async fn list_space(
     let scope = caller.scope()?;
     let permit = scope.authorize::<ReadSpace>(space::find(&app, &scope, &name).await?)?;
     let (filter, limit) = wanted.filter()?;
-    Ok(page(app.store().event_list_space(&permit, filter).await?, limit))
+    let events = app.store().event_list_space(&permit, filter).await?;
+    Ok(page(events, limit, |event| shown_among(&scope, event)))
 }
 
 async fn list_host(State(app): State<App>, caller: Caller, Params(wanted): Params<Wanted>) -> Result<Response, Failure> {
     let permit = caller.host().authorize::<ReadHostAudit>()?;
     let (filter, limit) = wanted.filter()?;
-    Ok(page(app.store().event_list_host(permit, filter).await?, limit))
+    Ok(page(app.store().event_list_host(permit, filter).await?, limit, shown))
 }
 
 async fn verify(State(app): State<App>, caller: Caller) -> Result<Response, Failure> {
     let scope = caller.scope()?;
     let permit = scope.authorize::<ReadAccountAudit>(scope.account())?;
+    let _place = app.verification_place().await?;
     Ok(verdict(app.store().event_verify(permit).await?))
 }
 
 async fn verify_host(State(app): State<App>, caller: Caller) -> Result<Response, Failure> {
     let permit = caller.host().authorize::<ReadHostAudit>()?;
+    let _place = app.verification_place().await?;
     Ok(verdict(app.store().event_verify_host(permit).await?))
 }
 

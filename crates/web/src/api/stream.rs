@@ -65,10 +65,11 @@ async fn follow(
     let filter = EventFilter { from_seq, limit: PAGE, order: Order::Oldest, ..filter };
     // The right is asked for now, so that a refusal is a reply and not a stream that ends.
     audit::read(&app, &scope, EventFilter { limit: 0, ..filter.clone() }).await?;
+    let open = OpenStream::new(&app, &caller)?;
     let following = Following {
         look: Instant::now() + app.settings().times.heartbeat,
         ready: VecDeque::from([Bytes::from_static(b": here\n\n")]),
-        _open: OpenStream::new(&app),
+        _open: open,
         app,
         caller,
         filter,

@@ -101,6 +101,7 @@ async fn open(
     let tail = ends || matches!(wanted.include_tail_index.as_deref(), Some("1" | "true"));
     let known = wanted.stream_control_version.as_deref() == Some("1");
     let times = app.settings().times;
+    let open = OpenStream::new(&app, &caller)?;
     let reading = Reading {
         name: permit.resource().id().to_string(),
         permit,
@@ -112,7 +113,7 @@ async fn open(
         lease: Instant::now() + times.lease,
         begun: false,
         ended: false,
-        _open: OpenStream::new(&app),
+        _open: open,
         app,
         caller,
     };

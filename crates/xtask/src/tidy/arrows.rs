@@ -107,12 +107,7 @@ fn ours(table: &toml::Table, section: &str) -> BTreeSet<String> {
     names.filter_map(|name| name.strip_prefix(OURS).map(str::to_owned)).collect()
 }
 
-fn compare(
-    path: &str,
-    allowed: &BTreeSet<&str>,
-    for_tests: &BTreeSet<&str>,
-    manifest: &Manifest,
-) -> Vec<Finding> {
+fn compare(path: &str, allowed: &BTreeSet<&str>, for_tests: &BTreeSet<&str>, manifest: &Manifest) -> Vec<Finding> {
     let mut findings = Vec::new();
     for used in manifest.product.iter().filter(|used| !allowed.contains(used.as_str())) {
         findings.push(Finding::new(path, 1, format!("uses {used}, to which it has no arrow")));
@@ -128,11 +123,8 @@ fn compare(
 
 /// ARCHITECTURE.md has a table whose rows begin with the crates' names; it must name them all.
 fn drawn(map: &File, crates: &BTreeSet<&str>) -> Vec<Finding> {
-    let rows: BTreeSet<&str> = map
-        .text
-        .lines()
-        .filter_map(|line| line.strip_prefix("| `")?.split_once("` |").map(|(name, _)| name))
-        .collect();
+    let rows: BTreeSet<&str> =
+        map.text.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` |").map(|(name, _)| name)).collect();
     let missing = crates.difference(&rows).map(|name| format!("the crate {name} is not in the table of crates"));
     let gone = rows.difference(crates).map(|name| format!("the table of crates names {name}, which is none"));
     missing.chain(gone).map(|what| Finding::new(&map.path, 1, what)).collect()

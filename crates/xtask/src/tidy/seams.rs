@@ -58,7 +58,9 @@ fn implementors(module: &Module<'_>) -> Vec<Finding> {
         TRUSTED.iter().find(|name| has_word(header, name))
     };
     let found = module.source.lines().filter_map(|(line, code)| Some((line, of(code)?)));
-    found.map(|(line, name)| Finding::new(module.path, line, format!("implements {name}, which only the store may"))).collect()
+    found
+        .map(|(line, name)| Finding::new(module.path, line, format!("implements {name}, which only the store may")))
+        .collect()
 }
 
 fn outside(module: &Module<'_>) -> Vec<Finding> {

@@ -35,14 +35,16 @@ pub(super) fn check(files: &[File], modules: &[Module<'_>]) -> Vec<Finding> {
 }
 
 fn places(file: &File) -> Vec<Finding> {
-    let allowed = |line: &str| {
-        PLACES_ALLOWED.iter().any(|(path, words)| file.path == *path && line.contains(words))
-    };
+    let allowed = |line: &str| PLACES_ALLOWED.iter().any(|(path, words)| file.path == *path && line.contains(words));
     let mut findings = Vec::new();
     for (n, line) in file.text.lines().enumerate() {
         for place in PLACES.iter().map(|halves| halves.concat()) {
             if line.contains(&place) && !allowed(line) {
-                findings.push(Finding::new(&file.path, n + 1, format!("names {place}, which is a place of one machine")));
+                findings.push(Finding::new(
+                    &file.path,
+                    n + 1,
+                    format!("names {place}, which is a place of one machine"),
+                ));
             }
         }
     }

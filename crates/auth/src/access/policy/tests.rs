@@ -273,3 +273,63 @@ fn t01_a_tool_that_was_not_granted_is_refused() {
     let other = world.call(Relation::Owner, &["read_file"], json!({}), Asks::No);
     assert_eq!(alice.judge(other).err().unwrap().code(), Some("tool_not_granted"));
 }
+
+#[test]
+fn a_policy_that_would_overflow_the_stack_is_refused_before_it_is_read() {
+    let when = |text: &str| format!("forbid (principal, action, resource) when {{ {text} }};");
+    for (what, text) in [
+        ("brackets", format!("{}true{}", "(".repeat(50), ")".repeat(50))),
+        ("lists", format!("{}1{} == 1", "[".repeat(50), "]".repeat(50))),
+        ("negations", format!("{}true", "!".repeat(5_000))),
+        ("branches", format!("{}true{}", "if true then ".repeat(300), " else false".repeat(300))),
+        ("sums", format!("1{} == 1", " + 1".repeat(5_000))),
+        ("conjunctions", format!("true{}", " && true".repeat(3_000))),
+        ("words", format!("\"{}\" == \"\"", "x".repeat(10_000))),
+    ] {
+        let refused = AccountPolicies::parse(&when(&text));
+        assert!(
+            matches!(refused, Err(PolicyError::TooComplex(_) | PolicyError::TooLong(_))),
+            "{what} were not refused"
+        );
+    }
+    // Positive control: as much as is allowed is read, and evaluated on an ordinary stack.
+    let most = when(&format!("context.limited{}", " || true == false".repeat(20)));
+    let world = World { acme: tenant("acme", AccountPolicies::parse(&most).unwrap()), space: SpaceId::new() };
+    let alice = user(&world.acme, "alice", Role::Member, Bounds::none());
+    assert!(alice.may::<verb::ReadSpace>(&world.space(Relation::Owner)));
+}
+
+#[test]
+fn r08_an_accounts_policies_do_not_lock_the_operator_out() {
+    let policies = AccountPolicies::parse("forbid (principal, action, resource);").unwrap();
+    let acme = tenant("acme", policies);
+    let account = Account { tenant: acme.clone() };
+    assert!(!user(&acme, "alice", Role::Admin, Bounds::none()).may::<verb::PutPolicy>(&account), "positive control");
+    assert!(scope(&acme, Standing::Operator).may::<verb::PutPolicy>(&account));
+}
+
+#[test]
+fn i15_a_limited_key_makes_no_other_key() {
+    let world = World::new();
+    let me = |bounds| user(&world.acme, "alice", Role::Admin, bounds);
+    let target = User { tenant: world.acme.clone(), name: "alice".parse().unwrap() };
+    assert!(me(Bounds::none()).may::<verb::CreateKey>(&target), "positive control");
+    let ends = Bounds { expires_at: Some(bailiwick_types::Timestamp::now()), ..Bounds::none() };
+    assert!(!me(ends).may::<verb::CreateKey>(&target));
+    let writes = Bounds { scopes: vec![KeyScope::Write], ..Bounds::none() };
+    assert!(!me(writes).may::<verb::CreateKey>(&target));
+}
+
+#[test]
+fn what_a_policy_cannot_look_through_a_person_looks_at() {
+    let policies = AccountPolicies::parse(
+        r#"forbid (principal, action == Action::"tool.call", resource) when { context.arguments_json like "*secret*" };"#,
+    )
+    .unwrap();
+    let world = World { acme: tenant("acme", policies), space: SpaceId::new() };
+    let alice = user(&world.acme, "alice", Role::Member, Bounds::none());
+    let call = |text: String| world.call(Relation::Owner, &["bash"], json!({ "command": text }), Asks::No);
+    assert!(matches!(alice.judge(call("ls".to_owned())), Ok(ToolVerdict::Go(_))), "positive control");
+    assert!(alice.judge(call("secret".to_owned())).is_err());
+    assert!(matches!(alice.judge(call(format!("{}secret", "x".repeat(70_000)))), Ok(ToolVerdict::Ask(_))));
+}

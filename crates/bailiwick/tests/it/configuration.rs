@@ -1,0 +1,181 @@
+//! Every mistake is reported, with its place, before a port is bound.
+
+use std::os::unix::fs::PermissionsExt;
+
+use crate::support::{Home, ROOT_KEY};
+
+#[test]
+fn every_mistake_is_reported_with_its_place_and_exit_64() {
+    let home = Home::new();
+    let text = "[server]\n\
+                listen = \"nowhere\"\n\
+                lisen = \"127.0.0.1:1\"\n\
+                root_api_key_file = \"missing.key\"\n\
+                [auth]\n\
+                walk = [\"api_key\", \"jwt:sso\", \"magic\"]\n\
+                [sandbox]\n\
+                pids = \"many\"\n\
+                memory_mib = 0\n\
+                [model.default]\n\
+                provider = \"anthropic\"\n\
+                temprature = 1\n\
+                [relay]\n\
+                listen = \"127.0.0.1:2\"\n";
+    home.write("bailiwick.toml", text, 0o600);
+    let mut command = home.command(&["serve", "-c", "bailiwick.toml"]);
+    command.env("BAILIWICK_SERVER__PUBLIC_URL", "not a url").env("BAILIWICK_NO__SUCH", "1");
+    let done: crate::support::Done = command.output().unwrap().into();
+    let said = done.failed(
+        64,
+        &[
+            "bailiwick.toml:2: server.listen:",
+            "bailiwick.toml:3: server.lisen: unknown key",
+            "bailiwick.toml:4: server.root_api_key_file: missing.key cannot be read",
+            "auth.walk: `jwt:sso` is not supported in this version",
+            "auth.walk: there is no authenticator `magic`",
+            "bailiwick.toml:8: sandbox.pids:",
+            "bailiwick.toml:9: sandbox.memory_mib: must be more than zero",
+            "bailiwick.toml:11: model.default.model: name the model",
+            "bailiwick.toml:11: model.default: has no key",
+            "bailiwick.toml:12: model.default.temprature: unknown key",
+            "relay.listen: not supported in this version",
+            "environment BAILIWICK_SERVER__PUBLIC_URL: server.public_url:",
+            "environment BAILIWICK_NO__SUCH: no.such:",
+            "mistakes:",
+        ],
+    );
+    assert!(!said.contains("listening"), "{said}");
+    assert!(!home.path(".local").exists(), "nothing was made");
+}
+
+#[test]
+fn a_file_that_is_no_toml_is_an_error_with_its_line() {
+    let home = Home::new();
+    home.write("bad.toml", "[server]\nlisten = \n", 0o600);
+    home.run(&["serve", "-c", "bad.toml"]).failed(64, &["bad.toml:2"]);
+    home.run(&["serve", "-c", "absent.toml"]).failed(64, &["absent.toml: cannot be read"]);
+}
+
+#[test]
+fn u06_a_secret_that_others_can_read_is_refused() {
+    let home = Home::new();
+    let key = home.write("root.key", ROOT_KEY, 0o644);
+    let text = "[server]\nlisten = \"127.0.0.1:0\"\ndata_dir = \"data\"\nroot_api_key_file = \"root.key\"\n";
+    home.write("bailiwick.toml", text, 0o644);
+    home.run(&["serve"]).failed(64, &["root.key can be read by others (mode 0644)", "chmod 600"]);
+    // The same file, private: it starts. So does a wide configuration that holds no secret itself.
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+    drop(home.start(&["serve"]));
+
+    let inline = format!("[server]\nlisten = \"127.0.0.1:0\"\ndata_dir = \"data2\"\nroot_api_key = \"{ROOT_KEY}\"\n");
+    home.write("inline.toml", &inline, 0o640);
+    home.run(&["serve", "-c", "inline.toml"]).failed(64, &["inline.toml can be read by others (mode 0640)"]);
+    home.write("inline.toml", &inline, 0o600);
+    drop(home.start(&["serve", "-c", "inline.toml"]));
+}
+
+#[test]
+fn a10_dev_mode_on_a_public_address_refuses_to_start() {
+    let home = Home::new();
+    for address in ["0.0.0.0:0", "[::]:0", "192.0.2.7:17880"] {
+        let said = home.run(&["up", "--data", "data", "--listen", address]).failed(64, &["server.listen", "dev mode"]);
+        assert!(!said.contains("listening"), "{said}");
+    }
+    let mut command = home.command(&["serve", "--listen", "0.0.0.0:0", "--data", "data"]);
+    let done: crate::support::Done = command.env("BAILIWICK_AUTH__MODE", "dev").output().unwrap().into();
+    done.failed(64, &["dev mode"]);
+    let mut command = home.command(&["serve", "--listen", "127.0.0.1:0", "--data", "data"]);
+    command.env("BAILIWICK_SERVER__ROOT_API_KEY", ROOT_KEY).env("BAILIWICK_AUTH__WALK", "api_key,local_dev");
+    let done: crate::support::Done = command.output().unwrap().into();
+    done.failed(64, &["`local_dev` is for auth.mode = \"dev\" alone"]);
+    // The positive controls: dev mode on loopback, and keys on a public address.
+    drop(home.start(&["up", "--data", "data", "--listen", "127.0.0.1:0"]));
+    home.write("root.key", ROOT_KEY, 0o600);
+    let public = "[server]\nlisten = \"0.0.0.0:0\"\ndata_dir = \"data2\"\nroot_api_key_file = \"root.key\"\n";
+    home.write("public.toml", public, 0o600);
+    drop(home.start(&["serve", "-c", "public.toml"]));
+}
+
+#[test]
+fn without_a_root_key_production_does_not_start() {
+    let home = Home::new();
+    home.run(&["serve", "--data", "data"]).failed(64, &["root_api_key_file: missing", "bailiwick init"]);
+}
+
+#[test]
+fn what_this_version_does_not_do_is_refused_and_not_ignored() {
+    let home = Home::new();
+    let text = "egress = \"allow-all\"\n[database]\nurl = \"postgres://db/x\"\n[objects]\nurl = \"s3://x\"\n\
+                [auth]\nmode = \"trusted\"\n[auth.jwt.sso]\nissuer = \"x\"\n[limits]\nrequests_per_second_per_principal = 5\n";
+    home.write("bailiwick.toml", text, 0o600);
+    let keys = ["egress", "database.url", "objects.url", "auth.mode", "auth.jwt.sso.issuer", "limits.requests_per_second"];
+    let mut command = home.command(&["serve"]);
+    let done: crate::support::Done = command.env("BAILIWICK_ADMIN_PASSWORD", "hunter22").output().unwrap().into();
+    let said = done.failed(64, &keys);
+    assert!(said.matches("not supported in this version").count() >= 7, "{said}");
+    assert!(!said.contains("hunter22"), "{said}");
+}
+
+#[test]
+fn the_order_is_defaults_file_environment_flags_and_secrets_are_masked() {
+    let home = Home::new();
+    let text = format!("[server]\nlisten = \"127.0.0.1:1\"\nname = \"file\"\nroot_api_key = \"{ROOT_KEY}\"\n[sandbox]\npids = 7\n");
+    home.write("bailiwick.toml", &text, 0o600);
+    let mut command = home.command(&["config", "print"]);
+    command.env("BAILIWICK_SERVER__LISTEN", "127.0.0.1:2").env("BAILIWICK_SANDBOX__CPU", "0.5");
+    let done: crate::support::Done = command.output().unwrap().into();
+    let said = done.good();
+    for line in ["server.listen = \"127.0.0.1:2\"", "server.name = \"file\"", "sandbox.pids = 7", "sandbox.cpu = 0.5"] {
+        assert!(said.contains(line), "{line} is not in: {said}");
+    }
+    assert!(said.contains("# environment BAILIWICK_SERVER__LISTEN"), "{said}");
+    assert!(said.contains("root_api_key = \"********\"") && !said.contains(ROOT_KEY), "{said}");
+    // The flag wins over all.
+    let mut command = home.command(&["serve", "--listen", "127.0.0.1:0x"]);
+    let done: crate::support::Done = command.env("BAILIWICK_SERVER__LISTEN", "127.0.0.1:2").output().unwrap().into();
+    done.failed(64, &["flag --listen: server.listen: not an address with a port: 127.0.0.1:0x"]);
+}
+
+#[test]
+fn the_defaults_are_whole_and_commented() {
+    let home = Home::new();
+    let text = home.run(&["config", "print", "--defaults"]).good();
+    assert!(text.contains("listen = \"127.0.0.1:17880\""));
+    let said = home.run(&["config", "print", "--json"]).json();
+    assert_eq!(said["server.listen"]["value"], "127.0.0.1:17880");
+}
+
+#[test]
+fn agents_as_files_are_checked_before_anything_starts() {
+    let home = Home::new();
+    home.run(&["init", "site"]).good();
+    home.run(&["init", "site"]).failed(1, &["is there already"]);
+    drop(home.start(&["serve", "-c", "site/bailiwick.toml", "--listen", "127.0.0.1:0"]));
+    assert_eq!(std::fs::metadata(home.path("site/root.key")).unwrap().permissions().mode() & 0o777, 0o600);
+    home.run(&["agent", "check", "site/agents"]).good();
+    home.write("site/agents/bad/AGENT.md", "---js\nmodule.exports = {}\n---\n", 0o644);
+    home.write("site/agents/worse/AGENT.md", "---\ntools: [no_such_tool]\n---\n", 0o644);
+    home.run(&["agent", "check", "site/agents"]).failed(1, &["bad/AGENT.md", "worse/AGENT.md"]);
+    let t14 = home.run(&["serve", "-c", "site/bailiwick.toml", "--listen", "127.0.0.1:0"]);
+    t14.failed(64, &["bad/AGENT.md", "only YAML", "worse/AGENT.md", "no_such_tool"]);
+}
+
+#[test]
+fn usage_is_exit_2_and_every_command_has_an_example() {
+    let home = Home::new();
+    assert_eq!(home.run(&["no-such-command"]).code, 2);
+    assert_eq!(home.run(&["space", "delete", "spc_1"]).code, 2);
+    for command in ["up", "serve", "demo", "init", "doctor", "chat"] {
+        let text = home.run(&[command, "--help"]).good();
+        assert!(text.contains("Example:"), "{command}");
+    }
+    for group in ["config", "account", "user", "key", "agent", "space", "session", "approval", "audit", "policy"] {
+        let text = home.run(&[group, "--help"]).good();
+        let commands = text.split("Commands:").nth(1).unwrap().split("Options:").next().unwrap().to_owned();
+        let names = commands.lines().filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+        for name in names.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help") {
+            let text = home.run(&[group, name, "--help"]).good();
+            assert!(text.contains("Example:"), "{group} {name}");
+        }
+    }
+}

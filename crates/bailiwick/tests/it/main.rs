@@ -1,0 +1,11 @@
+//! The binary as a person, a script and an init system meet it: started as a process, talked to by its
+//! own client, ended by signals.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod chat;
+mod client;
+mod configuration;
+mod demo;
+mod serve;
+mod support;

@@ -1,0 +1,176 @@
+//! Every door, walked by the table of routes: without a credential, with a wrong one, with one of
+//! another account, and with one that may only read.
+
+use bailiwick_auth::authn::Step;
+use bailiwick_web::route::{Access, Route, Shape, table};
+use bailiwick_web::{AuthMode, Settings};
+use serde_json::{Value, json};
+
+use crate::support::{ROOT, Server, code, reason, settings, taken};
+
+/// The route's path with ids that could be.
+fn filled(route: &Route, space: &str) -> String {
+    let path = route
+        .path
+        .replace("{account}", "acme")
+        .replace("{user}", "carol")
+        .replace("{key}", "aaaaaaaaaaaaaaaa")
+        .replace("{agent}", "default")
+        .replace("{space}", space)
+        .replace("{session}", "ses_01ARZ3NDEKTSV4RRFFQ69G5FAV")
+        .replace("{approval}", "apr_01ARZ3NDEKTSV4RRFFQ69G5FAV")
+        .replace("{call}", "call_x")
+        .replace("{child}", "ses_x");
+    assert!(!path.contains('{'), "{path}");
+    if route.body == Shape::File { format!("{path}?path=x.txt") } else { path }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a01_every_route_but_the_public_ones_answers_401_without_and_with_a_wrong_credential() {
+    let server = Server::start().await;
+    let people = server.people().await;
+    let space = server.space(&people.alice, "s").await;
+    let open: Vec<&str> = table().filter(|r| r.access == Access::Public).map(|r| r.path).collect();
+    assert_eq!(open, ["/", "/ready", "/eve/v1/health"], "this list may only shrink");
+    for route in table().filter(|route| route.access == Access::Known) {
+        let path = filled(route, &space);
+        for key in ["", "wrong", "bwk_aaaaaaaaaaaaaaaa_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"] {
+            let response = server.send(route.method, &path, key, json!({})).await;
+            let name = format!("{} {}", route.method, route.path);
+            assert_eq!(response.status(), 401, "{name}");
+            let challenge = if key.is_empty() { "Bearer" } else { "Bearer error=\"invalid_token\"" };
+            assert_eq!(response.headers()["www-authenticate"], challenge, "{name}");
+            assert_eq!(response.headers()["cache-control"], "no-store");
+            let (_, body) = taken(response).await;
+            if path.starts_with("/eve/") {
+                assert_eq!((body["ok"].as_bool(), body["code"].as_str()), (Some(false), Some("unauthorized")), "{name}");
+                assert_eq!(body["error"], "Authorization is required for this route.");
+            } else {
+                assert_eq!(code(&body), "UNAUTHENTICATED", "{name}");
+                let text = if key.is_empty() { "Missing API Key when resolving identity." } else { "Invalid API key" };
+                assert_eq!(body["error"]["message"], text);
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r02_a_viewer_and_a_stranger_change_nothing_by_any_route() {
+    let server = Server::start().await;
+    let people = server.people().await;
+    let space = server.space(&people.alice, "s").await;
+    let grant = json!({ "user": "vera", "level": "manage" });
+    server.done("PUT", &format!("/api/v1/spaces/{space}/grants"), &people.alice, grant).await;
+    let mut walked = 0;
+    for route in table().filter(|route| route.access == Access::Known && route.method != "GET") {
+        let path = filled(route, &space);
+        if path.contains("/audit/verify") {
+            continue; // reads, whatever its method
+        }
+        walked += 1;
+        let name = format!("{} {}", route.method, route.path);
+        let viewer = taken(server.send(route.method, &path, &people.vera, json!({})).await).await;
+        let own = path.contains("ses_") || path.contains("apr_");
+        let told = if path.starts_with("/eve/") { viewer.1["code"].as_str().unwrap_or("") } else { reason(&viewer.1) };
+        let fits = match told {
+            "viewer_readonly" | "operator_only" => viewer.0 == 403,
+            _ => own && viewer.0 == 404,
+        };
+        assert!(fits, "{name}: {viewer:?}");
+        // Somebody of another account: what has an account or an id in its path is not there.
+        let stranger = taken(server.send(route.method, &path, &people.bob, json!({})).await).await;
+        if path != route.path && !path.contains("/agents/") {
+            let fits = stranger.0 == 404 || reason(&stranger.1) == "operator_only";
+            assert!(fits, "{name}: {stranger:?}");
+        }
+    }
+    assert!(walked > 20, "{walked}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn credentials_come_from_two_headers_and_never_from_the_url() {
+    let server = Server::start().await;
+    let people = server.people().await;
+    let path = server.url("/api/v1/spaces");
+    let bearer = server.client.get(&path).header("authorization", format!("bearer {}", people.alice));
+    assert_eq!(bearer.send().await.unwrap().status(), 200);
+    for query in ["api_key", "token", "key", "access_token"] {
+        let asked = server.get(&format!("/api/v1/spaces?{query}={}", people.alice), "").await;
+        assert_eq!(asked.status(), 401, "{query}");
+    }
+    let twice = server.client.get(&path).header("x-api-key", &people.alice).header("x-api-key", &people.alice);
+    assert_eq!(twice.send().await.unwrap().status(), 400);
+    // A user's key with the headers of another tenant: they are not honoured.
+    let posing = server
+        .request("GET", "/api/v1/system/status", &people.alice)
+        .header("x-openviking-account", "globex")
+        .header("x-openviking-user", "bob");
+    let (_, body) = taken(posing.send().await.unwrap()).await;
+    assert_eq!((body["result"]["account"].as_str(), body["result"]["user"].as_str()), (Some("acme"), Some("alice")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn v09_r08_the_operator_must_say_whose_data() {
+    let server = Server::start().await;
+    let people = server.people().await;
+    let (status, body) = server.refused("GET", "/api/v1/spaces", ROOT, Value::Null).await;
+    assert_eq!((status, reason(&body)), (403, "tenant_required"));
+    assert!(body["error"]["message"].as_str().unwrap().contains("X-OpenViking-Account"));
+    let half = server.request("GET", "/api/v1/spaces", ROOT).header("x-openviking-account", "acme");
+    assert_eq!(half.send().await.unwrap().status(), 400);
+    let whole = server
+        .request("GET", "/api/v1/spaces", ROOT)
+        .header("x-openviking-account", "acme")
+        .header("x-openviking-user", "alice");
+    assert_eq!(whole.send().await.unwrap().status(), 200);
+    let marked = |event: &Value| event["actor"] == "operator-for:alice" && event["action"] == "http.request";
+    server.event("/api/v1/audit", &people.alice, marked).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i12_dev_mode_lets_in_the_loopback_but_no_page_of_another() {
+    let settings = Settings { auth_mode: AuthMode::Dev, ..settings() };
+    let server = Server::with(vec![Step::ApiKey, Step::LocalDev], settings).await;
+    let (status, body) = taken(server.get("/api/v1/system/status", "").await).await;
+    assert_eq!((status.as_u16(), body["result"]["user"].as_str()), (200, Some("default")));
+    let spaces = server.url("/api/v1/spaces");
+    for (name, value) in [
+        ("origin", "http://evil.example"),
+        ("origin", "null"),
+        ("sec-fetch-site", "cross-site"),
+        ("host", "rebound.evil.example"),
+        ("x-forwarded-for", "203.0.113.7"),
+    ] {
+        let asked = server.client.post(&spaces).header(name, value).json(&json!({ "name": "x" }));
+        assert_eq!(asked.send().await.unwrap().status(), 401, "{name}: {value}");
+    }
+    assert_eq!(server.get("/api/v1/spaces", "wrong").await.status(), 401, "a wrong key is not overlooked");
+    let own = server.client.post(&spaces).header("origin", format!("http://{}", server.address)).json(&json!({ "name": "x" }));
+    assert_eq!(own.send().await.unwrap().status(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i11_an_empty_walk_and_a_placeholder_let_nobody_in() {
+    for steps in [vec![], vec![Step::Placeholder]] {
+        let server = Server::with(steps.clone(), settings()).await;
+        for key in ["", ROOT] {
+            assert_eq!(server.get("/api/v1/spaces", key).await.status(), 401, "{steps:?}");
+        }
+        assert_eq!(server.get("/health", "").await.status(), 200);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i13_the_address_list_comes_before_everything() {
+    let refusing = Settings { ip_allow: vec!["10.0.0.0/8".parse().unwrap()], ..settings() };
+    let server = Server::with(vec![Step::ApiKey], refusing.clone()).await;
+    let (status, body) = taken(server.get("/health", "").await).await;
+    assert_eq!((status.as_u16(), reason(&body)), (403, "address_not_allowed"));
+    let forged = server.request("GET", "/health", "").header("x-forwarded-for", "10.1.2.3");
+    assert_eq!(forged.send().await.unwrap().status(), 403);
+    // Control: the same header from a proxy that is trusted.
+    let trusting = Settings { trusted_proxies: vec!["127.0.0.0/8".parse().unwrap()], ..refusing };
+    let server = Server::with(vec![Step::ApiKey], trusting).await;
+    let through = server.request("GET", "/health", "").header("x-forwarded-for", "10.1.2.3");
+    assert_eq!(through.send().await.unwrap().status(), 200);
+}

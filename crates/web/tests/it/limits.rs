@@ -1,0 +1,182 @@
+//! Limits: too long, too deep, too slow. Whoever meets one is told; nobody else notices.
+
+use std::time::{Duration, Instant};
+
+use bailiwick_auth::authn::Step;
+use bailiwick_web::{Settings, Times};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::support::{Server, reason, settings, taken};
+
+const MIB: usize = 1024 * 1024;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_of_60_mib_is_answered_413_while_others_are_served() {
+    let server = Server::start().await;
+    let people = server.people().await;
+    let big = vec![b'x'; 60 * MIB];
+    for chunked in [false, true] {
+        let request = server.request("POST", "/api/v1/spaces", &people.alice).header("content-type", "application/json");
+        let request = if chunked {
+            let pieces: Vec<Result<Vec<u8>, std::io::Error>> = big.chunks(MIB).map(|piece| Ok(piece.to_vec())).collect();
+            request.body(reqwest::Body::wrap_stream(futures::stream::iter(pieces)))
+        } else {
+            request.body(big.clone())
+        };
+        let sending = tokio::spawn(async move { taken(request.send().await.unwrap()).await });
+        let mut slowest = Duration::ZERO;
+        while !sending.is_finished() {
+            let begun = Instant::now();
+            assert_eq!(server.get("/health", "").await.status(), 200);
+            slowest = slowest.max(begun.elapsed());
+        }
+        let (status, body) = sending.await.unwrap();
+        assert_eq!((status.as_u16(), reason(&body)), (413, "too_large"), "chunked: {chunked}");
+        // The bound is for a machine that does nothing else; tests share theirs.
+        assert!(slowest < Duration::from_secs(2), "{slowest:?}");
+    }
+    // Without a credential it is refused as such, and the client can read it.
+    let unknown = server.request("POST", "/api/v1/spaces", "").body(big).send().await.unwrap();
+    assert_eq!(unknown.status(), 401);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn uploads_are_bounded_and_a_broken_one_leaves_no_file() {
+    let server = Server::start().await;
+    let people = server.people().await;
+    let space = server.space(&people.carol, "files").await;
+    let path = |name: &str| format!("/api/v1/spaces/{space}/files/content?path={name}");
+    // Larger than an ordinary body may be.
+    let whole = vec![b'y'; 20 * MIB];
+    let put = server.request("PUT", &path("whole"), &people.carol).body(whole).send().await.unwrap();
+    assert_eq!(put.status(), 200);
+    let mut socket = TcpStream::connect(server.address).await.unwrap();
+    let head = format!(
+        "PUT {} HTTP/1.1\r\nhost: x\r\nx-api-key: {}\r\ncontent-length: 1000000\r\n\r\nonly this",
+        path("broken"),
+        people.carol
+    );
+    socket.write_all(head.as_bytes()).await.unwrap();
+    let begun = |event: &Value| event["detail"]["path"] == "broken" && event["result"] == "BEGUN";
+    server.event("/api/v1/audit?action=space.write", &people.carol, begun).await;
+    drop(socket);
+    let failed = |event: &Value| event["detail"]["path"] == "broken" && event["result"] == "FAIL";
+    server.event("/api/v1/audit?action=space.write", &people.carol, failed).await;
+    let listed = server.done("GET", &format!("/api/v1/spaces/{space}/files"), &people.carol, Value::Null).await;
+    assert_eq!(listed.as_array().unwrap().len(), 1);
+    let declared = server
+        .request("PUT", &path("huge"), &people.carol)
+        .body(reqwest::Body::wrap_stream(futures::stream::iter((0..101).map(|_| Ok::<_, std::io::Error>(vec![b'z'; MIB])))))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(declared.status(), 413);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bodies_that_two_readers_could_read_differently_are_refused() {
+    let server = Server::start().await;
+    let people = server.people().await;
+    let post = async |body: Vec<u8>, kind: &str| {
+        let request = server.request("POST", "/api/v1/spaces", &people.alice).header("content-type", kind).body(body);
+        taken(request.send().await.unwrap()).await
+    };
+    let json = "application/json";
+    let deep = format!("{{\"name\":\"x\",\"description\":{}1{}}}", "[".repeat(64), "]".repeat(64));
+    for (body, expected) in [
+        (b"{".to_vec(), "not valid JSON"),
+        (b"{\"name\":\"a\",\"name\":\"b\"}".to_vec(), "twice"),
+        (b"{\"name\":\"\xff\"}".to_vec(), "UTF-8"),
+        (deep.into_bytes(), "nested deeper"),
+        (b"[]".to_vec(), "expected a JSON object"),
+        (b"{\"name\":\"a\",\"extra\":1}".to_vec(), "unknown field"),
+        (b"{\"name\":5}".to_vec(), "invalid type"),
+        (Vec::new(), "missing field"),
+    ] {
+        let (status, answer) = post(body, json).await;
+        assert_eq!(status, 400, "{answer}");
+        assert!(answer["error"]["message"].as_str().unwrap().contains(expected), "{answer}");
+    }
+    assert_eq!(post(b"{\"name\":\"a\"}".to_vec(), "text/plain").await.0, 415);
+    assert_eq!(post(b"{\"name\":\"a\"}".to_vec(), "application/json; charset=utf-8").await.0, 200);
+    let (_, spaces) = taken(server.get("/api/v1/spaces", &people.alice).await).await;
+    assert_eq!(spaces["result"].as_array().unwrap().iter().filter(|space| space["owner"] == "alice").count(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn long_targets_and_heads_are_refused() {
+    let server = Server::start().await;
+    let target = format!("/health?x={}", "a".repeat(4096));
+    assert_eq!(server.get(&target, "").await.status(), 414);
+    let fits = format!("/health?x={}", "a".repeat(4000));
+    assert_eq!(server.get(&fits, "").await.status(), 200);
+    let head = server.request("GET", "/health", "").header("x-filler", "a".repeat(40 * 1024));
+    assert_eq!(head.send().await.unwrap().status(), 431);
+    let head = server.request("GET", "/health", "").header("x-filler", "a".repeat(20 * 1024));
+    assert_eq!(head.send().await.unwrap().status(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slow_clients_are_cut_off_and_others_are_not() {
+    let quick = Times { head: Duration::from_millis(300), body_pause: Duration::from_millis(300), ..Times::default() };
+    let server = Server::with(vec![Step::ApiKey], Settings { times: quick, ..settings() }).await;
+    let people = server.people().await;
+    let mut heads = TcpStream::connect(server.address).await.unwrap();
+    heads.write_all(b"GET /health HTTP/1.1\r\nhost: x\r\nx-slow").await.unwrap();
+    let mut rest = Vec::new();
+    let closed = tokio::time::timeout(Duration::from_secs(10), heads.read_to_end(&mut rest)).await;
+    assert!(closed.is_ok(), "a head that does not end");
+    let mut bodies = TcpStream::connect(server.address).await.unwrap();
+    let head = format!(
+        "POST /api/v1/spaces HTTP/1.1\r\nhost: x\r\nx-api-key: {}\r\ncontent-length: 100\r\n\r\n{{\"na",
+        people.alice
+    );
+    bodies.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = [0u8; 64];
+    let got = tokio::time::timeout(Duration::from_secs(10), bodies.read(&mut answer)).await.unwrap().unwrap();
+    assert!(String::from_utf8_lossy(&answer[..got]).starts_with("HTTP/1.1 408"), "a body that does not come");
+    assert_eq!(server.get("/health", "").await.status(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_server_ends_its_streams_and_then_itself() {
+    let server = Server::start().await;
+    let people = server.people().await;
+    let session = server.done("POST", "/eve/v1/session", &people.alice, json!({})).await;
+    let path = format!("/eve/v1/session/{}/stream?streamControlVersion=1", session["sessionId"].as_str().unwrap());
+    let stream = server.get(&path, &people.alice).await;
+    let plain = server.get("/api/v1/audit/stream", &people.alice).await;
+    server.stop.cancel();
+    let text = stream.text().await.unwrap();
+    assert!(text.ends_with("{\"$eve\":\"stream.lease-ended\",\"version\":1}\n"), "{text}");
+    plain.text().await.unwrap();
+    tokio::time::timeout(Duration::from_secs(5), server.serving).await.unwrap().unwrap().unwrap();
+    assert!(TcpStream::connect(server.address).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_user_cannot_hold_all_streams() {
+    let server = Server::start().await;
+    let people = server.people().await;
+    let path = "/api/v1/audit/stream";
+    let mut open = Vec::new();
+    for _ in 0..64 {
+        let stream = server.get(path, &people.carol).await;
+        assert_eq!(stream.status(), 200);
+        open.push(stream);
+    }
+    let more = server.get(path, &people.carol).await;
+    assert_eq!(more.status(), 429);
+    assert!(more.headers().contains_key("retry-after"));
+    assert_eq!(server.get(path, &people.alice).await.status(), 200, "somebody else does not notice");
+    assert_eq!(server.get("/api/v1/spaces", &people.carol).await.status(), 200);
+    drop(open);
+    let again = async {
+        while server.get(path, &people.carol).await.status() != 200 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), again).await.expect("places are given back");
+}

@@ -1,0 +1,12 @@
+//! The edge, driven over real sockets: two accounts, each server with its own data and port.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, unreachable_pub)]
+
+mod admin;
+mod audit;
+mod doors;
+mod eve;
+mod limits;
+mod pages;
+mod space;
+mod support;
+mod tenants;

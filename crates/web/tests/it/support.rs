@@ -1,0 +1,205 @@
+//! A whole server on a free port, two accounts with their people, and a client.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bailiwick_agent::{Models, Runtime, RuntimeLimits};
+use bailiwick_auth::authn::{Step, Walk};
+use bailiwick_model::{Provider, Script};
+use bailiwick_sandbox::linux::{CgroupUse, HelperPath};
+use bailiwick_sandbox::{HostUse, Sandboxes};
+use bailiwick_store::Store;
+use bailiwick_store::account::NewAccount;
+use bailiwick_tools::ToolManager;
+use bailiwick_tools::run::Ceilings;
+use bailiwick_types::{AccountName, AgentDefinition, ModelName, Role};
+use bailiwick_vault::{HostKeys, ModelKeys, Redactor};
+use bailiwick_web::{App, Parts, Settings};
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+pub const ROOT: &str = "your-secret-root-key";
+
+const SCRIPT: &str = r#"
+chunk_chars: 8
+turns:
+  - when: { user: "write-file" }
+    steps:
+      - tools: [{ name: write_file, input: { path: note.txt, content: "approved content" } }]
+      - text: "the tool has answered"
+  - when: { user: "slow please" }
+    steps:
+      - { text: "one two three four five six seven eight nine ten", delay_ms: 100 }
+  - default: true
+    repeat: last
+    steps: [{ text: "plain answer" }]
+"#;
+
+pub struct Server {
+    pub address: SocketAddr,
+    pub client: reqwest::Client,
+    pub stop: CancellationToken,
+    pub serving: tokio::task::JoinHandle<std::io::Result<()>>,
+    _dir: tempfile::TempDir,
+}
+
+/// The people: acme has an admin, a member, a viewer; globex an admin and a member.
+pub struct People {
+    pub alice: String,
+    pub carol: String,
+    pub vera: String,
+    pub bob: String,
+    pub dave: String,
+}
+
+fn agents() -> Vec<(bailiwick_types::AgentName, AgentDefinition)> {
+    let tools = r#""tools":["read_file","write_file","plan","ask_question"]"#;
+    let define = |text: String| serde_json::from_str(&text).unwrap();
+    vec![
+        ("default".parse().unwrap(), define(format!("{{{tools}}}"))),
+        ("careful".parse().unwrap(), define(format!("{{{tools},\"require_approval\":[\"write_file\"]}}"))),
+    ]
+}
+
+pub fn settings() -> Settings {
+    Settings { first_agents: agents(), models: vec![ModelName::first()], ..Settings::default() }
+}
+
+impl Server {
+    pub async fn start() -> Self {
+        Self::with(vec![Step::ApiKey], settings()).await
+    }
+
+    pub async fn with(steps: Vec<Step>, settings: Settings) -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let dir = tempfile::tempdir().unwrap();
+        let keys = HostKeys::load_or_make(&dir.path().join("keys")).unwrap();
+        let store = Store::open(&dir.path().join("data")).unwrap();
+        let first = NewAccount { name: AccountName::first(), admin: None, agents: agents() };
+        store.account_bootstrap(first).await.unwrap();
+        store.user_bootstrap(&AccountName::first(), "default".parse().unwrap(), Role::Admin).await.unwrap();
+        let walk = Arc::new(Walk::new(steps, keys.ring(), Some(ROOT)));
+        let sandboxes = Arc::new(Sandboxes::new(bailiwick_sandbox::Settings {
+            helper: HelperPath::At("/nonexistent".into()),
+            cgroups: CgroupUse::Never,
+            host: HostUse::Refused,
+            tmp: dir.path().to_owned(),
+        }));
+        let redactor = Redactor::new([("test".to_owned(), "very-secret-value")].into_iter());
+        let tools =
+            Arc::new(ToolManager::new(store.clone(), Arc::clone(&sandboxes), redactor, Ceilings::default()));
+        let provider = Provider::scripted(Script::parse("test.yaml", SCRIPT).unwrap());
+        let models = Models::new(BTreeMap::from([(ModelName::first(), provider)]), ModelKeys::new());
+        let runtime = Runtime::new(store.clone(), Arc::clone(&walk), tools, models, RuntimeLimits::default());
+        let app = App::new(Parts { store: store.clone(), walk, runtime, sandboxes }, settings);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stop = CancellationToken::new();
+        let serving = tokio::spawn(bailiwick_web::serve(listener, app, stop.clone()));
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        Self { address, client, stop, serving, _dir: dir }
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    pub fn request(&self, method: &str, path: &str, key: &str) -> RequestBuilder {
+        let method = Method::from_bytes(method.as_bytes()).unwrap();
+        let request = self.client.request(method, self.url(path));
+        if key.is_empty() { request } else { request.header("x-api-key", key) }
+    }
+
+    pub async fn get(&self, path: &str, key: &str) -> Response {
+        self.request("GET", path, key).send().await.unwrap()
+    }
+
+    pub async fn send(&self, method: &str, path: &str, key: &str, body: Value) -> Response {
+        self.request(method, path, key).json(&body).send().await.unwrap()
+    }
+
+    /// Sends and expects to be answered well; gives the result.
+    pub async fn done(&self, method: &str, path: &str, key: &str, body: Value) -> Value {
+        let request = self.request(method, path, key);
+        let request = if body.is_null() { request } else { request.json(&body) };
+        let (status, body) = taken(request.send().await.unwrap()).await;
+        assert!(status.is_success(), "{method} {path}: {status} {body}");
+        body.get("result").cloned().unwrap_or(body)
+    }
+
+    /// Sends and expects to be refused; gives the status and the error.
+    pub async fn refused(&self, method: &str, path: &str, key: &str, body: Value) -> (u16, Value) {
+        let request = self.request(method, path, key);
+        let request = if body.is_null() { request } else { request.json(&body) };
+        let (status, body) = taken(request.send().await.unwrap()).await;
+        assert!(!status.is_success(), "{method} {path}: {status} {body}");
+        (status.as_u16(), body)
+    }
+
+    pub async fn people(&self) -> People {
+        let mut admins = Vec::new();
+        for (account, admin) in [("acme", "alice"), ("globex", "bob")] {
+            let made = self
+                .done("POST", "/api/v1/admin/accounts", ROOT, json!({ "account_id": account, "admin_user_id": admin }))
+                .await;
+            admins.push(made["user_key"].as_str().unwrap().to_owned());
+        }
+        let (alice, bob) = (admins[0].clone(), admins[1].clone());
+        let carol = self.user("acme", "carol", "user", &alice).await;
+        let vera = self.user("acme", "vera", "viewer", &alice).await;
+        let dave = self.user("globex", "dave", "user", &bob).await;
+        People { alice, carol, vera, bob, dave }
+    }
+
+    pub async fn user(&self, account: &str, name: &str, role: &str, by: &str) -> String {
+        let path = format!("/api/v1/admin/accounts/{account}/users");
+        let made = self.done("POST", &path, by, json!({ "user_id": name, "role": role })).await;
+        made["user_key"].as_str().unwrap().to_owned()
+    }
+
+    pub async fn space(&self, key: &str, name: &str) -> String {
+        let made = self.done("POST", "/api/v1/spaces", key, json!({ "name": name })).await;
+        made["id"].as_str().unwrap().to_owned()
+    }
+
+    /// Asks again and again until an event is there; observations are written a little later.
+    pub async fn event(&self, path: &str, key: &str, fits: impl Fn(&Value) -> bool) -> Value {
+        for _ in 0..200 {
+            let events = self.done("GET", path, key, Value::Null).await;
+            if let Some(found) = events.as_array().unwrap().iter().find(|event| fits(event)) {
+                return found.clone();
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("no such event under {path}");
+    }
+}
+
+pub async fn taken(response: Response) -> (StatusCode, Value) {
+    let status = response.status();
+    let text = response.text().await.unwrap();
+    (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+}
+
+/// An error without what differs from request to request.
+pub fn without_id(mut body: Value) -> String {
+    if let Some(details) = body.pointer_mut("/error/details").and_then(Value::as_object_mut) {
+        assert!(details.remove("request_id").is_some_and(|id| id.as_str().unwrap().starts_with("req_")));
+    }
+    if let Some(fields) = body.as_object_mut() {
+        fields.remove("requestId");
+    }
+    body.to_string()
+}
+
+/// The stable word of a refusal.
+pub fn reason(body: &Value) -> &str {
+    body.pointer("/error/details/reason").and_then(Value::as_str).unwrap_or("")
+}
+
+pub fn code(body: &Value) -> &str {
+    body.pointer("/error/code").and_then(Value::as_str).unwrap_or("")
+}
