@@ -11,18 +11,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bailiwick_auth::access::verb::{
-    ControlSession, CreateSession, DecideApproval, ReadApproval, ReadSession, SendSession, UseAgent, WriteSpace,
+    ControlSession, CreateSession, DecideApproval, DeleteAccount, DeleteSpace, DeleteUser, ReadApproval, ReadSession, SendSession, UseAgent, WriteSpace,
 };
 use bailiwick_audit::Verdict;
-use bailiwick_auth::access::{JournalError, Session, Space, record};
+use bailiwick_auth::access::{HostPermit, JournalError, Session, Space, record};
 use bailiwick_auth::authn::Walk;
-use bailiwick_auth::{Refusal, Scope, Tenant};
+use bailiwick_auth::{Permit, Refusal, Scope, Tenant};
 use bailiwick_files::FileError;
 use bailiwick_store::approval::{Decision, Kind};
 use bailiwick_store::session::NewSession;
 use bailiwick_store::{Store, StoreError};
 use bailiwick_tools::ToolManager;
-use bailiwick_types::{AgentName, ApprovalId, Incarnation, SessionId, SpaceId, Timestamp, WorkspacePath};
+use bailiwick_types::{AccountName, AgentName, ApprovalId, Incarnation, SessionId, Timestamp, WorkspacePath};
 use futures::FutureExt;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
@@ -493,16 +493,44 @@ impl Runtime {
         Ok(FilePart { media_type, filename, size, path })
     }
 
-    /// A space was deleted: what runs in it is stopped.
-    pub fn end_space(&self, tenant: &Tenant, space: SpaceId) {
+    /// Deletes a space, and stops what runs in it.
+    ///
+    /// # Errors
+    /// As the store's.
+    pub async fn space_delete(&self, permit: Permit<DeleteSpace>) -> Result<(), StoreError> {
+        let (tenant, space) = (permit.tenant().incarnation(), permit.resource().id());
+        self.0.store.space_delete(permit).await?;
         self.0.tools.sandboxes().end_space(space);
-        self.poke_tenant(tenant.incarnation());
+        self.poke_tenant(tenant);
+        Ok(())
     }
 
-    /// An account was deleted: what runs in it is stopped.
-    pub fn end_tenant(&self, tenant: &Tenant) {
-        self.0.tools.sandboxes().end_tenant(tenant.incarnation());
-        self.poke_tenant(tenant.incarnation());
+    /// Deletes a user with their spaces, and stops what runs in them.
+    ///
+    /// # Errors
+    /// As the store's.
+    pub async fn user_delete(&self, permit: Permit<DeleteUser>) -> Result<(), StoreError> {
+        let tenant = permit.tenant().incarnation();
+        for space in self.0.store.user_delete(permit).await? {
+            self.0.tools.sandboxes().end_space(space);
+        }
+        self.poke_tenant(tenant);
+        Ok(())
+    }
+
+    /// Deletes an account, and stops what runs in it.
+    ///
+    /// # Errors
+    /// As the store's.
+    pub async fn account_delete(
+        &self,
+        permit: HostPermit<DeleteAccount>,
+        account: AccountName,
+    ) -> Result<(), StoreError> {
+        let tenant = self.0.store.account_delete(permit, account).await?;
+        self.0.tools.sandboxes().end_tenant(tenant);
+        self.poke_tenant(tenant);
+        Ok(())
     }
 
     /// Lets every driver of a tenant look whether its session is still there.

@@ -49,6 +49,9 @@ pub(crate) async fn run(folder: &Path, user: u32, run: Run) -> Result<Ran, HostE
     }
     let mut child = command.spawn().map_err(failed("start the command"))?;
     let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+    // Also if nobody waits for it any more: what was begun is ended, with its group. A process that makes
+    // a group of its own escapes this; only a sandbox holds those.
+    let mut end = EndOfGroup(group);
     let (out, err) = (child.stdout.take(), child.stderr.take());
     let out = tokio::spawn(collect(out));
     let err = tokio::spawn(collect(err));
@@ -70,8 +73,9 @@ pub(crate) async fn run(folder: &Path, user: u32, run: Run) -> Result<Ran, HostE
             }
         }
     };
-    // Whatever the command left behind in its group goes too.
-    signal(group, Signal::KILL);
+    // Whatever the command left behind in its group goes before its output is waited for; and only now,
+    // while the group's number cannot be anybody else's.
+    signal(end.0.take(), Signal::KILL);
     let exited = exited.map_err(failed("wait for the command"))?;
     let status = stopped.unwrap_or_else(|| {
         use std::os::unix::process::ExitStatusExt;
@@ -81,6 +85,14 @@ pub(crate) async fn run(folder: &Path, user: u32, run: Run) -> Result<Ran, HostE
         }
     });
     Ok(Ran { status, stdout: finish(out).await, stderr: finish(err).await, wall: began.elapsed() })
+}
+
+struct EndOfGroup(Option<Pid>);
+
+impl Drop for EndOfGroup {
+    fn drop(&mut self) {
+        signal(self.0, Signal::KILL);
+    }
 }
 
 fn signal(group: Option<Pid>, signal: Signal) {

@@ -122,6 +122,15 @@ pub enum Inside {
     Host,
 }
 
+/// Whether a limit on processor time must be enforced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CpuDemand {
+    /// The agent asks for it: a sandbox that cannot is none.
+    Enforced,
+    /// The operator's ceiling alone, which a host without control groups does not have.
+    WherePossible,
+}
+
 /// What a session's tools need.
 #[derive(Debug, Clone)]
 pub struct Demand {
@@ -144,6 +153,8 @@ pub struct Demand {
     pub inside: Inside,
     /// What may leave.
     pub egress: Egress,
+    /// Whether the ceiling of processor time must hold.
+    pub cpu: CpuDemand,
     /// Ceilings.
     pub limits: Limits,
 }
@@ -195,7 +206,7 @@ pub enum SandboxError {
     #[error("this server has no {0} sandbox: choose another backend in the agent's definition")]
     NoBackend(&'static str),
     /// The kind that was asked for does not work on this host.
-    #[error("the linux sandbox is not available on this host: {0}")]
+    #[error("the linux sandbox is not available on this host; the operator finds out why with `bailiwick doctor`")]
     LinuxUnavailable(String),
     /// A rule that no backend can enforce.
     #[error("no sandbox of this server can enforce the agent's egress rules: use deny-all")]
@@ -258,11 +269,29 @@ enum Walls {
 pub struct Sandboxes {
     settings: Settings,
     /// Tried at first use, and again if the launcher's process has died.
-    launcher: tokio::sync::Mutex<Option<Result<Launcher, String>>>,
+    launcher: tokio::sync::Mutex<Option<(Instant, Result<Launcher, String>)>>,
     pool: ShellPool,
     running: Mutex<HashMap<Key, Arc<OnceCell<Arc<Running>>>>>,
     tmps: Mutex<HashMap<(Incarnation, Share), SharedTmp>>,
 }
+
+impl SandboxError {
+    /// A stable word for the record.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::NoBackend(_) => "no_backend",
+            Self::LinuxUnavailable(_) => "linux_unavailable",
+            Self::Egress => "egress_not_enforced",
+            Self::Limit { .. } => "limit_not_enforced",
+            Self::HostRefused => "host_refused",
+            Self::Start(_) => "start_failed",
+            Self::Exec(_) | Self::Shell(_) | Self::Host(_) => "exec_failed",
+        }
+    }
+}
+
+/// How long a failed trial of the linux backend is believed.
+const TRY_AGAIN: Duration = Duration::from_secs(60);
 
 impl Sandboxes {
     /// No sandbox is running yet; nothing is started before it is needed.
@@ -291,11 +320,17 @@ impl Sandboxes {
 
     async fn launcher(&self) -> Result<Launcher, String> {
         let mut held = self.launcher.lock().await;
-        if let Some(found) = &*held {
-            return found.clone();
+        match &*held {
+            Some((_, Ok(launcher))) => return Ok(launcher.clone()),
+            Some((at, Err(why))) if at.elapsed() < TRY_AGAIN => return Err(why.clone()),
+            _ => {}
         }
         let found = Launcher::detect(self.settings.helper.clone(), self.settings.cgroups).await;
-        held.insert(found.map_err(|error| reasons(&error))).clone()
+        let found = found.map_err(|error| reasons(&error));
+        if let Err(why) = &found {
+            tracing::warn!(why, "there is no linux sandbox on this host; `auto` is the virtual one");
+        }
+        held.insert((Instant::now(), found)).1.clone()
     }
 
     /// Which backend fits. `auto` is the strongest that this host has.
@@ -321,12 +356,12 @@ impl Sandboxes {
             BackendChoice::Virtual => Ok(Backend::Virtual),
             BackendChoice::Linux => {
                 let promises = self.linux().await.map_err(SandboxError::LinuxUnavailable)?;
-                enforces(&promises)?;
+                enforces(&promises, demand.cpu)?;
                 Ok(Backend::Linux)
             }
             BackendChoice::Container => Err(SandboxError::NoBackend("container")),
             BackendChoice::Auto | BackendChoice::Host => match self.linux().await {
-                Ok(promises) if enforces(&promises).is_ok() => Ok(Backend::Linux),
+                Ok(promises) if enforces(&promises, demand.cpu).is_ok() => Ok(Backend::Linux),
                 _ => Ok(Backend::Virtual),
             },
         }
@@ -424,7 +459,9 @@ impl Sandboxes {
                     stopped.push(Arc::clone(held));
                     false
                 }
-                _ => true,
+                // One whose start failed, and that nobody is trying to start.
+                None => Arc::strong_count(cell) > 1,
+                Some(_) => true,
             });
             let alive: Vec<_> = running.keys().map(|key| (key.tenant, key.share.clone())).collect();
             lock(&self.tmps).retain(|key, _| alive.contains(key));
@@ -436,19 +473,25 @@ impl Sandboxes {
     /// Stops the sandboxes of an ended session.
     pub fn end_session(&self, session: SessionId) {
         let share = Share::Session(session);
-        lock(&self.running).retain(|key, _| key.share != share);
+        self.end(|key| key.share == share);
         lock(&self.tmps).retain(|(_, other), _| *other != share);
     }
 
     /// Stops the sandboxes that hold a space's files; the space is being deleted.
     pub fn end_space(&self, space: SpaceId) {
-        lock(&self.running).retain(|key, _| key.space != space);
+        self.end(|key| key.space == space);
     }
 
     /// Stops all sandboxes of a tenant; the account is being deleted.
     pub fn end_tenant(&self, tenant: Incarnation) {
-        lock(&self.running).retain(|key, _| key.tenant != tenant);
+        self.end(|key| key.tenant == tenant);
         lock(&self.tmps).retain(|(other, _), _| *other != tenant);
+    }
+
+    fn end(&self, which: impl Fn(&Key) -> bool) {
+        let ended: Vec<_> = lock(&self.running).extract_if(|key, _| which(key)).collect();
+        // Dropping a jail kills it; outside of the lock, for that takes system calls.
+        drop(ended);
     }
 
     /// How many sandboxes are running.
@@ -485,7 +528,7 @@ fn reasons(error: &dyn std::error::Error) -> String {
 }
 
 /// Every limit must be enforced by something.
-fn enforces(promises: &Promises) -> Result<(), SandboxError> {
+fn enforces(promises: &Promises, cpu: CpuDemand) -> Result<(), SandboxError> {
     let limits = [
         ("memory", promises.memory),
         ("processes", promises.pids),
@@ -493,7 +536,8 @@ fn enforces(promises: &Promises) -> Result<(), SandboxError> {
         ("file size", promises.file_bytes),
         ("the size of /tmp", promises.tmp_bytes),
     ];
-    match limits.into_iter().find(|(_, by)| *by == Enforcement::Nothing) {
+    let cpu = (cpu == CpuDemand::Enforced).then_some(("processor time", promises.cpu));
+    match limits.into_iter().chain(cpu).find(|(_, by)| *by == Enforcement::Nothing) {
         Some((limit, _)) => Err(SandboxError::Limit { backend: "linux", limit }),
         None => Ok(()),
     }

@@ -10,7 +10,7 @@ use bailiwick_auth::access::verb::{
 use bailiwick_auth::access::{AccountPolicies, HostPermit, PolicyError};
 use bailiwick_auth::key::NewKey;
 use bailiwick_auth::{Permit, Tenant, for_store};
-use bailiwick_types::{AccountName, AgentDefinition, AgentName, Incarnation, Role, Timestamp, UserName};
+use bailiwick_types::{AccountName, AgentDefinition, AgentName, Incarnation, Role, SpaceId, Timestamp, UserName};
 use serde_json::{Map, json};
 
 use crate::engine::Tx;
@@ -163,7 +163,8 @@ impl Store {
         Ok(AccountRow { name: name.clone(), created_at, users: users.unwrap_or(0) })
     }
 
-    /// Deletes an account: its keys die at once, its files and rows after; its log stays.
+    /// Deletes an account: its keys die at once, its files and rows after; its log stays. Says which life
+    /// of the account it was.
     ///
     /// # Errors
     /// [`StoreError::NotFound`] if there is none of that name.
@@ -171,7 +172,7 @@ impl Store {
         &self,
         permit: HostPermit<DeleteAccount>,
         name: AccountName,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Incarnation, StoreError> {
         let draft = permit.draft(format!("account:{name}"), Verdict::Ok, Map::new());
         let (incarnation, inside) = self
             .writers()
@@ -201,24 +202,51 @@ impl Store {
         // If the rows are still there the folders stay, too: by them the next start sees what is left to do.
         emptied?;
         let store = self.clone();
-        tokio::task::spawn_blocking(move || store.remove_files(incarnation)).await.map_err(|_| StoreError::Closed)
+        tokio::task::spawn_blocking(move || store.remove_files(incarnation)).await.map_err(|_| StoreError::Closed)?;
+        Ok(incarnation)
     }
 
     /// Empties what is left of accounts that no longer exist; at the start, and after a deletion. What
     /// cannot be removed now is tried again at the next start.
     pub fn purge_leftovers(&self) -> Result<(), StoreError> {
-        for entry in std::fs::read_dir(self.dir().join("accounts"))? {
-            let entry = entry?;
-            let Some(incarnation) = entry.file_name().to_str().and_then(|name| name.parse::<Incarnation>().ok()) else {
-                continue;
-            };
+        // Only what was there before the server let anybody in: an account that is being made has its
+        // folder before its row.
+        for incarnation in self.found_at_open().iter().copied() {
+            let dir = self.account_dir(incarnation);
             let known = self.host().read(|sql| {
                 sql.one("SELECT 1 FROM account WHERE ?1 = 'host' AND incarnation = ?2", args![incarnation], |_| Ok(()))
             })?;
-            if known.is_none() && entry.path().join("spaces").exists() {
+            if known.is_none() && dir.join("spaces").exists() {
                 // Rows first: the folder of the spaces is what tells that there is something left to do.
                 self.database_of(incarnation)?.read(|sql| empty(sql))?;
                 self.remove_files(incarnation);
+            } else if known.is_some() {
+                self.purge_folders(incarnation, &dir)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Folders of spaces that are no more (a running sandbox may have written while its space was being
+    /// deleted), and what sandboxes shared as `/tmp` before the restart.
+    fn purge_folders(&self, incarnation: Incarnation, dir: &std::path::Path) -> Result<(), StoreError> {
+        let database = self.database_of(incarnation)?;
+        for folder in [dir.join("spaces"), dir.join("scratch")] {
+            let Ok(entries) = std::fs::read_dir(&folder) else { continue };
+            for entry in entries.flatten() {
+                let name = entry.file_name();
+                let gone = match name.to_str().map(|name| (name, name.parse::<SpaceId>())) {
+                    Some((_, Ok(id))) => database
+                        .read(|sql| {
+                            sql.one("SELECT 1 FROM space WHERE account = ?1 AND id = ?2", args![id], |_| Ok(()))
+                        })?
+                        .is_none(),
+                    Some((name, Err(_))) => name.starts_with("tmp-"),
+                    None => false,
+                };
+                if gone && let Err(error) = std::fs::remove_dir_all(entry.path()) {
+                    tracing::warn!(%error, "a leftover folder could not be removed");
+                }
             }
         }
         Ok(())

@@ -30,6 +30,8 @@ struct Inner {
     writers: Writers,
     deleted: Arc<Deleted>,
     lost: Arc<Lost>,
+    /// The accounts' folders as they were found, before anybody could make a new one.
+    found: Vec<Incarnation>,
     _lock: std::fs::File,
 }
 
@@ -70,6 +72,9 @@ impl Store {
         make_private(&dir.join("accounts"))?;
         let lock = open_lock(&dir.join("lock"))?;
         lock.try_lock().map_err(|_| StoreError::Locked)?;
+        let found = std::fs::read_dir(dir.join("accounts"))?
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<Incarnation>().ok())
+            .collect();
         let host = Database::open(dir.join("control.db"), Some("host".to_owned()), LogId::host(), Schema::Host)?;
         let accounts = Mutex::new(LruCache::new(NonZeroUsize::new(OPEN_ACCOUNTS).unwrap_or(NonZeroUsize::MIN)));
         Ok(Self(Arc::new(Inner {
@@ -79,6 +84,7 @@ impl Store {
             writers: Writers::start()?,
             deleted: Arc::default(),
             lost: Arc::default(),
+            found,
             _lock: lock,
         })))
     }
@@ -126,8 +132,9 @@ impl Store {
         self.0.dir.join("accounts").join(incarnation.to_string())
     }
 
-    pub(crate) fn dir(&self) -> &Path {
-        &self.0.dir
+    /// The accounts' folders that were there when the store was opened.
+    pub(crate) fn found_at_open(&self) -> &[Incarnation] {
+        &self.0.found
     }
 
     /// The file of a tenant. Opening a cold one takes a fraction of a millisecond.

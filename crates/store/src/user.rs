@@ -4,7 +4,7 @@ use bailiwick_audit::{Phase, Verdict};
 use bailiwick_auth::Permit;
 use bailiwick_auth::access::verb::{CreateUser, DeleteUser, ListUsers, ReadUser, SetRole};
 use bailiwick_auth::key::NewKey;
-use bailiwick_types::{AccountName, Role, Timestamp, UserName};
+use bailiwick_types::{AccountName, Role, SpaceId, Timestamp, UserName};
 use serde_json::{Map, json};
 
 use crate::engine::Tx;
@@ -155,11 +155,12 @@ impl Store {
         .await
     }
 
-    /// Deletes a user: their keys, grants, spaces and files. What they did stays on record.
+    /// Deletes a user: their keys, grants, spaces and files. What they did stays on record. Says which
+    /// spaces went with them.
     ///
     /// # Errors
     /// `last_admin`, `self_deletion`, or [`StoreError::NotFound`].
-    pub async fn user_delete(&self, permit: Permit<DeleteUser>) -> Result<(), StoreError> {
+    pub async fn user_delete(&self, permit: Permit<DeleteUser>) -> Result<Vec<SpaceId>, StoreError> {
         let name = permit.resource().name().clone();
         if permit.scope().user() == Some(&name) {
             return Err(StoreError::Conflict {
@@ -190,11 +191,11 @@ impl Store {
             })
             .await?;
         self.key_unlocate(keys).await?;
-        for id in spaces {
-            self.remove_space_files(&tenant, id).await;
+        for id in &spaces {
+            self.remove_space_files(&tenant, *id).await;
         }
         self.forget_past(&tenant).await;
-        Ok(())
+        Ok(spaces)
     }
 }
 

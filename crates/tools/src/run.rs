@@ -8,7 +8,7 @@ use bailiwick_auth::access::{Asks, record};
 use bailiwick_auth::{Recorded, Scope};
 use bailiwick_files::{Access, FileError};
 use bailiwick_sandbox::linux::Limits;
-use bailiwick_sandbox::{Demand, Inside, Running, SandboxError, Sandboxes, Share};
+use bailiwick_sandbox::{CpuDemand, Demand, Inside, Running, SandboxError, Sandboxes, Share};
 use bailiwick_store::area::WorkArea;
 use bailiwick_store::turn::Lease;
 use bailiwick_store::{Store, StoreError};
@@ -87,6 +87,20 @@ pub enum ToolError {
     Stopped,
 }
 
+impl ToolError {
+    /// A stable word for the record, which never holds what a model wrote.
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Said(_) => "refused_by_tool",
+            Self::File { error, .. } => error.code(),
+            Self::Sandbox(error) => error.code(),
+            Self::Store(_) => "store_failed",
+            Self::Journal(_) => "journal_failed",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
 /// The surroundings of one call.
 pub struct Context<'a> {
     /// The session's lease.
@@ -137,7 +151,7 @@ impl ToolManager {
         let mut outcome = done.unwrap_or_else(|error| {
             tracing::debug!(%error, "a tool call failed");
             let mut detail = Map::new();
-            detail.insert("error".to_owned(), json!(error.to_string()));
+            detail.insert("error".to_owned(), json!(error.code()));
             Outcome {
                 verdict: Verdict::Failed,
                 output: json!({ "error": error.to_string() }),
@@ -186,7 +200,7 @@ impl ToolManager {
                 bailiwick_audit::Verdict::Ok
             }
             Err(error) => {
-                detail.insert("error".to_owned(), json!(error.to_string()));
+                detail.insert("error".to_owned(), json!(error.code()));
                 bailiwick_audit::Verdict::Fail
             }
         };
@@ -258,6 +272,7 @@ impl ToolManager {
             user: tenant.jail_user(),
             inside,
             egress: context.agent.egress.clone(),
+            cpu: if context.agent.limits.cpu.is_some() { CpuDemand::Enforced } else { CpuDemand::WherePossible },
             limits: self.limits(context.agent),
         })
     }

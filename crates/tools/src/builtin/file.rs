@@ -101,8 +101,10 @@ fn put(
             "{}: exists, and this session has not read it: read it first, then write",
             path.in_sandbox()
         ))),
-        // What the session saw is gone; then there is nothing to overwrite.
-        Err(FileError::NotFound) if matches!(expect, Expect::Hash(_)) => {
+        // What the session saw is gone, not changed; then there is nothing to overwrite.
+        Err(FileError::Changed | FileError::NotFound)
+            if matches!(expect, Expect::Hash(_)) && matches!(files.stat(path), Err(FileError::NotFound)) =>
+        {
             files.write_if(path, content, Expect::Absent).map_err(failed(path))
         }
         other => other.map_err(failed(path)),
@@ -124,6 +126,9 @@ pub(crate) async fn edit(
     let named = path.clone();
     let written = blocking(move || {
         let content = files.read(&named, LARGEST).map_err(failed(&named))?;
+        if content_hash(&content) != seen {
+            return Err(failed(&named)(FileError::Changed));
+        }
         let Ok(content) = String::from_utf8(content) else {
             return Err(ToolError::Said(format!("{}: not a text file", named.in_sandbox())));
         };

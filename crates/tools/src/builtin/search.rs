@@ -20,7 +20,23 @@ const LARGEST: u64 = 4 * 1024 * 1024;
 const BYTES: u64 = 256 * 1024 * 1024;
 const USUAL_LIMIT: usize = 100;
 
+/// Alternatives inside alternatives; more is nothing that a person would write.
+const NESTED: usize = 4;
+
+/// Reads a pattern. Called away from the threads that serve requests, because a hostile pattern can
+/// cost more than a glance.
 fn matcher(pattern: &str) -> Result<GlobMatcher, ToolError> {
+    let mut depth = 0usize;
+    for letter in pattern.bytes() {
+        match letter {
+            b'{' => depth += 1,
+            b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > NESTED {
+            return Err(ToolError::Said("the pattern nests its alternatives too deep".to_owned()));
+        }
+    }
     let glob: Result<Glob, _> = GlobBuilder::new(pattern).literal_separator(true).build();
     glob.map(|glob| glob.compile_matcher()).map_err(|error| ToolError::Said(format!("the pattern cannot be read: {error}")))
 }
@@ -32,10 +48,11 @@ pub(crate) async fn glob(
     arguments: &Value,
 ) -> Result<Outcome, ToolError> {
     let start = path_or_root(arguments)?;
-    let matcher = matcher(text(arguments, "pattern"))?;
+    let pattern = text(arguments, "pattern").to_owned();
     let limit = count(arguments, "limit").unwrap_or(USUAL_LIMIT);
     let files = manager.files(act, context).await?.files;
     let (found, truncated) = blocking(move || {
+        let matcher = matcher(&pattern)?;
         let mut walk = files.walk(&start, limits()).map_err(failed(&start))?;
         let mut found = Vec::new();
         let mut more = false;
@@ -82,20 +99,22 @@ pub(crate) async fn grep(
     arguments: &Value,
 ) -> Result<Outcome, ToolError> {
     let start = path_or_root(arguments)?;
-    let regex = RegexBuilder::new(text(arguments, "pattern"))
-        .case_insensitive(arguments["ignore_case"].as_bool().unwrap_or(false))
-        .size_limit(1 << 20)
-        .build()
-        .map_err(|error| ToolError::Said(format!("the pattern cannot be read: {error}")))?;
-    let only = arguments["glob"].as_str().map(matcher).transpose()?;
-    let search = Search {
-        regex,
-        only,
-        context: count(arguments, "context").unwrap_or(0),
-        limit: count(arguments, "limit").unwrap_or(USUAL_LIMIT),
-    };
+    let pattern = text(arguments, "pattern").to_owned();
+    let ignore_case = arguments["ignore_case"].as_bool().unwrap_or(false);
+    let only = arguments["glob"].as_str().map(str::to_owned);
+    let (context_lines, limit) =
+        (count(arguments, "context").unwrap_or(0), count(arguments, "limit").unwrap_or(USUAL_LIMIT));
     let files = manager.files(act, context).await?.files;
-    let found = blocking(move || search.run(&files, &start)).await?;
+    let found = blocking(move || {
+        let regex = RegexBuilder::new(&pattern)
+            .case_insensitive(ignore_case)
+            .size_limit(1 << 20)
+            .build()
+            .map_err(|error| ToolError::Said(format!("the pattern cannot be read: {error}")))?;
+        let only = only.as_deref().map(matcher).transpose()?;
+        Search { regex, only, context: context_lines, limit }.run(&files, &start)
+    })
+    .await?;
     let detail = Map::from_iter([("found".to_owned(), json!(found.matches))]);
     let output = json!({ "content": found.text, "matchCount": found.matches, "truncated": found.truncated });
     Ok(Outcome { verdict: Verdict::Completed, output, seen: Vec::new(), detail })
@@ -138,7 +157,7 @@ impl Search {
         let Ok(content) = String::from_utf8(content) else { return };
         let lines: Vec<&str> = content.lines().collect();
         let mut shown_to = 0;
-        for (n, line) in lines.iter().enumerate().filter(|(_, line)| self.regex.is_match(line)) {
+        for (n, _) in lines.iter().enumerate().filter(|(_, line)| self.regex.is_match(line)) {
             if found.matches == self.limit || found.text.len() > OUTPUT_BYTES || found.read > BYTES {
                 found.truncated = true;
                 return;
@@ -152,7 +171,6 @@ impl Search {
                 found.text.push_str(&format!("{}{mark}{}{mark}{cut}\n", path.as_str(), at + 1));
             }
             shown_to = to;
-            let _ = line;
         }
     }
 }

@@ -89,6 +89,6 @@ async fn show(State(app): State<App>, caller: Caller, Segments(name): Segments<S
 async fn delete(State(app): State<App>, caller: Caller, Segments(name): Segments<String>) -> Result<Response, Failure> {
     let permit = caller.host().authorize::<DeleteAccount>()?;
     let account: AccountName = name.parse().map_err(|_| Failure::not_found("account", &name))?;
-    app.store().account_delete(permit, account).await?;
+    app.runtime().account_delete(permit, account).await?;
     Ok(reply::accepted(json!({ "account_id": name, "status": "deleting", "task_id": caller.request })))
 }

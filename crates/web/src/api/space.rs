@@ -114,7 +114,7 @@ async fn update(
 async fn delete(State(app): State<App>, caller: Caller, Segments(space): Segments<String>) -> Result<Response, Failure> {
     let scope = caller.scope()?;
     let permit = scope.authorize::<DeleteSpace>(find(&app, &scope, &space).await?)?;
-    app.store().space_delete(permit).await?;
+    app.runtime().space_delete(permit).await?;
     Ok(reply::done(json!({ "id": space, "deleted": true })))
 }
 

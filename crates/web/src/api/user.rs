@@ -140,7 +140,7 @@ async fn delete(
     let (account, scope) = caller.account(&app, &account).await?;
     let user = named(&user)?;
     let permit = scope.authorize::<DeleteUser>(scope.user_named(user.clone()))?;
-    app.store().user_delete(permit).await?;
+    app.runtime().user_delete(permit).await?;
     Ok(reply::accepted(json!({
         "account_id": account, "user_id": user, "status": "deleting", "task_id": caller.request,
     })))
