@@ -4,6 +4,7 @@
 
 mod approvals;
 mod fixture;
+mod hostile;
 mod recovery;
 mod turns;
 

@@ -27,7 +27,7 @@ async fn names(f: &Fixture) -> Vec<(String, u64)> {
 
 async fn delete(f: &Fixture, name: &str) -> Result<(), StoreError> {
     let permit = f.operator().await.host_scope(RequestId::new()).authorize::<DeleteAccount>().unwrap();
-    f.store.account_delete(permit, name.parse().unwrap()).await
+    f.store.account_delete(permit, name.parse().unwrap()).await.map(drop)
 }
 
 #[tokio::test(flavor = "multi_thread")]

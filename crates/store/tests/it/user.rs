@@ -19,7 +19,7 @@ async fn set_role(f: &Fixture, by: &Person, name: &UserName, role: Role) -> Resu
 
 async fn delete(f: &Fixture, by: &Person, name: &UserName) -> Result<(), StoreError> {
     let scope = f.scope(by).await;
-    f.store.user_delete(permit::<DeleteUser>(&scope, scope.user_named(name.clone()))).await
+    f.store.user_delete(permit::<DeleteUser>(&scope, scope.user_named(name.clone()))).await.map(drop)
 }
 
 #[tokio::test(flavor = "multi_thread")]
