@@ -201,10 +201,8 @@ impl Drive<'_> {
     }
 
     async fn clear(&self, turn: &Turn, delivery: &Delivery) -> Result<Next, StoreError> {
-        let events = vec![
-            event::context_cleared(turn.at, self.session()),
-            event::session_waiting(self.session(), &turn.tokens),
-        ];
+        let events =
+            vec![event::context_cleared(turn.at, self.session()), event::session_waiting(self.session(), &turn.tokens)];
         self.commit(Change {
             events,
             delivery_ids: turn.facts.ids.clone(),
@@ -276,16 +274,14 @@ impl Drive<'_> {
         let credential = Credential::parse(&caller.credential)
             .ok_or_else(|| gone("The credential of this turn's caller is not known any more.".to_owned()))?;
         let store = &self.inner.store;
-        let principal = self
-            .inner
-            .walk
-            .resume(store, &caller.account, &caller.user, &credential, caller.address)
-            .await
-            .map_err(|rejection| match rejection {
-                // That the directory cannot be read says nothing about the caller: try again later.
-                Rejection::Directory(_) => Stop::Store(StoreError::Corrupt("the directory could not be read")),
-                _ => gone("The credential of this turn's caller is not valid any more.".to_owned()),
-            })?;
+        let principal =
+            self.inner.walk.resume(store, &caller.account, &caller.user, &credential, caller.address).await.map_err(
+                |rejection| match rejection {
+                    // That the directory cannot be read says nothing about the caller: try again later.
+                    Rejection::Directory(_) => Stop::Store(StoreError::Corrupt("the directory could not be read")),
+                    _ => gone("The credential of this turn's caller is not valid any more.".to_owned()),
+                },
+            )?;
         let scope = principal
             .scope(RequestId::new())
             .map_err(|_| gone("The caller of this turn has no account any more.".to_owned()))?;
@@ -416,9 +412,9 @@ fn read_body(delivery: &Delivery) -> Option<Body> {
 
 /// The approvals and questions of these calls.
 fn of_calls<'a>(approvals: &'a [ApprovalRow], calls: &'a [CallRow]) -> impl Iterator<Item = &'a ApprovalRow> {
-    approvals.iter().filter(|approval| {
-        calls.iter().any(|call| call.id == approval.call && call.state == CallState::Asked)
-    })
+    approvals
+        .iter()
+        .filter(|approval| calls.iter().any(|call| call.id == approval.call && call.state == CallState::Asked))
 }
 
 fn is_pending(approval: &ApprovalRow) -> bool {

@@ -13,6 +13,4 @@ mod runtime;
 mod schema;
 
 pub use models::Models;
-pub use runtime::{
-    Control, ControlAnswer, Incoming, IncomingPart, Resolution, Runtime, RuntimeError, RuntimeLimits,
-};
+pub use runtime::{Control, ControlAnswer, Incoming, IncomingPart, Resolution, Runtime, RuntimeError, RuntimeLimits};

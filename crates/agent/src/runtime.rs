@@ -10,10 +10,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bailiwick_auth::access::verb::{
-    ControlSession, CreateSession, DecideApproval, DeleteAccount, DeleteSpace, DeleteUser, ReadApproval, ReadSession, SendSession, UseAgent, WriteSpace,
-};
 use bailiwick_audit::Verdict;
+use bailiwick_auth::access::verb::{
+    ControlSession, CreateSession, DecideApproval, DeleteAccount, DeleteSpace, DeleteUser, ReadApproval, ReadSession,
+    SendSession, UseAgent, WriteSpace,
+};
 use bailiwick_auth::access::{HostPermit, JournalError, Session, Space, record};
 use bailiwick_auth::authn::Walk;
 use bailiwick_auth::{Permit, Refusal, Scope, Tenant};
@@ -220,13 +221,7 @@ fn delivery_id() -> String {
 
 impl Runtime {
     /// A runtime over the server's parts. Nothing runs yet.
-    pub fn new(
-        store: Store,
-        walk: Arc<Walk>,
-        tools: Arc<ToolManager>,
-        models: Models,
-        limits: RuntimeLimits,
-    ) -> Self {
+    pub fn new(store: Store, walk: Arc<Walk>, tools: Arc<ToolManager>, models: Models, limits: RuntimeLimits) -> Self {
         Self(Arc::new(Inner {
             store,
             walk,
@@ -436,10 +431,8 @@ impl Runtime {
             return Err(RuntimeError::Invalid { code: "message_empty", message });
         }
         if let Some(schema) = &incoming.output_schema {
-            crate::schema::check(schema).map_err(|problem| RuntimeError::Invalid {
-                code: "output_schema",
-                message: problem.to_string(),
-            })?;
+            crate::schema::check(schema)
+                .map_err(|problem| RuntimeError::Invalid { code: "output_schema", message: problem.to_string() })?;
         }
         Ok(Message {
             parts,
@@ -473,10 +466,8 @@ impl Runtime {
             .collect();
         let name = if name.trim_matches(['.', ' ']).is_empty() { "file".to_owned() } else { name };
         let path = format!(".eve/attachments/{hash}/{name}");
-        let place = WorkspacePath::parse(&path).map_err(|error| RuntimeError::Invalid {
-            code: "path_traversal",
-            message: error.to_string(),
-        })?;
+        let place = WorkspacePath::parse(&path)
+            .map_err(|error| RuntimeError::Invalid { code: "path_traversal", message: error.to_string() })?;
         let permit = scope.authorize::<WriteSpace>(space.clone())?;
         let files = self.0.store.space_files_to_write(&permit)?;
         let detail = Map::from_iter([

@@ -32,8 +32,7 @@ impl Frontier {
     /// Reads a stored frontier: `32 × popcount(size)` bytes.
     pub fn from_parts(size: u64, bytes: &[u8]) -> Option<Self> {
         let (nodes, rest) = bytes.as_chunks::<32>();
-        (rest.is_empty() && nodes.len() == size.count_ones() as usize)
-            .then(|| Self { size, nodes: nodes.to_vec() })
+        (rest.is_empty() && nodes.len() == size.count_ones() as usize).then(|| Self { size, nodes: nodes.to_vec() })
     }
 
     /// The stored form of the nodes.

@@ -21,8 +21,11 @@ pub trait Directory: Send + Sync {
     /// The active account of that name, if there is one.
     fn tenant(&self, account: &AccountName) -> impl Future<Output = Result<Option<Tenant>, DirectoryError>> + Send;
     /// The role of a user, if there is such a user.
-    fn role(&self, tenant: &Tenant, user: &UserName)
-    -> impl Future<Output = Result<Option<Role>, DirectoryError>> + Send;
+    fn role(
+        &self,
+        tenant: &Tenant,
+        user: &UserName,
+    ) -> impl Future<Output = Result<Option<Role>, DirectoryError>> + Send;
 }
 
 /// The directory could not be read. Nobody is let in.
@@ -188,7 +191,7 @@ impl Walk {
     ) -> Result<Principal, Rejection> {
         let found = match credential {
             Credential::Key(id) => {
-                let record = directory.key(id).await?.filter(|record| still_good(record)).ok_or(Rejection::Invalid)?;
+                let record = directory.key(id).await?.filter(still_good).ok_or(Rejection::Invalid)?;
                 if record.tenant.account() != account || record.user != *user {
                     return Err(Rejection::Invalid);
                 }

@@ -36,8 +36,8 @@ impl PresentedKey {
 
 fn parse_id(text: &str) -> Option<KeyId> {
     let (id, secret) = text.strip_prefix(SCHEME)?.split_once('_')?;
-    let well_formed = secret.len() == SECRET_CHARS
-        && secret.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.'));
+    let well_formed =
+        secret.len() == SECRET_CHARS && secret.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.'));
     if well_formed { KeyId::from_str(id).ok() } else { None }
 }
 

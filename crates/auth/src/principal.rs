@@ -4,7 +4,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bailiwick_audit::Actor;
-use bailiwick_types::{AccountName, AgentName, Incarnation, KeyId, KeyScope, RequestId, Role, SpaceId, Timestamp, UserName};
+use bailiwick_types::{
+    AccountName, AgentName, Incarnation, KeyId, KeyScope, RequestId, Role, SpaceId, Timestamp, UserName,
+};
 
 use crate::access::policy::AccountPolicies;
 use crate::access::scope::{Scope, Standing};

@@ -116,7 +116,9 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
     /// Talk to an agent in the terminal.
-    #[command(after_help = "Example:\n  bailiwick chat --agent default\n  echo 'What is in this space?' | bailiwick chat")]
+    #[command(
+        after_help = "Example:\n  bailiwick chat --agent default\n  echo 'What is in this space?' | bailiwick chat"
+    )]
     Chat(Chat),
 }
 

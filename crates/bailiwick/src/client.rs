@@ -94,7 +94,8 @@ impl Client {
         let mut headers = HeaderMap::new();
         if let Some(key) = &settings.key {
             let value = HeaderValue::from_str(&format!("Bearer {}", key.as_str()));
-            let mut value = value.map_err(|_| ClientError::Setup("the key holds characters that no key has".to_owned()))?;
+            let mut value =
+                value.map_err(|_| ClientError::Setup("the key holds characters that no key has".to_owned()))?;
             value.set_sensitive(true);
             headers.insert(AUTHORIZATION, value);
         }
@@ -278,9 +279,8 @@ fn is_loopback(url: &Url) -> bool {
 fn tls(url: &Url) -> Result<rustls::ClientConfig, ClientError> {
     let failed = |error: rustls::Error| ClientError::Setup(error.to_string());
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(failed)?;
+    let builder =
+        rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(failed)?;
     // Reading the system's certificates takes longer than a whole request over plain HTTP.
     if url.scheme() == "http" {
         return Ok(builder.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth());

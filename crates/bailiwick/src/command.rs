@@ -48,10 +48,10 @@ impl Context {
     /// The caller's own name.
     pub(crate) async fn user(&self) -> Result<String, Failure> {
         let me = self.get(&["system", "status"]).await?;
-        me["user"].as_str().map(str::to_owned).ok_or(Failure::Usage {
-            text: "your key belongs to no user".to_owned(),
-            hint: "name the user",
-        })
+        me["user"]
+            .as_str()
+            .map(str::to_owned)
+            .ok_or(Failure::Usage { text: "your key belongs to no user".to_owned(), hint: "name the user" })
     }
 
     pub(crate) async fn get(&self, path: &[&str]) -> Result<Value, ClientError> {

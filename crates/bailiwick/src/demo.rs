@@ -105,7 +105,10 @@ pub(crate) async fn run(arguments: cli::Demo, format: Format) -> Result<(), Fail
     let mut report = Report { format, stage: "", checks: Vec::new() };
     if format == Format::Text {
         out::line(&out::paint(Style::Bold, "Bailiwick demo"));
-        out::line(&out::paint(Style::Dim, "A server on this machine, two tenants, one agent. Everything goes over HTTP."));
+        out::line(&out::paint(
+            Style::Dim,
+            "A server on this machine, two tenants, one agent. Everything goes over HTTP.",
+        ));
     }
     let played = play(dir.path(), &mut report).await;
     let failed = report.checks.iter().filter(|check| !check.held).count();

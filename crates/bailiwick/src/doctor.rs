@@ -104,7 +104,11 @@ fn access(findings: &mut Findings, config: &Config) {
     }
     match config.walk.last() {
         _ if config.mode == AuthMode::Dev => {
-            findings.warning("callers", "dev mode: whoever is on this machine is the operator", "set auth.mode = \"api_key\"");
+            findings.warning(
+                "callers",
+                "dev mode: whoever is on this machine is the operator",
+                "set auth.mode = \"api_key\"",
+            );
         }
         Some(Step::ApiKey) => findings.good("callers", "keys alone"),
         Some(Step::Placeholder) => {
@@ -115,7 +119,9 @@ fn access(findings: &mut Findings, config: &Config) {
             let advice = "leave `none` out of auth.walk, unless that is meant";
             findings.warning("callers", "everyone without a key is user `anonymous`", advice);
         }
-        Some(Step::LocalDev) | None => findings.failed("callers", "nobody can be let in", "set auth.walk = [\"api_key\"]"),
+        Some(Step::LocalDev) | None => {
+            findings.failed("callers", "nobody can be let in", "set auth.walk = [\"api_key\"]")
+        }
     }
     match &config.root_key {
         Some(key) if key.len() >= 32 => findings.good("root key", format!("{} characters", key.len())),
@@ -123,7 +129,9 @@ fn access(findings: &mut Findings, config: &Config) {
             let advice = "use 32 random characters or more; `bailiwick init` makes such a key";
             findings.warning("root key", format!("{} characters: it can be guessed", key.len()), advice);
         }
-        None if config.walk.contains(&Step::ApiKey) => findings.warning("root key", "none", "set server.root_api_key_file"),
+        None if config.walk.contains(&Step::ApiKey) => {
+            findings.warning("root key", "none", "set server.root_api_key_file")
+        }
         None => findings.good("root key", "none, and none is needed"),
     }
 }

@@ -62,7 +62,9 @@ impl Failure {
     /// What to do about it, if there is something.
     pub(crate) fn hint(&self) -> Option<String> {
         match self {
-            Self::Configuration(_) => Some("`bailiwick config print` shows what is in force, and from where".to_owned()),
+            Self::Configuration(_) => {
+                Some("`bailiwick config print` shows what is in force, and from where".to_owned())
+            }
             Self::Client(error) => error.hint(),
             Self::Serve(error) => error.hint(),
             Self::Usage { hint, .. } if !hint.is_empty() => Some((*hint).to_owned()),

@@ -29,7 +29,11 @@ pub(crate) fn run(dir: &Path, format: Format) -> Result<(), Failure> {
     let agent = dir.join("agents/developer");
     let files = [
         (dir.join("bailiwick.toml"), CONFIGURATION.to_owned(), 0o600),
-        (dir.join("root.key"), format!("{}\n", &*random_key().map_err(|error| InitError::Io(dir.to_owned(), error))?), 0o600),
+        (
+            dir.join("root.key"),
+            format!("{}\n", &*random_key().map_err(|error| InitError::Io(dir.to_owned(), error))?),
+            0o600,
+        ),
         (agent.join("AGENT.md"), AGENT.to_owned(), 0o644),
     ];
     if let Some((path, _, _)) = files.iter().find(|(path, _, _)| path.exists()) {
@@ -38,7 +42,8 @@ pub(crate) fn run(dir: &Path, format: Format) -> Result<(), Failure> {
     DirBuilder::new().recursive(true).mode(0o700).create(&agent).map_err(|error| InitError::Io(agent, error))?;
     for (path, text, mode) in &files {
         let made = OpenOptions::new().write(true).create_new(true).mode(*mode).open(path);
-        made.and_then(|mut file| file.write_all(text.as_bytes())).map_err(|error| InitError::Io(path.clone(), error))?;
+        made.and_then(|mut file| file.write_all(text.as_bytes()))
+            .map_err(|error| InitError::Io(path.clone(), error))?;
     }
     let paths: Vec<String> = files.iter().map(|(path, _, _)| path.display().to_string()).collect();
     if format == Format::Json {

@@ -104,7 +104,10 @@ async fn welcome(server: &Server, shown: &Shown) {
     out::line(&format!("  {}      {}", dim("data"), out::clean(&shown.data)));
     out::line(&format!("  {}   {}", dim("sandbox"), sandbox_line(&server.sandboxes().linux().await)));
     if shown.spoken {
-        out::line(&format!("  {}     none is configured, so a built-in one answers; docs/configuration.md", dim("model")));
+        out::line(&format!(
+            "  {}     none is configured, so a built-in one answers; docs/configuration.md",
+            dim("model")
+        ));
     }
     out::line("");
     out::line("In another terminal:");

@@ -94,8 +94,7 @@ pub(crate) async fn start(config: Config, spoken: Option<Script>) -> Result<Serv
     let ceilings = Ceilings { sandbox: config.sandbox.limits, tool_time: config.sandbox.tool_time };
     let tools = Arc::new(ToolManager::new(store.clone(), Arc::clone(&sandboxes), redactor, ceilings));
     let runtime = Runtime::new(store.clone(), Arc::clone(&walk), tools, models, RuntimeLimits::default());
-    let parts =
-        web::Parts { store: store.clone(), walk, runtime: runtime.clone(), sandboxes: Arc::clone(&sandboxes) };
+    let parts = web::Parts { store: store.clone(), walk, runtime: runtime.clone(), sandboxes: Arc::clone(&sandboxes) };
     let app = web::App::new(parts, edge(&config, names));
 
     let bound = TcpListener::bind(config.listen).await;
@@ -181,9 +180,8 @@ async fn bootstrap(store: &Store, config: &Config) -> Result<(), WiringError> {
         store.user_bootstrap(&AccountName::first(), name, role).await.map_err(WiringError::Bootstrap)?;
     }
     let Some(dir) = &config.agents_dir else { return Ok(()) };
-    let found = bailiwick_agent::definition::load_dir(dir).map_err(|wrong| {
-        WiringError::Agents(wrong.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
-    })?;
+    let found = bailiwick_agent::definition::load_dir(dir)
+        .map_err(|wrong| WiringError::Agents(wrong.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))?;
     store.agent_sync(&config.agents_account, found).await.map_err(WiringError::Bootstrap)
 }
 
@@ -211,11 +209,16 @@ pub(crate) fn first_agents() -> Vec<(AgentName, AgentDefinition)> {
 type Wired = (Models, bailiwick_vault::Redactor, Vec<ModelName>);
 
 fn models(config: &Config, spoken: Option<Script>) -> Result<Wired, WiringError> {
-    let http = Http::new()?;
+    // Reading the system's certificates takes longer than all the rest of the start; once is enough.
+    let mut http: Option<Http> = None;
     let mut providers = BTreeMap::new();
     let mut keys = ModelKeys::new();
     for (name, model) in &config.models {
-        let built = Provider::new(model, http.clone());
+        let shared = match &http {
+            Some(http) => http.clone(),
+            None => http.insert(Http::new()?).clone(),
+        };
+        let built = Provider::new(model, shared);
         providers.insert(name.clone(), built.map_err(|error| WiringError::Model(name.clone(), error))?);
         let key: Option<Zeroizing<String>> = match model.key_source() {
             KeySource::File(path) => {

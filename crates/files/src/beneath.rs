@@ -7,9 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, SystemTime};
 
 use bailiwick_types::path::WorkspacePath;
-use rustix::fs::{
-    AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Statx, StatxFlags, StatxTimestamp,
-};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Statx, StatxFlags, StatxTimestamp};
 use rustix::io::Errno;
 use rustix::path::Arg;
 
@@ -103,8 +101,7 @@ impl Place<'_> {
                 continue;
             }
             let access = flags.difference(OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::NOCTTY);
-            rustix::fs::fcntl_setfl(&fd, access)
-                .map_err(|errno| FileError::of(errno, "open the file"))?;
+            rustix::fs::fcntl_setfl(&fd, access).map_err(|errno| FileError::of(errno, "open the file"))?;
             return Ok((fd, named));
         }
         Err(FileError::Changed)
@@ -185,23 +182,13 @@ impl Node {
         } else {
             SystemTime::UNIX_EPOCH.checked_add(whole)
         };
-        base.and_then(|base| base.checked_add(Duration::from_nanos(u64::from(nanos))))
-            .unwrap_or(SystemTime::UNIX_EPOCH)
+        base.and_then(|base| base.checked_add(Duration::from_nanos(u64::from(nanos)))).unwrap_or(SystemTime::UNIX_EPOCH)
     }
 
     pub(crate) fn stat(&self) -> Stat {
         let kind = self.kind();
-        let size = if kind == EntryKind::File {
-            self.size
-        } else {
-            0
-        };
-        Stat {
-            kind,
-            size,
-            modified: self.modified(),
-            mode: self.permissions(),
-        }
+        let size = if kind == EntryKind::File { self.size } else { 0 };
+        Stat { kind, size, modified: self.modified(), mode: self.permissions() }
     }
 }
 
@@ -210,15 +197,13 @@ pub(crate) fn open_dir(dir: impl AsFd, path: &str) -> Result<OwnedFd, FileError>
     // Without NOFOLLOW, which would turn the answer for a link from "link"
     // (by NO_SYMLINKS) into "not a directory".
     let flags = OFlags::PATH | OFlags::DIRECTORY;
-    open_at(dir, path, flags, Mode::empty())
-        .map_err(|errno| FileError::of(errno, "open the directory"))
+    open_at(dir, path, flags, Mode::empty()).map_err(|errno| FileError::of(errno, "open the directory"))
 }
 
 /// Opens a directory beneath `dir` for reading its entries.
 pub(crate) fn open_dir_entries(dir: impl AsFd, path: &str) -> Result<OwnedFd, FileError> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK;
-    open_at(dir, path, flags, Mode::empty())
-        .map_err(|errno| FileError::of(errno, "open the directory"))
+    open_at(dir, path, flags, Mode::empty()).map_err(|errno| FileError::of(errno, "open the directory"))
 }
 
 /// The entries of an open directory, from the first on and whatever was read
@@ -231,12 +216,7 @@ pub(crate) fn read_dir(dir: impl AsFd) -> Result<Dir, FileError> {
 /// `openat2` with our rules. The kernel answers `EAGAIN` when a rename
 /// anywhere made it unsure whether the walk stayed beneath; such a walk is
 /// tried again a bounded number of times.
-pub(crate) fn open_at(
-    dir: impl AsFd,
-    path: impl Arg + Copy,
-    flags: OFlags,
-    mode: Mode,
-) -> Result<OwnedFd, Errno> {
+pub(crate) fn open_at(dir: impl AsFd, path: impl Arg + Copy, flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
     let mut result = Err(Errno::AGAIN);
     for _ in 0..ATTEMPTS {
         result = rustix::fs::openat2(&dir, path, flags | OFlags::CLOEXEC, mode, RESOLVE);

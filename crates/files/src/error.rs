@@ -48,9 +48,7 @@ pub enum FileError {
     #[error("no space left in the workspace")]
     NoSpace,
     /// The kernel cannot open files safely, so none is opened.
-    #[error(
-        "this kernel has no openat2: Linux 5.6 or later is needed to open workspace files safely"
-    )]
+    #[error("this kernel has no openat2: Linux 5.6 or later is needed to open workspace files safely")]
     Unsupported,
     /// The host failed.
     #[error("could not {doing}")]
@@ -115,10 +113,7 @@ impl FileError {
             Errno::ROFS => Self::ReadOnly,
             Errno::NOSPC | Errno::DQUOT | Errno::FBIG => Self::NoSpace,
             Errno::NOSYS => Self::Unsupported,
-            _ => Self::Io {
-                doing,
-                source: errno.into(),
-            },
+            _ => Self::Io { doing, source: errno.into() },
         }
     }
 
@@ -130,10 +125,7 @@ impl FileError {
     pub(crate) fn of_io(error: io::Error, doing: &'static str) -> Self {
         match Errno::from_io_error(&error) {
             Some(errno) => Self::of(errno, doing),
-            None => Self::Io {
-                doing,
-                source: error,
-            },
+            None => Self::Io { doing, source: error },
         }
     }
 }

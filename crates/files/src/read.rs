@@ -48,12 +48,7 @@ impl Workspace {
     ///
     /// # Errors
     /// As for [`Workspace::reader`].
-    pub fn read_range(
-        &self,
-        path: &WorkspacePath,
-        offset: u64,
-        max: u64,
-    ) -> Result<Vec<u8>, FileError> {
+    pub fn read_range(&self, path: &WorkspacePath, offset: u64, max: u64) -> Result<Vec<u8>, FileError> {
         let mut file = self.reader(path)?;
         let mut content = Vec::new();
         file.seek(SeekFrom::Start(offset))
@@ -74,10 +69,7 @@ impl Workspace {
 
 impl OpenFile {
     pub(crate) fn new(fd: OwnedFd, node: Node) -> Self {
-        Self {
-            file: File::from(fd),
-            node,
-        }
+        Self { file: File::from(fd), node }
     }
 
     /// What was known of the file when it was opened.

@@ -51,8 +51,7 @@ impl Workspace {
             EntryKind::Directory => AtFlags::REMOVEDIR,
             _ => AtFlags::empty(),
         };
-        rustix::fs::unlinkat(&place.dir, place.name, flags)
-            .map_err(|errno| FileError::of(errno, REMOVING))
+        rustix::fs::unlinkat(&place.dir, place.name, flags).map_err(|errno| FileError::of(errno, REMOVING))
     }
 
     /// Removes a file, or a directory with everything in it. Links are
@@ -69,11 +68,7 @@ impl Workspace {
         }
         let top = beneath::open_dir_entries(&self.inner.root, path.as_str())?;
         empty(&top)?;
-        if path.is_root() {
-            Ok(())
-        } else {
-            self.remove(path)
-        }
+        if path.is_root() { Ok(()) } else { self.remove(path) }
     }
 }
 
@@ -107,24 +102,12 @@ fn entry(dir: &OwnedFd, name: &CStr) -> Result<Option<Entry>, FileError> {
         Err(errno) => return Err(FileError::of(errno, "list the directory")),
     };
     let stat = node.stat();
-    let nameable = name
-        .to_str()
-        .ok()
-        .filter(|name| WorkspacePath::root().join(name).is_ok());
+    let nameable = name.to_str().ok().filter(|name| WorkspacePath::root().join(name).is_ok());
     let (name, kind) = match nameable {
         Some(name) => (name.to_owned(), stat.kind),
-        None => (
-            name.to_bytes().escape_ascii().to_string(),
-            EntryKind::Unnameable,
-        ),
+        None => (name.to_bytes().escape_ascii().to_string(), EntryKind::Unnameable),
     };
-    Ok(Some(Entry {
-        name,
-        kind,
-        size: stat.size,
-        modified: stat.modified,
-        mode: stat.mode,
-    }))
+    Ok(Some(Entry { name, kind, size: stat.size, modified: stat.modified, mode: stat.mode }))
 }
 
 fn is_dot(name: &CStr) -> bool {
@@ -194,16 +177,11 @@ fn unlink(dir: &OwnedFd, name: &CStr) -> Result<Removal, FileError> {
 }
 
 fn spend(budget: &mut u64) -> Result<(), FileError> {
-    *budget = budget
-        .checked_sub(1)
-        .ok_or(FileError::TooLarge { limit: MAX_REMOVED })?;
+    *budget = budget.checked_sub(1).ok_or(FileError::TooLarge { limit: MAX_REMOVED })?;
     Ok(())
 }
 
-fn for_each_name(
-    fd: &OwnedFd,
-    each: &mut dyn FnMut(&CStr) -> Result<(), FileError>,
-) -> Result<(), FileError> {
+fn for_each_name(fd: &OwnedFd, each: &mut dyn FnMut(&CStr) -> Result<(), FileError>) -> Result<(), FileError> {
     let mut dir = beneath::read_dir(fd)?;
     while let Some(read) = dir.read() {
         let read = read.map_err(|errno| FileError::of(errno, REMOVING))?;

@@ -54,10 +54,7 @@ struct Level {
 
 impl Default for WalkLimits {
     fn default() -> Self {
-        Self {
-            depth: bailiwick_types::path::MAX_COMPONENTS,
-            entries: 100_000,
-        }
+        Self { depth: bailiwick_types::path::MAX_COMPONENTS, entries: 100_000 }
     }
 }
 
@@ -107,10 +104,7 @@ impl Walk {
         let fd = beneath::open_dir_entries(&self.workspace.inner.root, path.as_str())?;
         let listing = read_entries(fd, room)?;
         self.truncated |= listing.truncated;
-        self.levels.push(Level {
-            path,
-            entries: listing.entries.into_iter(),
-        });
+        self.levels.push(Level { path, entries: listing.entries.into_iter() });
         Ok(())
     }
 }

@@ -115,8 +115,8 @@ impl Workspace {
     /// the host answered.
     pub fn open(dir: &Path, access: Access, owner: Option<Owner>) -> Result<Self, FileError> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let root = rustix::fs::open(dir, flags, Mode::empty())
-            .map_err(|errno| FileError::of(errno, "open the workspace"))?;
+        let root =
+            rustix::fs::open(dir, flags, Mode::empty()).map_err(|errno| FileError::of(errno, "open the workspace"))?;
         Self::from_root_fd(root, access, owner)
     }
 
@@ -126,22 +126,11 @@ impl Workspace {
     /// # Errors
     /// [`FileError::NotADirectory`] for anything else, and
     /// [`FileError::Unsupported`] on a kernel without `openat2`.
-    pub fn from_root_fd(
-        root: OwnedFd,
-        access: Access,
-        owner: Option<Owner>,
-    ) -> Result<Self, FileError> {
+    pub fn from_root_fd(root: OwnedFd, access: Access, owner: Option<Owner>) -> Result<Self, FileError> {
         // Proves at once that the kernel resolves beneath a descriptor, and
         // not at the first request of a tenant.
         beneath::open_dir(&root, ".")?;
-        Ok(Self {
-            inner: Arc::new(Inner {
-                root,
-                access,
-                owner,
-                commit: Mutex::new(()),
-            }),
-        })
+        Ok(Self { inner: Arc::new(Inner { root, access, owner, commit: Mutex::new(()) }) })
     }
 
     /// A second descriptor of the root, to be handed to a worker process and
@@ -172,14 +161,7 @@ impl Workspace {
     pub fn read_only(&self) -> Result<Self, FileError> {
         let root = beneath::open_dir(&self.inner.root, ".")?;
         let owner = self.inner.owner;
-        Ok(Self {
-            inner: Arc::new(Inner {
-                root,
-                access: Access::ReadOnly,
-                owner,
-                commit: Mutex::new(()),
-            }),
-        })
+        Ok(Self { inner: Arc::new(Inner { root, access: Access::ReadOnly, owner, commit: Mutex::new(()) }) })
     }
 
     /// What stands at `path`; a symbolic link is reported as such.

@@ -68,12 +68,7 @@ impl Workspace {
     ///
     /// # Errors
     /// [`FileError::Exists`] or [`FileError::Changed`], with nothing written.
-    pub fn write_if(
-        &self,
-        path: &WorkspacePath,
-        content: &[u8],
-        expect: Expect,
-    ) -> Result<Written, FileError> {
+    pub fn write_if(&self, path: &WorkspacePath, content: &[u8], expect: Expect) -> Result<Written, FileError> {
         self.write_from(path, content, content.len() as u64, expect)
     }
 
@@ -97,11 +92,7 @@ impl Workspace {
         let mut fresh = Fresh::create(&place)?;
         let (sha256, size) = fresh.fill(content, max)?;
         let created = self.commit(&place, fresh, expect)?;
-        Ok(Written {
-            sha256,
-            size,
-            created,
-        })
+        Ok(Written { sha256, size, created })
     }
 
     /// Appends to a file, creating it with its parents if nothing has the
@@ -114,9 +105,7 @@ impl Workspace {
         self.require_writable()?;
         let place = self.place_creating(path)?;
         match place.open(OFlags::WRONLY | OFlags::APPEND) {
-            Ok((fd, _)) => File::from(fd)
-                .write_all(content)
-                .map_err(|error| FileError::of_io(error, WRITING)),
+            Ok((fd, _)) => File::from(fd).write_all(content).map_err(|error| FileError::of_io(error, WRITING)),
             Err(FileError::NotFound) => match self.write_if(path, content, Expect::Absent) {
                 Err(FileError::Exists) => Err(FileError::Changed),
                 result => result.map(|_| ()),
@@ -129,12 +118,7 @@ impl Workspace {
     ///
     /// # Errors
     /// As for reading `from` and writing `to`.
-    pub fn copy(
-        &self,
-        from: &WorkspacePath,
-        to: &WorkspacePath,
-        max: u64,
-    ) -> Result<Written, FileError> {
+    pub fn copy(&self, from: &WorkspacePath, to: &WorkspacePath, max: u64) -> Result<Written, FileError> {
         self.require_writable()?;
         let source = self.reader(from)?;
         let mode = source.node.permissions();
@@ -203,29 +187,18 @@ impl Workspace {
     /// [`FileError::Refused`] for links and special files.
     pub fn set_modified(&self, path: &WorkspacePath, time: SystemTime) -> Result<(), FileError> {
         self.require_writable()?;
-        let since = time
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
+        let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let stamp = Timespec {
             tv_sec: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: since.subsec_nanos().into(),
         };
         let fd = self.open_any(path)?;
-        rustix::fs::futimens(
-            &fd,
-            &Timestamps {
-                last_access: stamp,
-                last_modification: stamp,
-            },
-        )
-        .map_err(|errno| FileError::of(errno, "change the time"))
+        rustix::fs::futimens(&fd, &Timestamps { last_access: stamp, last_modification: stamp })
+            .map_err(|errno| FileError::of(errno, "change the time"))
     }
 
     fn open_any(&self, path: &WorkspacePath) -> Result<OwnedFd, FileError> {
-        match self
-            .place(path)
-            .and_then(|place| place.open(OFlags::RDONLY))
-        {
+        match self.place(path).and_then(|place| place.open(OFlags::RDONLY)) {
             Ok((fd, _)) => Ok(fd),
             Err(FileError::NotAFile) => beneath::open_dir_entries(&self.inner.root, path.as_str()),
             Err(error) => Err(error),
@@ -238,10 +211,7 @@ impl Workspace {
             Err(FileError::NotFound) => {
                 let name = path.file_name().ok_or(FileError::NotAFile)?;
                 let parent = path.parent().unwrap_or_else(WorkspacePath::root);
-                Ok(Place {
-                    dir: self.descend(&parent)?,
-                    name,
-                })
+                Ok(Place { dir: self.descend(&parent)?, name })
             }
             place => place,
         }
@@ -288,17 +258,8 @@ impl Workspace {
 
     /// Moves the fresh file to its name if the target is as expected. Returns
     /// whether the name was new.
-    fn commit(
-        &self,
-        place: &Place<'_>,
-        mut fresh: Fresh<'_>,
-        expect: Expect,
-    ) -> Result<bool, FileError> {
-        let held = self
-            .inner
-            .commit
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+    fn commit(&self, place: &Place<'_>, mut fresh: Fresh<'_>, expect: Expect) -> Result<bool, FileError> {
+        let held = self.inner.commit.lock().unwrap_or_else(PoisonError::into_inner);
         let target = match expect {
             Expect::Hash(hash) => Some(compare(place, hash)?),
             Expect::Anything | Expect::Absent => place.node()?,
@@ -311,8 +272,7 @@ impl Workspace {
         }
         self.give_to_owner(&fresh.file)?;
         let mode = target.map_or(NEW_FILE_MODE, |node| node.permissions());
-        rustix::fs::fchmod(&fresh.file, Mode::from_raw_mode(mode))
-            .map_err(|errno| FileError::of(errno, WRITING))?;
+        rustix::fs::fchmod(&fresh.file, Mode::from_raw_mode(mode)).map_err(|errno| FileError::of(errno, WRITING))?;
         let flags = match expect {
             Expect::Absent => RenameFlags::NOREPLACE,
             Expect::Anything => RenameFlags::empty(),
@@ -343,9 +303,7 @@ fn compare(place: &Place<'_>, hash: [u8; 32]) -> Result<Node, FileError> {
         opened => opened?,
     };
     if node.size > MAX_COMPARED_BYTES {
-        return Err(FileError::TooLarge {
-            limit: MAX_COMPARED_BYTES,
-        });
+        return Err(FileError::TooLarge { limit: MAX_COMPARED_BYTES });
     }
     match OpenFile::new(fd, node).hash(MAX_COMPARED_BYTES)? == hash {
         true => Ok(node),
@@ -366,11 +324,7 @@ impl<'p> Fresh<'p> {
         let temporary = fresh_name()?;
         let fd = beneath::open_at(&place.dir, &temporary, flags, Mode::from_raw_mode(0o600))
             .map_err(|errno| FileError::of(errno, WRITING))?;
-        Ok(Self {
-            place,
-            temporary: Some(temporary),
-            file: File::from(fd),
-        })
+        Ok(Self { place, temporary: Some(temporary), file: File::from(fd) })
     }
 
     fn fill(&mut self, mut content: impl Read, max: u64) -> Result<([u8; 32], u64), FileError> {
@@ -389,9 +343,7 @@ impl<'p> Fresh<'p> {
                 return Err(FileError::TooLarge { limit: max });
             }
             hasher.update(&buffer[..count]);
-            self.file
-                .write_all(&buffer[..count])
-                .map_err(|error| FileError::of_io(error, WRITING))?;
+            self.file.write_all(&buffer[..count]).map_err(|error| FileError::of_io(error, WRITING))?;
         }
     }
 
@@ -424,9 +376,7 @@ impl Drop for Fresh<'_> {
 /// A name nobody can guess, for a file that stands beside its target.
 pub(crate) fn fresh_name() -> Result<String, FileError> {
     let mut random = [0_u8; 16];
-    getrandom::fill(&mut random).map_err(|_| FileError::Io {
-        doing: "draw a random name",
-        source: std::io::ErrorKind::Unsupported.into(),
-    })?;
+    getrandom::fill(&mut random)
+        .map_err(|_| FileError::Io { doing: "draw a random name", source: std::io::ErrorKind::Unsupported.into() })?;
     Ok(format!(".bailiwick-{:032x}", u128::from_ne_bytes(random)))
 }

@@ -45,10 +45,7 @@ impl Anthropic {
     ) -> Result<BoxStream<'static, Result<Event, ModelError>>, ModelError> {
         let body = encode::body(self, request)?;
         let mut headers: HeaderMap = json_headers();
-        headers.insert(
-            "anthropic-version",
-            reqwest::header::HeaderValue::from_static(VERSION),
-        );
+        headers.insert("anthropic-version", reqwest::header::HeaderValue::from_static(VERSION));
         if let Some(value) = key.header("")? {
             headers.insert("x-api-key", value);
         }

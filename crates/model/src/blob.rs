@@ -42,9 +42,7 @@ impl Serialize for Blob {
 impl<'de> Deserialize<'de> for Blob {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
-        let bytes = STANDARD
-            .decode(text.as_bytes())
-            .map_err(|_| serde::de::Error::custom("not standard base64"))?;
+        let bytes = STANDARD.decode(text.as_bytes()).map_err(|_| serde::de::Error::custom("not standard base64"))?;
         Ok(Self(bytes.into()))
     }
 }

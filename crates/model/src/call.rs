@@ -95,10 +95,7 @@ impl<D: Decode> Call<D> {
             handed_out: Handed::Nothing,
             end: End::NotYet,
         };
-        stream::unfold(running, |mut running| async move {
-            running.next().await.map(|event| (event, running))
-        })
-        .boxed()
+        stream::unfold(running, |mut running| async move { running.next().await.map(|event| (event, running)) }).boxed()
     }
 }
 
@@ -194,11 +191,7 @@ impl<D: Decode> Running<D> {
     }
 
     async fn step(&mut self) -> Result<(), ModelError> {
-        let outcome = if self.open.is_some() {
-            self.read().await
-        } else {
-            self.connect().await
-        };
+        let outcome = if self.open.is_some() { self.read().await } else { self.connect().await };
         let Err(failure) = outcome else { return Ok(()) };
         self.open = None;
         if self.handed_out == Handed::Something || !self.queue.is_empty() {
@@ -210,12 +203,7 @@ impl<D: Decode> Running<D> {
         let Some(pause) = self.call.policy.retry.pause(self.tried, asked) else {
             return Err(failure.error);
         };
-        tracing::debug!(
-            code = failure.error.code(),
-            tried = self.tried,
-            ?pause,
-            "model call will be tried again"
-        );
+        tracing::debug!(code = failure.error.code(), tried = self.tried, ?pause, "model call will be tried again");
         self.decoder = self.call.decoder.clone();
         self.sse = SseParser::new(self.call.policy.limits.event_bytes);
         tokio::time::sleep(pause).await;
@@ -232,43 +220,21 @@ impl<D: Decode> Running<D> {
             .headers(self.call.headers.clone())
             .body(self.call.body.clone())
             .send();
-        let response = by(first_byte_by, TimeoutPhase::FirstByte, sent)
-            .await?
-            .map_err(|error| connection_failure(&error))?;
+        let response =
+            by(first_byte_by, TimeoutPhase::FirstByte, sent).await?.map_err(|error| connection_failure(&error))?;
         let status = response.status().as_u16();
         tracing::debug!(status, tried = self.tried, "model provider answered");
         if status != 200 {
             let headers = response.headers().clone();
             let body = by(first_byte_by, TimeoutPhase::FirstByte, error_body(response)).await?;
-            return Err(Failure::of_status(
-                status,
-                &headers,
-                &body,
-                &self.call.scrub,
-            ));
+            return Err(Failure::of_status(status, &headers, &body, &self.call.scrub));
         }
-        let header = |name| {
-            response
-                .headers()
-                .get(name)
-                .and_then(|value| value.to_str().ok())
-        };
-        if !header(CONTENT_TYPE.as_str())
-            .is_some_and(|kind| kind.trim_start().starts_with("text/event-stream"))
-        {
-            return Err(ModelError::Protocol {
-                what: "something else than an event stream",
-            }
-            .into());
+        let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
+        if !header(CONTENT_TYPE.as_str()).is_some_and(|kind| kind.trim_start().starts_with("text/event-stream")) {
+            return Err(ModelError::Protocol { what: "something else than an event stream" }.into());
         }
-        let request_id =
-            header(self.call.request_id_header).and_then(|id| self.call.scrub.identifier(id));
-        self.open = Some(Open {
-            response,
-            request_id,
-            read: 0,
-            first_byte_by,
-        });
+        let request_id = header(self.call.request_id_header).and_then(|id| self.call.scrub.identifier(id));
+        self.open = Some(Open { response, request_id, read: 0, first_byte_by });
         Ok(())
     }
 
@@ -279,10 +245,7 @@ impl<D: Decode> Running<D> {
         let (until, phase) = if open.read == 0 {
             (open.first_byte_by, TimeoutPhase::FirstByte)
         } else {
-            (
-                Instant::now() + self.call.policy.timeouts.idle,
-                TimeoutPhase::Idle,
-            )
+            (Instant::now() + self.call.policy.timeouts.idle, TimeoutPhase::Idle)
         };
         let chunk = by(until, phase, open.response.chunk()).await?;
         let Ok(Some(chunk)) = chunk else {
@@ -290,27 +253,16 @@ impl<D: Decode> Running<D> {
             ended.map_err(|error| self.failure(error))?;
             self.mark_request_id();
             let finished = matches!(self.queue.back(), Some(Event::Finished(_)));
-            return if finished {
-                Ok(())
-            } else {
-                Err(Failure::again(ModelError::Interrupted))
-            };
+            return if finished { Ok(()) } else { Err(Failure::again(ModelError::Interrupted)) };
         };
         open.read += chunk.len();
         if open.read > self.call.policy.limits.response_bytes {
-            return Err(ModelError::TooLarge {
-                limit: Limit::ResponseBytes,
-            }
-            .into());
+            return Err(ModelError::TooLarge { limit: Limit::ResponseBytes }.into());
         }
         let (decoder, queue) = (&mut self.decoder, &mut self.queue);
         let outcome = self.sse.push(&chunk, |event| {
             // After the end of the answer there is nothing more to say.
-            if matches!(queue.back(), Some(Event::Finished(_))) {
-                Ok(())
-            } else {
-                decoder.read(&event, queue)
-            }
+            if matches!(queue.back(), Some(Event::Finished(_))) { Ok(()) } else { decoder.read(&event, queue) }
         });
         self.mark_request_id();
         outcome.map_err(|error| self.failure(error))
@@ -320,9 +272,7 @@ impl<D: Decode> Running<D> {
         match error {
             DecodeError::Protocol(what) => ModelError::Protocol { what }.into(),
             DecodeError::TooLarge(limit) => ModelError::TooLarge { limit }.into(),
-            DecodeError::Reported { kind, message } => {
-                Failure::of_report(&kind, &message, &self.call.scrub)
-            }
+            DecodeError::Reported { kind, message } => Failure::of_report(&kind, &message, &self.call.scrub),
         }
     }
 
@@ -333,22 +283,14 @@ impl<D: Decode> Running<D> {
     }
 }
 
-async fn by<T>(
-    until: Instant,
-    phase: TimeoutPhase,
-    work: impl Future<Output = T>,
-) -> Result<T, Failure> {
-    tokio::time::timeout_at(until, work)
-        .await
-        .map_err(|_| ModelError::TimedOut { phase }.into())
+async fn by<T>(until: Instant, phase: TimeoutPhase, work: impl Future<Output = T>) -> Result<T, Failure> {
+    tokio::time::timeout_at(until, work).await.map_err(|_| ModelError::TimedOut { phase }.into())
 }
 
 /// Errors of the client name addresses and system causes; only their kind is kept.
 fn connection_failure(error: &reqwest::Error) -> Failure {
     Failure::again(if error.is_connect() && error.is_timeout() {
-        ModelError::TimedOut {
-            phase: TimeoutPhase::Connect,
-        }
+        ModelError::TimedOut { phase: TimeoutPhase::Connect }
     } else if error.is_connect() {
         ModelError::Unreachable
     } else {

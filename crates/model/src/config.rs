@@ -148,16 +148,8 @@ pub struct TimeoutConfig {
 
 impl Default for TimeoutConfig {
     fn default() -> Self {
-        let Timeouts {
-            first_byte,
-            idle,
-            total,
-        } = Timeouts::default();
-        Self {
-            first_byte_seconds: first_byte.as_secs(),
-            idle_seconds: idle.as_secs(),
-            total_seconds: total.as_secs(),
-        }
+        let Timeouts { first_byte, idle, total } = Timeouts::default();
+        Self { first_byte_seconds: first_byte.as_secs(), idle_seconds: idle.as_secs(), total_seconds: total.as_secs() }
     }
 }
 
@@ -173,13 +165,8 @@ pub struct RetryConfig {
 
 impl Default for RetryConfig {
     fn default() -> Self {
-        let Retry {
-            attempts, max_wait, ..
-        } = Retry::default();
-        Self {
-            attempts,
-            max_wait_seconds: max_wait.as_secs(),
-        }
+        let Retry { attempts, max_wait, .. } = Retry::default();
+        Self { attempts, max_wait_seconds: max_wait.as_secs() }
     }
 }
 
@@ -220,25 +207,13 @@ impl Config {
     /// Every mistake; none means that the model can be used.
     pub fn problems(&self) -> Vec<ConfigProblem> {
         let mut found = Vec::new();
-        let mut report = |key, problem: &str| {
-            found.push(ConfigProblem {
-                key,
-                problem: problem.to_owned(),
-            })
-        };
+        let mut report = |key, problem: &str| found.push(ConfigProblem { key, problem: problem.to_owned() });
         if self.provider == Kind::Scripted {
             if self.script.is_none() {
-                report(
-                    "script",
-                    "name the YAML file with the answers of the scripted model",
-                );
+                report("script", "name the YAML file with the answers of the scripted model");
             }
         } else {
-            if self
-                .model
-                .as_deref()
-                .is_none_or(|model| model.trim().is_empty())
-            {
+            if self.model.as_deref().is_none_or(|model| model.trim().is_empty()) {
                 report("model", "name the model as its provider does");
             }
             if self.script.is_some() {
@@ -246,25 +221,16 @@ impl Config {
             }
         }
         if self.api_key_file.is_some() && self.api_key_env.is_some() {
-            report(
-                "api_key_file",
-                "give either api_key_file or api_key_env, not both",
-            );
+            report("api_key_file", "give either api_key_file or api_key_env, not both");
         }
         if self.api != Api::default() && self.provider != Kind::Openai {
             report("api", "only for provider = \"openai\"");
         }
         if let Some(budget) = self.thinking_budget_tokens {
             if self.provider != Kind::Anthropic {
-                report(
-                    "thinking_budget_tokens",
-                    "only for provider = \"anthropic\"; use effort",
-                );
+                report("thinking_budget_tokens", "only for provider = \"anthropic\"; use effort");
             } else if self.effort.is_some() {
-                report(
-                    "thinking_budget_tokens",
-                    "give either effort or thinking_budget_tokens, not both",
-                );
+                report("thinking_budget_tokens", "give either effort or thinking_budget_tokens, not both");
             } else if budget < 1_024 {
                 report("thinking_budget_tokens", "at least 1024");
             }
@@ -272,25 +238,14 @@ impl Config {
         if self.max_output_tokens == 0 {
             report("max_output_tokens", "at least 1");
         }
-        let times = [
-            self.timeouts.first_byte_seconds,
-            self.timeouts.idle_seconds,
-            self.timeouts.total_seconds,
-        ];
+        let times = [self.timeouts.first_byte_seconds, self.timeouts.idle_seconds, self.timeouts.total_seconds];
         if times.iter().any(|seconds| !(1..=86_400).contains(seconds)) {
             report("timeouts", "each between 1 and 86400 seconds");
         }
         if !(1..=10).contains(&self.retry.attempts) || self.retry.max_wait_seconds > 3_600 {
-            report(
-                "retry",
-                "attempts between 1 and 10, max_wait_seconds at most 3600",
-            );
+            report("retry", "attempts between 1 and 10, max_wait_seconds at most 3600");
         }
-        if let Some(Err(problem)) = self
-            .base_url
-            .as_deref()
-            .map(|url| Base::parse(url, self.plain_http))
-        {
+        if let Some(Err(problem)) = self.base_url.as_deref().map(|url| Base::parse(url, self.plain_http)) {
             report("base_url", &problem.to_string());
         }
         found

@@ -68,8 +68,7 @@ impl Base {
     /// Whether the host is this name or stands below it.
     pub(crate) fn is_below(&self, domain: &str) -> bool {
         self.0.host_str().is_some_and(|host| {
-            host.strip_suffix(domain)
-                .is_some_and(|before| before.is_empty() || before.ends_with('.'))
+            host.strip_suffix(domain).is_some_and(|before| before.is_empty() || before.ends_with('.'))
         })
     }
 }
@@ -93,56 +92,26 @@ mod tests {
     use super::*;
 
     fn joined(base: &str, version: Version) -> String {
-        Base::parse(base, PlainHttp::Loopback)
-            .unwrap()
-            .join(version, "x")
-            .to_string()
+        Base::parse(base, PlainHttp::Loopback).unwrap().join(version, "x").to_string()
     }
 
     #[test]
     fn slashes_and_versions_are_tolerated() {
-        for base in [
-            "https://a.example",
-            "https://a.example/",
-            "https://a.example/v1",
-            "https://a.example/v1/",
-        ] {
-            assert_eq!(
-                joined(base, Version::UnlessPresent),
-                "https://a.example/v1/x"
-            );
+        for base in ["https://a.example", "https://a.example/", "https://a.example/v1", "https://a.example/v1/"] {
+            assert_eq!(joined(base, Version::UnlessPresent), "https://a.example/v1/x");
             assert_eq!(joined(base, Version::IfNoPath), "https://a.example/v1/x");
         }
-        assert_eq!(
-            joined("https://a.example/anthropic/", Version::UnlessPresent),
-            "https://a.example/anthropic/v1/x"
-        );
-        assert_eq!(
-            joined("https://a.example/v1beta/openai", Version::IfNoPath),
-            "https://a.example/v1beta/openai/x"
-        );
+        assert_eq!(joined("https://a.example/anthropic/", Version::UnlessPresent), "https://a.example/anthropic/v1/x");
+        assert_eq!(joined("https://a.example/v1beta/openai", Version::IfNoPath), "https://a.example/v1beta/openai/x");
     }
 
     #[test]
     fn plain_http_needs_loopback_or_a_decision() {
-        for base in [
-            "http://127.0.0.1:8080",
-            "http://[::1]:8080/v1",
-            "http://localhost:1",
-            "https://far.example",
-        ] {
+        for base in ["http://127.0.0.1:8080", "http://[::1]:8080/v1", "http://localhost:1", "https://far.example"] {
             assert!(Base::parse(base, PlainHttp::Loopback).is_ok(), "{base}");
         }
-        for base in [
-            "http://far.example",
-            "http://10.0.0.7",
-            "http://localhost.far.example",
-        ] {
-            assert_eq!(
-                Base::parse(base, PlainHttp::Loopback),
-                Err(EndpointProblem::Plain),
-                "{base}"
-            );
+        for base in ["http://far.example", "http://10.0.0.7", "http://localhost.far.example"] {
+            assert_eq!(Base::parse(base, PlainHttp::Loopback), Err(EndpointProblem::Plain), "{base}");
             assert!(Base::parse(base, PlainHttp::Anywhere).is_ok(), "{base}");
         }
     }
@@ -153,10 +122,7 @@ mod tests {
         assert_eq!(problem("file:///etc/passwd"), EndpointProblem::NotHttp);
         assert_eq!(problem("api.example.com"), EndpointProblem::NotHttp);
         assert_eq!(problem("https://u:p@a.example"), EndpointProblem::HasUser);
-        assert_eq!(
-            problem("https://a.example/?key=1"),
-            EndpointProblem::HasQuery
-        );
+        assert_eq!(problem("https://a.example/?key=1"), EndpointProblem::HasQuery);
     }
 
     #[test]

@@ -138,12 +138,7 @@ impl ModelError {
     pub fn fault(&self) -> Fault {
         match self {
             Self::Invalid(_) | Self::Canceled => Fault::Caller,
-            Self::Rejected {
-                status: 401..=404 | 429,
-                ..
-            }
-            | Self::KeyMalformed
-            | Self::Script(_) => Fault::Operator,
+            Self::Rejected { status: 401..=404 | 429, .. } | Self::KeyMalformed | Self::Script(_) => Fault::Operator,
             Self::Rejected { .. } => Fault::Caller,
             Self::RateLimited { .. }
             | Self::Overloaded { .. }

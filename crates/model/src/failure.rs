@@ -28,19 +28,13 @@ pub(crate) enum Again {
 
 impl From<ModelError> for Failure {
     fn from(error: ModelError) -> Self {
-        Self {
-            error,
-            again: Again::Never,
-        }
+        Self { error, again: Again::Never }
     }
 }
 
 impl Failure {
     pub(crate) fn again(error: ModelError) -> Self {
-        Self {
-            error,
-            again: Again::After(None),
-        }
+        Self { error, again: Again::After(None) }
     }
 
     /// A refusal by HTTP status.
@@ -51,31 +45,13 @@ impl Failure {
             return Self::rejected(status, &reported.message, scrub);
         }
         match status {
-            429 => Self {
-                error: ModelError::RateLimited { retry_after: asked },
-                again: Again::After(asked),
-            },
-            503 | 529 => Self {
-                error: ModelError::Overloaded { retry_after: asked },
-                again: Again::After(asked),
-            },
-            500..=599 => Self {
-                error: ModelError::Unavailable { status },
-                again: Again::After(asked),
-            },
-            408 | 409 => Self {
-                again: Again::After(asked),
-                ..Self::rejected(status, &reported.message, scrub)
-            },
+            429 => Self { error: ModelError::RateLimited { retry_after: asked }, again: Again::After(asked) },
+            503 | 529 => Self { error: ModelError::Overloaded { retry_after: asked }, again: Again::After(asked) },
+            500..=599 => Self { error: ModelError::Unavailable { status }, again: Again::After(asked) },
+            408 | 409 => Self { again: Again::After(asked), ..Self::rejected(status, &reported.message, scrub) },
             400..=499 => Self::rejected(status, &reported.message, scrub),
-            300..=399 => ModelError::Protocol {
-                what: "a redirect, which is never followed",
-            }
-            .into(),
-            _ => ModelError::Protocol {
-                what: "a status that no model API has",
-            }
-            .into(),
+            300..=399 => ModelError::Protocol { what: "a redirect, which is never followed" }.into(),
+            _ => ModelError::Protocol { what: "a status that no model API has" }.into(),
         }
     }
 
@@ -97,10 +73,7 @@ impl Failure {
             "permission_error" => 403,
             "not_found_error" | "model_not_found" => 404,
             "request_too_large" => 413,
-            "invalid_request_error"
-            | "invalid_prompt"
-            | "context_length_exceeded"
-            | "invalid_image" => 400,
+            "invalid_request_error" | "invalid_prompt" | "context_length_exceeded" | "invalid_image" => 400,
             // Also `api_error`, `server_error` and `timeout_error`. An unknown kind is taken for
             // the provider's failure: a retry is bounded and harmless.
             _ => return Self::again(ModelError::Unavailable { status: 500 }),
@@ -109,11 +82,7 @@ impl Failure {
     }
 
     fn rejected(status: u16, message: &str, scrub: &Scrub) -> Self {
-        ModelError::Rejected {
-            status,
-            message: scrub.clean(message),
-        }
-        .into()
+        ModelError::Rejected { status, message: scrub.clean(message) }.into()
     }
 }
 
@@ -134,20 +103,14 @@ impl Reported {
         let error = json::parse::<serde_json::Value>(body, MAX_ERROR_VALUES).ok();
         match error.as_ref().and_then(|body| body.get("error")) {
             Some(error) => Self::of(error.clone()),
-            None => Self {
-                message: body.to_owned(),
-                ..Self::default()
-            },
+            None => Self { message: body.to_owned(), ..Self::default() },
         }
     }
 
     /// An error that is an object, as in the APIs, or a text, as from some servers.
     pub(crate) fn of(error: serde_json::Value) -> Self {
         match error {
-            serde_json::Value::String(message) => Self {
-                message,
-                ..Self::default()
-            },
+            serde_json::Value::String(message) => Self { message, ..Self::default() },
             other => serde_json::from_value(other).unwrap_or_default(),
         }
     }
@@ -174,15 +137,8 @@ fn text_or_nothing<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<
 
 /// How long the provider asks to wait: OpenAI's milliseconds, or RFC 9110's seconds or date.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let text = |name| {
-        headers
-            .get(name)
-            .and_then(|value| value.to_str().ok())
-            .map(str::trim)
-    };
-    let millis = text("retry-after-ms")
-        .and_then(|ms| ms.parse::<f64>().ok())
-        .map(|ms| ms / 1_000.0);
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
+    let millis = text("retry-after-ms").and_then(|ms| ms.parse::<f64>().ok()).map(|ms| ms / 1_000.0);
     let seconds = || text(RETRY_AFTER.as_str()).and_then(seconds_of);
     Duration::try_from_secs_f64(millis.or_else(seconds)?.max(0.0)).ok()
 }
@@ -210,60 +166,29 @@ mod tests {
 
     #[test]
     fn a_pause_is_read_in_all_its_forms() {
-        assert_eq!(
-            retry_after(&headers("retry-after", "7")),
-            Some(Duration::from_secs(7))
-        );
-        assert_eq!(
-            retry_after(&headers("retry-after-ms", "250")),
-            Some(Duration::from_millis(250))
-        );
+        assert_eq!(retry_after(&headers("retry-after", "7")), Some(Duration::from_secs(7)));
+        assert_eq!(retry_after(&headers("retry-after-ms", "250")), Some(Duration::from_millis(250)));
         assert_eq!(retry_after(&headers("retry-after", "soon")), None);
         for nonsense in ["NaN", "inf", "1e300"] {
-            assert!(
-                retry_after(&headers("retry-after", nonsense)).is_none_or(|d| d.is_zero()),
-                "{nonsense}"
-            );
+            assert!(retry_after(&headers("retry-after", nonsense)).is_none_or(|d| d.is_zero()), "{nonsense}");
         }
-        assert_eq!(
-            retry_after(&headers("retry-after", "Wed, 21 Oct 2015 07:28:00 GMT")),
-            Some(Duration::ZERO)
-        );
+        assert_eq!(retry_after(&headers("retry-after", "Wed, 21 Oct 2015 07:28:00 GMT")), Some(Duration::ZERO));
         let ahead = jiff::Timestamp::now() + Duration::from_secs(100);
-        let date = ahead
-            .to_zoned(jiff::tz::TimeZone::UTC)
-            .strftime("%a, %d %b %Y %H:%M:%S GMT")
-            .to_string();
-        let asked = retry_after(&headers("retry-after", &date))
-            .unwrap()
-            .as_secs();
+        let date = ahead.to_zoned(jiff::tz::TimeZone::UTC).strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
+        let asked = retry_after(&headers("retry-after", &date)).unwrap().as_secs();
         assert!((97..=100).contains(&asked), "{asked}");
     }
 
     #[test]
     fn statuses_mean_what_the_apis_say() {
-        let of = |status, body: &str| {
-            Failure::of_status(status, &HeaderMap::new(), body, &Scrub::new(None))
-        };
-        let refused = of(
-            400,
-            r#"{"error":{"type":"invalid_request_error","message":"no"}}"#,
-        );
+        let of = |status, body: &str| Failure::of_status(status, &HeaderMap::new(), body, &Scrub::new(None));
+        let refused = of(400, r#"{"error":{"type":"invalid_request_error","message":"no"}}"#);
         assert_eq!(refused.again, Again::Never);
         assert_eq!(refused.error.provider_text().unwrap().as_str(), "no");
         assert_eq!(of(429, "{}").again, Again::After(None));
-        assert_eq!(
-            of(429, r#"{"error":{"code":"insufficient_quota"}}"#).again,
-            Again::Never
-        );
-        assert_eq!(
-            of(529, "").error,
-            ModelError::Overloaded { retry_after: None }
-        );
-        assert_eq!(
-            of(500, "<html>").error,
-            ModelError::Unavailable { status: 500 }
-        );
+        assert_eq!(of(429, r#"{"error":{"code":"insufficient_quota"}}"#).again, Again::Never);
+        assert_eq!(of(529, "").error, ModelError::Overloaded { retry_after: None });
+        assert_eq!(of(500, "<html>").error, ModelError::Unavailable { status: 500 });
         assert_eq!(of(307, "").again, Again::Never);
     }
 }

@@ -77,12 +77,8 @@ fn value() -> impl Strategy<Value = Value> {
     leaf().prop_recursive(4, 24, 5, move |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..4).prop_map(Value::Array),
-            prop::collection::vec((key.clone(), inner), 0..6).prop_map(|entries| Value::Object(
-                entries
-                    .into_iter()
-                    .map(|(k, v)| (k.to_owned(), v))
-                    .collect()
-            )),
+            prop::collection::vec((key.clone(), inner), 0..6)
+                .prop_map(|entries| Value::Object(entries.into_iter().map(|(k, v)| (k.to_owned(), v)).collect())),
         ]
     })
 }
@@ -128,16 +124,7 @@ fn event() -> impl Strategy<Value = String> {
 fn play(mut decoder: impl Decode, events: &[String]) {
     let mut out = VecDeque::new();
     for data in events {
-        if decoder
-            .read(
-                &SseEvent {
-                    name: String::new(),
-                    data: data.clone(),
-                },
-                &mut out,
-            )
-            .is_err()
-        {
+        if decoder.read(&SseEvent { name: String::new(), data: data.clone() }, &mut out).is_err() {
             return;
         }
         if matches!(out.back(), Some(Event::Finished(_))) {
@@ -145,22 +132,11 @@ fn play(mut decoder: impl Decode, events: &[String]) {
         }
     }
     let _ = decoder.end(&mut out);
-    let ends = out
-        .iter()
-        .filter(|event| matches!(event, Event::Finished(_)))
-        .count();
+    let ends = out.iter().filter(|event| matches!(event, Event::Finished(_))).count();
     assert!(ends <= 1);
     if let Some(Event::Finished(done)) = out.back() {
-        let ids: Vec<&str> = done
-            .message
-            .tool_calls()
-            .map(|call| call.id.as_str())
-            .collect();
-        assert!(
-            ids.iter()
-                .all(|id| ids.iter().filter(|other| other == &id).count() == 1),
-            "{ids:?}"
-        );
+        let ids: Vec<&str> = done.message.tool_calls().map(|call| call.id.as_str()).collect();
+        assert!(ids.iter().all(|id| ids.iter().filter(|other| other == &id).count() == 1), "{ids:?}");
     }
 }
 

@@ -73,9 +73,7 @@ fn tls() -> Result<rustls::ClientConfig, HttpError> {
         // it fails closed: with no roots, no certificate is ever valid.
         Err(error) => {
             tracing::warn!(%error, "no system certificates: every HTTPS call to a model will fail");
-            Ok(builder()?
-                .with_root_certificates(rustls::RootCertStore::empty())
-                .with_no_client_auth())
+            Ok(builder()?.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth())
         }
     }
 }

@@ -75,11 +75,7 @@ pub(crate) struct Kept(usize);
 impl Kept {
     pub(crate) fn add(&mut self, values: usize) -> Result<(), Limit> {
         self.0 = self.0.saturating_add(values);
-        if self.0 > MAX_KEPT_VALUES {
-            Err(Limit::KeptValues)
-        } else {
-            Ok(())
-        }
+        if self.0 > MAX_KEPT_VALUES { Err(Limit::KeptValues) } else { Ok(()) }
     }
 }
 
@@ -101,15 +97,9 @@ mod tests {
 
     #[test]
     fn many_values_and_deep_ones_are_refused_and_ordinary_ones_are_not() {
-        assert_eq!(
-            parse::<Value>("[1,2,3]", 4).unwrap(),
-            serde_json::json!([1, 2, 3])
-        );
+        assert_eq!(parse::<Value>("[1,2,3]", 4).unwrap(), serde_json::json!([1, 2, 3]));
         assert_eq!(parse::<Value>("[1,2,3]", 3), Err(JsonProblem::TooMany));
-        assert_eq!(
-            parse::<Value>(&"[".repeat(5_000), 10_000),
-            Err(JsonProblem::NotJson)
-        );
+        assert_eq!(parse::<Value>(&"[".repeat(5_000), 10_000), Err(JsonProblem::NotJson));
     }
 
     #[test]

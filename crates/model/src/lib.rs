@@ -36,16 +36,15 @@ mod sse;
 
 pub use blob::Blob;
 pub use config::{
-    Api, Config, ConfigProblem, Effort, EncryptedReasoning, KeySource, Kind, PlainHttp,
-    PromptCache, RetryConfig, TimeoutConfig,
+    Api, Config, ConfigProblem, Effort, EncryptedReasoning, KeySource, Kind, PlainHttp, PromptCache, RetryConfig,
+    TimeoutConfig,
 };
 pub use credential::Credential;
 pub use error::{Fault, Limit, ModelError, ProviderText, TimeoutPhase};
 pub use event::{Completion, Event, Finish, Usage};
 pub use http::{Http, HttpError};
 pub use message::{
-    AssistantMessage, AssistantPart, Message, Outcome, Raw, ToolCall, ToolInput, ToolResult,
-    UserPart, WireFormat,
+    AssistantMessage, AssistantPart, Message, Outcome, Raw, ToolCall, ToolInput, ToolResult, UserPart, WireFormat,
 };
 pub use policy::{Limits, Policy, Retry, Timeouts};
 pub use provider::{BuildError, Provider};

@@ -16,9 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::call::{Call, Decode};
 use crate::endpoint::{Base, Version};
 use crate::provider::{Key, json_headers};
-use crate::{
-    Api, Effort, EncryptedReasoning, Event, Http, ModelError, Outcome, Policy, Request, ToolResult,
-};
+use crate::{Api, Effort, EncryptedReasoning, Event, Http, ModelError, Outcome, Policy, Request, ToolResult};
 
 /// The provider's settings.
 #[derive(Clone, Debug)]
@@ -42,14 +40,7 @@ impl OpenAi {
             Api::Chat => {
                 let body = chat_encode::body(self, request)?;
                 let decoder = chat_decode::Decoder::new(&request.model);
-                self.call(
-                    http,
-                    policy,
-                    ("chat/completions", &body),
-                    decoder,
-                    key,
-                    cancel,
-                )
+                self.call(http, policy, ("chat/completions", &body), decoder, key, cancel)
             }
             Api::Responses => {
                 let body = responses_encode::body(self, request)?;

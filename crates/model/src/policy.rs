@@ -27,11 +27,7 @@ pub struct Timeouts {
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Self {
-            first_byte: Duration::from_secs(120),
-            idle: Duration::from_secs(120),
-            total: Duration::from_secs(900),
-        }
+        Self { first_byte: Duration::from_secs(120), idle: Duration::from_secs(120), total: Duration::from_secs(900) }
     }
 }
 
@@ -49,11 +45,7 @@ pub struct Retry {
 
 impl Default for Retry {
     fn default() -> Self {
-        Self {
-            attempts: 3,
-            base: Duration::from_millis(500),
-            max_wait: Duration::from_secs(20),
-        }
+        Self { attempts: 3, base: Duration::from_millis(500), max_wait: Duration::from_secs(20) }
     }
 }
 
@@ -65,9 +57,7 @@ impl Retry {
         if tried >= self.attempts || asked.is_some_and(|asked| asked > self.max_wait) {
             return None;
         }
-        let doubled = self
-            .base
-            .saturating_mul(1 << tried.saturating_sub(1).min(16));
+        let doubled = self.base.saturating_mul(1 << tried.saturating_sub(1).min(16));
         // Without randomness the pause is merely not spread.
         let spread = f64::from(getrandom::u32().unwrap_or(u32::MAX)) / f64::from(u32::MAX);
         let pause = doubled.min(self.max_wait).mul_f64(0.5 + spread / 2.0);
@@ -86,10 +76,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            event_bytes: 4 * 1024 * 1024,
-            response_bytes: 64 * 1024 * 1024,
-        }
+        Self { event_bytes: 4 * 1024 * 1024, response_bytes: 64 * 1024 * 1024 }
     }
 }
 
@@ -100,11 +87,7 @@ mod tests {
 
     #[test]
     fn pauses_double_are_spread_and_have_an_end() {
-        let retry = Retry {
-            attempts: 4,
-            base: Duration::from_millis(100),
-            max_wait: Duration::from_millis(300),
-        };
+        let retry = Retry { attempts: 4, base: Duration::from_millis(100), max_wait: Duration::from_millis(300) };
         for (tried, low, high) in [(1, 50, 100), (2, 100, 200), (3, 150, 300)] {
             let pause = retry.pause(tried, None).unwrap().as_millis();
             assert!((low..=high).contains(&pause), "{tried}: {pause}");
@@ -114,15 +97,8 @@ mod tests {
 
     #[test]
     fn what_the_provider_asks_for_is_kept_or_the_call_fails() {
-        let retry = Retry {
-            attempts: 3,
-            base: Duration::from_millis(1),
-            max_wait: Duration::from_secs(2),
-        };
-        assert_eq!(
-            retry.pause(1, Some(Duration::from_secs(2))),
-            Some(Duration::from_secs(2))
-        );
+        let retry = Retry { attempts: 3, base: Duration::from_millis(1), max_wait: Duration::from_secs(2) };
+        assert_eq!(retry.pause(1, Some(Duration::from_secs(2))), Some(Duration::from_secs(2)));
         assert_eq!(retry.pause(1, Some(Duration::from_secs(3))), None);
     }
 }

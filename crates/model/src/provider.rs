@@ -54,10 +54,7 @@ impl Provider {
         let base = |default: &str| {
             let text = config.base_url.as_deref().unwrap_or(default);
             Base::parse(text, config.plain_http).map_err(|problem| {
-                BuildError::Config(vec![ConfigProblem {
-                    key: "base_url",
-                    problem: problem.to_string(),
-                }])
+                BuildError::Config(vec![ConfigProblem { key: "base_url", problem: problem.to_string() }])
             })
         };
         let api = match config.provider {
@@ -68,14 +65,7 @@ impl Provider {
                     (None, None) => Thinking::Unset,
                 };
                 let base = base(anthropic::DEFAULT_BASE)?;
-                ProviderApi::Anthropic(
-                    Anthropic {
-                        base,
-                        thinking,
-                        cache: config.prompt_cache,
-                    },
-                    http,
-                )
+                ProviderApi::Anthropic(Anthropic { base, thinking, cache: config.prompt_cache }, http)
             }
             Kind::Openai => {
                 let settings = OpenAi {
@@ -91,27 +81,14 @@ impl Provider {
                 ProviderApi::Scripted(Scripted::new(Script::load(path)?))
             }
         };
-        let model = config
-            .model
-            .clone()
-            .unwrap_or_else(|| "scripted".to_owned());
-        Ok(Self {
-            api,
-            policy: config.policy(),
-            model,
-            max_output_tokens: config.max_output_tokens,
-        })
+        let model = config.model.clone().unwrap_or_else(|| "scripted".to_owned());
+        Ok(Self { api, policy: config.policy(), model, max_output_tokens: config.max_output_tokens })
     }
 
     /// The scripted model on a script that is already read, as the demo and tests have it.
     pub fn scripted(script: Script) -> Self {
         let api = ProviderApi::Scripted(Scripted::new(script));
-        Self {
-            api,
-            policy: Policy::default(),
-            model: "scripted".to_owned(),
-            max_output_tokens: 8_192,
-        }
+        Self { api, policy: Policy::default(), model: "scripted".to_owned(), max_output_tokens: 8_192 }
     }
 
     /// The same model with other bounds than its configuration's.
@@ -140,18 +117,11 @@ impl Provider {
         key: Option<&dyn Credential>,
         cancel: CancellationToken,
     ) -> BoxStream<'static, Result<Event, ModelError>> {
-        let started = request
-            .check()
-            .map_err(ModelError::from)
-            .and_then(|()| match &self.api {
-                ProviderApi::Anthropic(api, http) => {
-                    api.stream(http, self.policy, request, &Key::new(key), cancel)
-                }
-                ProviderApi::OpenAi(api, http) => {
-                    api.stream(http, self.policy, request, &Key::new(key), cancel)
-                }
-                ProviderApi::Scripted(api) => Ok(api.stream(request, cancel)),
-            });
+        let started = request.check().map_err(ModelError::from).and_then(|()| match &self.api {
+            ProviderApi::Anthropic(api, http) => api.stream(http, self.policy, request, &Key::new(key), cancel),
+            ProviderApi::OpenAi(api, http) => api.stream(http, self.policy, request, &Key::new(key), cancel),
+            ProviderApi::Scripted(api) => Ok(api.stream(request, cancel)),
+        });
         started.unwrap_or_else(|error| stream::iter([Err(error)]).boxed())
     }
 }
@@ -188,9 +158,5 @@ pub(crate) fn json_headers() -> HeaderMap {
 }
 
 fn list(problems: &[ConfigProblem]) -> String {
-    problems
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join("\n")
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }

@@ -84,9 +84,7 @@ pub enum RequestProblem {
         index: usize,
     },
     /// A tool definition that no API takes.
-    #[error(
-        "tool {index} has a name that is not 1 to 64 of the characters A-Z a-z 0-9 _ -, or is not unique"
-    )]
+    #[error("tool {index} has a name that is not 1 to 64 of the characters A-Z a-z 0-9 _ -, or is not unique")]
     ToolName {
         /// Its place in the list, from 0.
         index: usize,
@@ -170,20 +168,11 @@ impl Request {
     fn check_message(&self, index: usize, message: &Message) -> Result<(), RequestProblem> {
         match message {
             Message::User(parts) => {
-                let filled = parts
-                    .iter()
-                    .any(|part| !matches!(part, UserPart::Text(text) if text.trim().is_empty()));
-                if filled {
-                    Ok(())
-                } else {
-                    Err(RequestProblem::EmptyUserMessage { index })
-                }
+                let filled = parts.iter().any(|part| !matches!(part, UserPart::Text(text) if text.trim().is_empty()));
+                if filled { Ok(()) } else { Err(RequestProblem::EmptyUserMessage { index }) }
             }
             Message::Assistant(answer) => self.check_calls(index, answer),
-            Message::ToolResults(_) => match index
-                .checked_sub(1)
-                .map(|before| &self.messages[before])
-            {
+            Message::ToolResults(_) => match index.checked_sub(1).map(|before| &self.messages[before]) {
                 Some(Message::Assistant(answer)) if answer.tool_calls().next().is_some() => Ok(()),
                 _ => Err(RequestProblem::ResultsWithoutCalls { index }),
             },
@@ -203,31 +192,16 @@ impl Request {
         let Some(Message::ToolResults(results)) = self.messages.get(index + 1) else {
             return Err(RequestProblem::CallsAndResultsDiffer { index });
         };
-        let all_known = results
-            .iter()
-            .all(|result| open.remove(result.call_id.as_str()));
-        if all_known && open.is_empty() {
-            Ok(())
-        } else {
-            Err(RequestProblem::CallsAndResultsDiffer { index })
-        }
+        let all_known = results.iter().all(|result| open.remove(result.call_id.as_str()));
+        if all_known && open.is_empty() { Ok(()) } else { Err(RequestProblem::CallsAndResultsDiffer { index }) }
     }
 }
 
 /// A name that the APIs take on the way back. The model may have invented any string; an
 /// invented name must not make every later call of the session fail.
 pub(crate) fn wire_name(name: &str) -> String {
-    let mut shaped: String = name
-        .chars()
-        .take(64)
-        .map(|c| {
-            if c.is_ascii() && is_name_byte(c as u8) {
-                c
-            } else {
-                '_'
-            }
-        })
-        .collect();
+    let mut shaped: String =
+        name.chars().take(64).map(|c| if c.is_ascii() && is_name_byte(c as u8) { c } else { '_' }).collect();
     if shaped.is_empty() {
         shaped.push_str("unnamed");
     }
@@ -247,20 +221,11 @@ mod tests {
     use crate::{AssistantPart, Outcome, ToolCall, ToolInput, ToolResult};
 
     fn call(id: &str) -> AssistantPart {
-        AssistantPart::ToolCall(ToolCall {
-            id: id.into(),
-            name: "t".into(),
-            input: ToolInput::Json(json!({})),
-        })
+        AssistantPart::ToolCall(ToolCall { id: id.into(), name: "t".into(), input: ToolInput::Json(json!({})) })
     }
 
     fn result(id: &str) -> ToolResult {
-        ToolResult {
-            call_id: id.into(),
-            name: "t".into(),
-            content: "ok".into(),
-            outcome: Outcome::Succeeded,
-        }
+        ToolResult { call_id: id.into(), name: "t".into(), content: "ok".into(), outcome: Outcome::Succeeded }
     }
 
     fn check(messages: Vec<Message>) -> Result<(), RequestProblem> {
@@ -268,47 +233,29 @@ mod tests {
     }
 
     fn calls(ids: &[&str]) -> Message {
-        Message::Assistant(AssistantMessage {
-            parts: ids.iter().map(|id| call(id)).collect(),
-            raw: None,
-        })
+        Message::Assistant(AssistantMessage { parts: ids.iter().map(|id| call(id)).collect(), raw: None })
     }
 
     #[test]
     fn a_matching_tool_loop_is_taken() {
         let results = Message::ToolResults(vec![result("b"), result("a")]);
-        assert_eq!(
-            check(vec![Message::user("hi"), calls(&["a", "b"]), results]),
-            Ok(())
-        );
+        assert_eq!(check(vec![Message::user("hi"), calls(&["a", "b"]), results]), Ok(()));
     }
 
     #[test]
     fn broken_conversations_are_refused_with_their_place() {
         let hi = || Message::user("hi");
         assert_eq!(check(vec![]), Err(RequestProblem::Empty));
-        assert_eq!(
-            check(vec![Message::user("  ")]),
-            Err(RequestProblem::EmptyUserMessage { index: 0 })
-        );
-        assert_eq!(
-            check(vec![calls(&["a"]), hi()]),
-            Err(RequestProblem::StartsWithoutUser)
-        );
-        assert_eq!(
-            check(vec![hi(), calls(&["a"])]),
-            Err(RequestProblem::EndsWithAssistant)
-        );
+        assert_eq!(check(vec![Message::user("  ")]), Err(RequestProblem::EmptyUserMessage { index: 0 }));
+        assert_eq!(check(vec![calls(&["a"]), hi()]), Err(RequestProblem::StartsWithoutUser));
+        assert_eq!(check(vec![hi(), calls(&["a"])]), Err(RequestProblem::EndsWithAssistant));
         for results in [vec![], vec![result("b")], vec![result("a"), result("a")]] {
             assert_eq!(
                 check(vec![hi(), calls(&["a"]), Message::ToolResults(results)]),
                 Err(RequestProblem::CallsAndResultsDiffer { index: 1 })
             );
         }
-        assert_eq!(
-            check(vec![hi(), calls(&["a"]), hi()]),
-            Err(RequestProblem::CallsAndResultsDiffer { index: 1 })
-        );
+        assert_eq!(check(vec![hi(), calls(&["a"]), hi()]), Err(RequestProblem::CallsAndResultsDiffer { index: 1 }));
         assert_eq!(
             check(vec![hi(), Message::ToolResults(vec![result("a")])]),
             Err(RequestProblem::ResultsWithoutCalls { index: 1 })
@@ -317,11 +264,7 @@ mod tests {
 
     #[test]
     fn tools_are_checked() {
-        let tool = |name: &str| Tool {
-            name: name.into(),
-            description: String::new(),
-            input_schema: json!({}),
-        };
+        let tool = |name: &str| Tool { name: name.into(), description: String::new(), input_schema: json!({}) };
         let mut request = Request::new("m", vec![Message::user("hi")]);
         request.tools = vec![tool("ok_1-x")];
         assert_eq!(request.check(), Ok(()));

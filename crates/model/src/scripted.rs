@@ -31,9 +31,7 @@ pub enum ScriptFailure {
         step: usize,
     },
     /// The entry that fits has fewer steps.
-    #[error(
-        "entry {entry} of the script has {steps} steps and step {step} was asked for; add it, or set `repeat`"
-    )]
+    #[error("entry {entry} of the script has {steps} steps and step {step} was asked for; add it, or set `repeat`")]
     NoStep {
         /// The entry in the file.
         entry: usize,
@@ -52,9 +50,7 @@ pub(crate) struct Scripted {
 
 impl Scripted {
     pub(crate) fn new(script: Script) -> Self {
-        Self {
-            script: Arc::new(script),
-        }
+        Self { script: Arc::new(script) }
     }
 
     pub(crate) fn stream(
@@ -66,11 +62,7 @@ impl Scripted {
             Ok(answer) => answer,
             Err(failure) => return stream::iter([Err(ModelError::Script(failure))]).boxed(),
         };
-        let pieces = answer
-            .events
-            .into_iter()
-            .map(Ok)
-            .chain(answer.failure.map(Err));
+        let pieces = answer.events.into_iter().map(Ok).chain(answer.failure.map(Err));
         paced(pieces.collect::<Vec<_>>(), answer.delay, cancel)
     }
 }

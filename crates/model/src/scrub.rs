@@ -13,9 +13,7 @@ pub(crate) struct Scrub {
 
 impl Scrub {
     pub(crate) fn new(key: Option<&str>) -> Self {
-        Self {
-            key: Zeroizing::new(key.unwrap_or_default().to_owned()),
-        }
+        Self { key: Zeroizing::new(key.unwrap_or_default().to_owned()) }
     }
 
     /// The words without any piece of the key of [`WINDOW`] characters or more, without control
@@ -85,23 +83,14 @@ mod tests {
     #[test]
     fn whole_and_cut_keys_are_taken_out_and_other_words_stay() {
         let scrub = Scrub::new(Some(KEY));
-        let words = format!(
-            "key {KEY} is wrong, also sk-ant-01234 and {}\n\u{7}end",
-            &KEY[12..]
-        );
-        assert_eq!(
-            scrub.clean(&words).as_str(),
-            "key [redacted] is wrong, also [redacted] and [redacted]  end"
-        );
+        let words = format!("key {KEY} is wrong, also sk-ant-01234 and {}\n\u{7}end", &KEY[12..]);
+        assert_eq!(scrub.clean(&words).as_str(), "key [redacted] is wrong, also [redacted] and [redacted]  end");
     }
 
     #[test]
     fn words_are_cut_and_other_scripts_survive() {
         let scrub = Scrub::new(Some(KEY));
-        assert_eq!(
-            scrub.clean(&"ü".repeat(9_000)).as_str().chars().count(),
-            1_001
-        );
+        assert_eq!(scrub.clean(&"ü".repeat(9_000)).as_str().chars().count(), 1_001);
         assert_eq!(scrub.clean("größer als 4").as_str(), "größer als 4");
     }
 

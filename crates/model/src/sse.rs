@@ -116,19 +116,13 @@ mod tests {
     }
 
     fn event(name: &str, data: &str) -> SseEvent {
-        SseEvent {
-            name: name.into(),
-            data: data.into(),
-        }
+        SseEvent { name: name.into(), data: data.into() }
     }
 
     #[test]
     fn names_data_comments_and_line_ends_are_read() {
         let text = "\u{feff}: hi\nevent: a\r\ndata: 1\rdata:2\n\nid: 7\n\ndata\n\ndata: last";
-        assert_eq!(
-            parse(&[text.as_bytes()], 100).unwrap(),
-            vec![event("a", "1\n2"), event("", "")]
-        );
+        assert_eq!(parse(&[text.as_bytes()], 100).unwrap(), vec![event("a", "1\n2"), event("", "")]);
     }
 
     #[test]

@@ -108,6 +108,7 @@ async fn collect(stream: Option<impl AsyncRead + Unpin>) -> Collector {
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(n @ 1..) = stream.read(&mut buffer).await {
         collector.write(&buffer[..n]);
+        tokio::task::yield_now().await;
     }
     collector
 }

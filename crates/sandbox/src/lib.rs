@@ -11,5 +11,6 @@ pub mod output;
 pub mod sandboxes;
 
 pub use sandboxes::{
-    Backend, CpuDemand, Demand, HostUse, Inside, Ran, RanStatus, Run, Running, SandboxError, Sandboxes, Settings, Share, play_role,
+    Backend, CpuDemand, Demand, HostUse, Inside, Ran, RanStatus, Run, Running, SandboxError, Sandboxes, Settings,
+    Share, play_role,
 };

@@ -34,8 +34,8 @@ pub use jail::{ExecError, Jail};
 pub use launcher::{CgroupUse, HelperPath, Launcher, StartError, Unavailable};
 pub use receipt::{Namespace, Receipt, ReceiptError, Source};
 pub use spec::{
-    CommandLine, Enforcement, Exec, Execution, ExitStatus, InvalidJailName, JailName, JailSpec,
-    JailUser, LauncherKind, Limits, Promises, UserSeparation, WorkspaceAccess,
+    CommandLine, Enforcement, Exec, Execution, ExitStatus, InvalidJailName, JailName, JailSpec, JailUser, LauncherKind,
+    Limits, Promises, UserSeparation, WorkspaceAccess,
 };
 
 /// The `argv[0]` of the launcher.

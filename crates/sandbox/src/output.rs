@@ -20,11 +20,7 @@ pub struct OutputLimits {
 
 impl Default for OutputLimits {
     fn default() -> Self {
-        Self {
-            lines: 2000,
-            bytes: 50 * 1024,
-            line_chars: 2000,
-        }
+        Self { lines: 2000, bytes: 50 * 1024, line_chars: 2000 }
     }
 }
 
@@ -106,12 +102,7 @@ impl Collector {
             ));
         }
         text.extend(self.kept);
-        Captured {
-            text,
-            truncated,
-            total_bytes: self.total_bytes,
-            total_lines: self.total_lines,
-        }
+        Captured { text, truncated, total_bytes: self.total_bytes, total_lines: self.total_lines }
     }
 
     /// Bytes of the open line that can matter: no character is longer than four.
@@ -122,22 +113,15 @@ impl Collector {
     fn extend(&mut self, bytes: &[u8]) {
         self.open_bytes = self.open_bytes.saturating_add(bytes.len() as u64);
         let room = self.open_limit().saturating_sub(self.open.len());
-        self.open
-            .extend_from_slice(bytes.get(..room).unwrap_or(bytes));
+        self.open.extend_from_slice(bytes.get(..room).unwrap_or(bytes));
     }
 
     fn finish_line(&mut self, end: LineEnd) {
         self.total_lines = self.total_lines.saturating_add(1);
         let whole = self.open_bytes <= self.open.len() as u64;
         let text = String::from_utf8_lossy(&self.open);
-        let cut = text
-            .char_indices()
-            .nth(self.limits.line_chars)
-            .map(|(at, _)| at);
-        let mut line = cut
-            .and_then(|at| text.get(..at))
-            .unwrap_or(&text)
-            .to_owned();
+        let cut = text.char_indices().nth(self.limits.line_chars).map(|(at, _)| at);
+        let mut line = cut.and_then(|at| text.get(..at)).unwrap_or(&text).to_owned();
         // One line alone may be more than everything that is to be kept.
         let room = self.limits.bytes.saturating_sub(1);
         let fits = line.floor_char_boundary(room.min(line.len()));
@@ -192,11 +176,7 @@ mod tests {
 
     #[test]
     fn the_tail_is_kept_and_the_first_line_says_what_is_missing() {
-        let limits = OutputLimits {
-            lines: 2,
-            bytes: 100,
-            line_chars: 10,
-        };
+        let limits = OutputLimits { lines: 2, bytes: 100, line_chars: 10 };
         let captured = capture(limits, &[b"1\n2\n3\n4\n"]);
         let (first, rest) = captured.text.split_once('\n').unwrap();
         assert_eq!(
@@ -208,27 +188,15 @@ mod tests {
 
     #[test]
     fn the_byte_limit_drops_whole_lines() {
-        let limits = OutputLimits {
-            lines: 100,
-            bytes: 6,
-            line_chars: 10,
-        };
-        assert!(
-            capture(limits, &[b"abc\ndef\nxy\n"])
-                .text
-                .ends_with("]\nxy\n")
-        );
+        let limits = OutputLimits { lines: 100, bytes: 6, line_chars: 10 };
+        assert!(capture(limits, &[b"abc\ndef\nxy\n"]).text.ends_with("]\nxy\n"));
         let one = capture(limits, &[b"0123456789"]);
         assert!(one.text.ends_with("]\n01234") && one.truncated);
     }
 
     #[test]
     fn a_long_line_is_cut_at_characters() {
-        let limits = OutputLimits {
-            lines: 10,
-            bytes: 1000,
-            line_chars: 3,
-        };
+        let limits = OutputLimits { lines: 10, bytes: 1000, line_chars: 3 };
         let captured = capture(limits, &["äöüß\nok\n".as_bytes()]);
         assert!(captured.text.ends_with("]\näöü\nok\n"), "{}", captured.text);
         assert!(captured.truncated);
@@ -239,10 +207,7 @@ mod tests {
         let bytes = "a€b".as_bytes();
         let captured = capture(OutputLimits::default(), &[&bytes[..2], &bytes[2..]]);
         assert_eq!(captured.text, "a€b");
-        assert_eq!(
-            capture(OutputLimits::default(), &[b"a\xffb"]).text,
-            "a\u{fffd}b"
-        );
+        assert_eq!(capture(OutputLimits::default(), &[b"a\xffb"]).text, "a\u{fffd}b");
     }
 
     proptest! {

@@ -10,14 +10,10 @@ use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-use landlock::{
-    ABI, Access as _, AccessFs, AccessNet, PathBeneath, Ruleset, RulesetAttr, RulesetCreatedAttr,
-    Scope,
-};
+use landlock::{ABI, Access as _, AccessFs, AccessNet, PathBeneath, Ruleset, RulesetAttr, RulesetCreatedAttr, Scope};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal};
 use seccompiler::{
-    SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
-    TargetArch,
+    SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
 };
 
 use crate::spec::ShellLimits;
@@ -33,9 +29,7 @@ const EXTRA_PROCESSOR_SECONDS: u64 = 5;
 /// works for any user. `None` if the kernel refused.
 pub(crate) fn limit_process(limits: &ShellLimits, timeout: Duration) -> Option<()> {
     let memory = BASE_ADDRESS_SPACE.saturating_add(limits.memory_bytes as u64 * 4);
-    let seconds = timeout
-        .saturating_add(Duration::from_secs(EXTRA_PROCESSOR_SECONDS))
-        .as_secs();
+    let seconds = timeout.saturating_add(Duration::from_secs(EXTRA_PROCESSOR_SECONDS)).as_secs();
     for (resource, limit) in [
         (Resource::Core, 0),
         (Resource::As, memory),
@@ -44,17 +38,8 @@ pub(crate) fn limit_process(limits: &ShellLimits, timeout: Duration) -> Option<(
         (Resource::Fsize, limits.file_bytes),
     ] {
         let inherited = rustix::process::getrlimit(resource);
-        let limit = inherited
-            .maximum
-            .map_or(limit, |maximum| maximum.min(limit));
-        rustix::process::setrlimit(
-            resource,
-            Rlimit {
-                current: Some(limit),
-                maximum: Some(limit),
-            },
-        )
-        .ok()?;
+        let limit = inherited.maximum.map_or(limit, |maximum| maximum.min(limit));
+        rustix::process::setrlimit(resource, Rlimit { current: Some(limit), maximum: Some(limit) }).ok()?;
     }
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).ok()?;
     // The server may die without a word; then nobody waits for us.
@@ -90,17 +75,10 @@ fn restrict_calls() -> Option<()> {
     let absent = SeccompAction::Errno(libc::ENOSYS as u32);
     install(SeccompFilter::new(clone3, SeccompAction::Allow, absent, arch).ok()?)?;
 
-    let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
-        ALLOWED.iter().map(|call| (*call, Vec::new())).collect();
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = ALLOWED.iter().map(|call| (*call, Vec::new())).collect();
     // Threads, but no processes.
     let thread = libc::CLONE_THREAD as u64;
-    let thread = SeccompCondition::new(
-        0,
-        SeccompCmpArgLen::Dword,
-        SeccompCmpOp::MaskedEq(thread),
-        thread,
-    )
-    .ok()?;
+    let thread = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(thread), thread).ok()?;
     rules.insert(libc::SYS_clone, vec![SeccompRule::new(vec![thread]).ok()?]);
     let refuse = SeccompAction::Errno(libc::EPERM as u32);
     install(SeccompFilter::new(rules, refuse, SeccompAction::Allow, arch).ok()?)
@@ -213,15 +191,9 @@ mod tests {
         assert_eq!(both(|| Command::new("/bin/true").spawn()?.wait()), refused);
         assert_eq!(both(std::os::unix::net::UnixDatagram::unbound), refused);
         let parent = rustix::process::getppid().unwrap();
-        assert_eq!(
-            both(|| Ok(rustix::process::test_kill_process(parent)?)),
-            refused
-        );
+        assert_eq!(both(|| Ok(rustix::process::test_kill_process(parent)?)), refused);
         // What it does need still works.
-        assert_eq!(
-            both(|| std::thread::Builder::new().spawn(|| ())),
-            (true, None)
-        );
+        assert_eq!(both(|| std::thread::Builder::new().spawn(|| ())), (true, None));
     }
 
     #[test]
@@ -240,12 +212,8 @@ mod tests {
             super::restrict_thread(&[root.as_fd()]).unwrap();
             own.write(&file, b"kept").unwrap();
             own.append(&file, b"!").unwrap();
-            own.rename(&file, &WorkspacePath::parse("g").unwrap())
-                .unwrap();
-            (
-                own.read(&WorkspacePath::parse("g").unwrap(), 10).unwrap(),
-                foreign.read(&file, 10),
-            )
+            own.rename(&file, &WorkspacePath::parse("g").unwrap()).unwrap();
+            (own.read(&WorkspacePath::parse("g").unwrap(), 10).unwrap(), foreign.read(&file, 10))
         });
         let (kept, foreign) = confined.join().unwrap();
         assert_eq!(kept, b"kept!");

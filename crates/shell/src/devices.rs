@@ -35,9 +35,7 @@ impl FileSystemExt for Device {}
 impl FileSystem for Device {
     async fn read_file(&self, _: &Path) -> Result<Vec<u8>> {
         let path = self.path;
-        self.notices.note(format!(
-            "{path} was read: here it ends after {DEVICE_BYTES} bytes"
-        ));
+        self.notices.note(format!("{path} was read: here it ends after {DEVICE_BYTES} bytes"));
         let mut content = vec![0; DEVICE_BYTES];
         if self.filling == Filling::Noise {
             getrandom::fill(&mut content).map_err(|_| IoError::other("no randomness"))?;
@@ -55,13 +53,7 @@ impl FileSystem for Device {
 
     async fn stat(&self, _: &Path) -> Result<Metadata> {
         let now = SystemTime::now();
-        Ok(Metadata {
-            file_type: FileType::File,
-            size: 0,
-            mode: 0o666,
-            modified: now,
-            created: now,
-        })
+        Ok(Metadata { file_type: FileType::File, size: 0, mode: 0o666, modified: now, created: now })
     }
 
     async fn exists(&self, _: &Path) -> Result<bool> {

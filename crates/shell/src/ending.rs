@@ -27,34 +27,20 @@ enum Verdict {
 }
 
 impl Ending {
-    pub(crate) fn of(
-        result: Result<ExecResult, Error>,
-        command: &str,
-        notices: Vec<String>,
-    ) -> Self {
-        let (stdout_cut, stderr_cut) = result.as_ref().map_or((false, false), |result| {
-            (result.stdout_truncated, result.stderr_truncated)
-        });
+    pub(crate) fn of(result: Result<ExecResult, Error>, command: &str, notices: Vec<String>) -> Self {
+        let (stdout_cut, stderr_cut) =
+            result.as_ref().map_or((false, false), |result| (result.stdout_truncated, result.stderr_truncated));
         let (verdict, last_words) = match result {
             Ok(result) => (Verdict::Exited(result.exit_code), None),
             Err(Error::Cancelled) => (Verdict::Canceled, None),
             Err(Error::ResourceLimit(LimitExceeded::Timeout(_))) => (Verdict::TimedOut, None),
-            Err(Error::ResourceLimit(limit)) => (
-                Verdict::LimitReached(limit.to_string()),
-                Some(format!("bash: {limit}")),
-            ),
-            Err(error @ Error::Parse { .. }) => {
-                (Verdict::Exited(2), error.syntax_report("bash: -c", command))
+            Err(Error::ResourceLimit(limit)) => {
+                (Verdict::LimitReached(limit.to_string()), Some(format!("bash: {limit}")))
             }
+            Err(error @ Error::Parse { .. }) => (Verdict::Exited(2), error.syntax_report("bash: -c", command)),
             Err(error) => (Verdict::Exited(1), Some(format!("bash: {error}"))),
         };
-        Self {
-            verdict,
-            last_words,
-            stdout_cut,
-            stderr_cut,
-            notices,
-        }
+        Self { verdict, last_words, stdout_cut, stderr_cut, notices }
     }
 
     /// The end of a worker that died instead of telling.
@@ -79,8 +65,6 @@ impl Ending {
 
     pub(crate) fn cut_streams(&self) -> impl Iterator<Item = Stream> {
         let stdout = self.stdout_cut.then_some(Stream::Stdout);
-        stdout
-            .into_iter()
-            .chain(self.stderr_cut.then_some(Stream::Stderr))
+        stdout.into_iter().chain(self.stderr_cut.then_some(Stream::Stderr))
     }
 }

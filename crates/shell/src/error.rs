@@ -8,9 +8,7 @@ use bailiwick_files::FileError;
 #[non_exhaustive]
 pub enum ShellError {
     /// No place became free in time, or too many threads are stuck.
-    #[error(
-        "the virtual shell is overloaded: {running} commands are running, {stuck} of them do not stop"
-    )]
+    #[error("the virtual shell is overloaded: {running} commands are running, {stuck} of them do not stop")]
     Overloaded {
         /// Commands that hold a place.
         running: usize,

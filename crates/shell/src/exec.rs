@@ -76,12 +76,7 @@ impl Shell {
         let mut collector = Collector {
             limit: self.spec.limits.output_bytes,
             on_output,
-            output: Output {
-                status: Status::Canceled,
-                stdout: Vec::new(),
-                stderr: Vec::new(),
-                warnings: Vec::new(),
-            },
+            output: Output { status: Status::Canceled, stdout: Vec::new(), stderr: Vec::new(), warnings: Vec::new() },
         };
         let place = tokio::select! {
             biased;
@@ -90,10 +85,7 @@ impl Shell {
         };
         let timeout = timeout.min(MAX_TIMEOUT);
         let (running, control) = self.start(command, timeout, place)?;
-        let Running {
-            mut received,
-            ending,
-        } = running;
+        let Running { mut received, ending } = running;
         let deadline = tokio::time::sleep_until(Instant::now() + timeout + GRACE);
         tokio::pin!(deadline, ending);
         let mut canceled = false;
@@ -134,18 +126,8 @@ impl Shell {
         Ok(output)
     }
 
-    fn start(
-        &self,
-        command: &str,
-        timeout: Duration,
-        place: Place,
-    ) -> Result<(Running, Control), ShellError> {
-        let ShellSpec {
-            workspace,
-            tmp,
-            pool,
-            limits,
-        } = &self.spec;
+    fn start(&self, command: &str, timeout: Duration, place: Place) -> Result<(Running, Control), ShellError> {
+        let ShellSpec { workspace, tmp, pool, limits } = &self.spec;
         let task = Task {
             command: command.to_owned(),
             timeout,
@@ -159,10 +141,12 @@ impl Shell {
             notices: Arc::new(Notices::default()),
         };
         match pool.isolation() {
-            Isolation::Thread => thread::start(task, place, pool)
-                .map(|(running, call)| (running, Control::Thread(call))),
-            Isolation::Process(program) => process::start(task, place, program)
-                .map(|(running, worker)| (running, Control::Process(worker))),
+            Isolation::Thread => {
+                thread::start(task, place, pool).map(|(running, call)| (running, Control::Thread(call)))
+            }
+            Isolation::Process(program) => {
+                process::start(task, place, program).map(|(running, worker)| (running, Control::Process(worker)))
+            }
         }
     }
 }
@@ -217,10 +201,7 @@ impl Collector<'_> {
         if let Some(words) = &ending.last_words {
             self.take(Stream::Stderr, format!("{}\n", words.trim_end()).as_bytes());
         }
-        ending
-            .notices
-            .into_iter()
-            .for_each(|notice| self.output.warn(notice));
+        ending.notices.into_iter().for_each(|notice| self.output.warn(notice));
     }
 
     fn warn_cut(&mut self, stream: Stream) {

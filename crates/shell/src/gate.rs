@@ -38,10 +38,7 @@ impl Notices {
 
     pub(crate) fn pass(&self) -> Result<(), IoError> {
         if self.shut.load(Ordering::SeqCst) {
-            return Err(IoError::new(
-                ErrorKind::PermissionDenied,
-                "the command was stopped",
-            ));
+            return Err(IoError::new(ErrorKind::PermissionDenied, "the command was stopped"));
         }
         Ok(())
     }
@@ -61,12 +58,7 @@ impl Notices {
 
 impl Gate {
     pub(crate) fn new(notices: Arc<Notices>, place: &'static str, max_written: u64) -> Self {
-        Self {
-            notices,
-            place,
-            written: AtomicU64::new(0),
-            max_written,
-        }
+        Self { notices, place, written: AtomicU64::new(0), max_written }
     }
 
     pub(crate) fn pass(&self) -> Result<(), IoError> {
@@ -80,13 +72,8 @@ impl Gate {
         let before = self.written.fetch_add(cost, Ordering::SeqCst);
         if before.saturating_add(cost) > self.max_written {
             let (place, limit) = (self.place, self.max_written);
-            self.notices.note(format!(
-                "write limit reached: this command may write {limit} bytes to {place}"
-            ));
-            return Err(IoError::new(
-                ErrorKind::StorageFull,
-                "No space left on device",
-            ));
+            self.notices.note(format!("write limit reached: this command may write {limit} bytes to {place}"));
+            return Err(IoError::new(ErrorKind::StorageFull, "No space left on device"));
         }
         Ok(())
     }

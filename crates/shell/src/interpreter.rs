@@ -12,9 +12,7 @@ use std::time::Duration;
 
 use bailiwick_files::{WalkLimits, Workspace};
 use bailiwick_types::path::{SANDBOX_ROOT, WorkspacePath};
-use bashkit::{
-    Bash, Error, ExecutionLimits, FsLimits, InMemoryFs, MemoryLimits, MountableFs, SessionLimits,
-};
+use bashkit::{Bash, Error, ExecutionLimits, FsLimits, InMemoryFs, MemoryLimits, MountableFs, SessionLimits};
 
 use crate::devices::{Device, Filling};
 use crate::ending::Ending;
@@ -53,11 +51,7 @@ const LEFT_OUT: &[&str] = &["rg", "vi", "vim", "nano", "less", "more"];
 impl Task {
     /// Runs the command to its end. `started` gets the switch that stops it,
     /// and says whether to go on; `deliver` takes output as it comes.
-    pub(crate) fn run<F, D>(
-        self,
-        started: impl FnOnce(Arc<AtomicBool>) -> bool,
-        deliver: F,
-    ) -> Option<Ending>
+    pub(crate) fn run<F, D>(self, started: impl FnOnce(Arc<AtomicBool>) -> bool, deliver: F) -> Option<Ending>
     where
         F: Fn(Stream, Vec<u8>) -> D + Send + Sync,
         D: Future<Output = bool> + Send,
@@ -71,13 +65,7 @@ impl Task {
             .ok()?;
         let deliver = &deliver;
         let sink = |stream| {
-            move |bytes| async move {
-                if deliver(stream, bytes).await {
-                    Ok(())
-                } else {
-                    Err(Error::Cancelled)
-                }
-            }
+            move |bytes| async move { if deliver(stream, bytes).await { Ok(()) } else { Err(Error::Cancelled) } }
         };
         let result = runtime.block_on(async {
             let mut bash = self.build()?;
@@ -85,10 +73,7 @@ impl Task {
                 return Err(Error::Cancelled);
             }
             let (stdout, stderr) = (sink(Stream::Stdout), sink(Stream::Stderr));
-            bash.execute(&self.command)
-                .stdout_fn(stdout)
-                .stderr_fn(stderr)
-                .await
+            bash.execute(&self.command).stdout_fn(stdout).stderr_fn(stderr).await
         });
         runtime.shutdown_background();
         Some(Ending::of(result, &self.command, self.notices.take()))
@@ -129,44 +114,22 @@ impl Task {
         root.add_file("/dev/zero", b"", 0o666);
         let files = MountableFs::new(Arc::new(root));
         if let Some(workspace) = &self.workspace {
-            let gate = Gate::new(
-                Arc::clone(&self.notices),
-                SANDBOX_ROOT,
-                self.limits.written_bytes,
-            );
-            files.mount(
-                SANDBOX_ROOT,
-                Arc::new(WorkspaceFs::new(workspace.clone(), gate, self.limits)),
-            )?;
+            let gate = Gate::new(Arc::clone(&self.notices), SANDBOX_ROOT, self.limits.written_bytes);
+            files.mount(SANDBOX_ROOT, Arc::new(WorkspaceFs::new(workspace.clone(), gate, self.limits)))?;
         }
         let gate = Gate::new(Arc::clone(&self.notices), "/tmp", self.tmp_room());
-        files.mount(
-            "/tmp",
-            Arc::new(WorkspaceFs::new(self.tmp.clone(), gate, self.limits)),
-        )?;
-        for (path, filling) in [
-            ("/dev/zero", Filling::Zeros),
-            ("/dev/random", Filling::Noise),
-            ("/dev/urandom", Filling::Noise),
-        ] {
-            files.mount(
-                path,
-                Arc::new(Device {
-                    path,
-                    filling,
-                    notices: Arc::clone(&self.notices),
-                }),
-            )?;
+        files.mount("/tmp", Arc::new(WorkspaceFs::new(self.tmp.clone(), gate, self.limits)))?;
+        for (path, filling) in
+            [("/dev/zero", Filling::Zeros), ("/dev/random", Filling::Noise), ("/dev/urandom", Filling::Noise)]
+        {
+            files.mount(path, Arc::new(Device { path, filling, notices: Arc::clone(&self.notices) }))?;
         }
         Ok(files)
     }
 
     /// What is left of `/tmp`. If it cannot be counted, nothing is.
     fn tmp_room(&self) -> u64 {
-        match self
-            .tmp
-            .usage(&WorkspacePath::root(), WalkLimits::default())
-        {
+        match self.tmp.usage(&WorkspacePath::root(), WalkLimits::default()) {
             Ok(usage) if !usage.truncated => self.tmp_bytes.saturating_sub(usage.bytes),
             _ => 0,
         }
@@ -197,8 +160,5 @@ fn memory_limits(limits: &ShellLimits) -> MemoryLimits {
     let defaults = MemoryLimits::default();
     let variables = limits.memory_bytes / 4;
     let functions = defaults.max_function_body_bytes.min(variables);
-    MemoryLimits::new()
-        .max_total_variable_bytes(variables)
-        .max_function_body_bytes(functions)
-        .max_array_entries(FIELDS)
+    MemoryLimits::new().max_total_variable_bytes(variables).max_function_body_bytes(functions).max_array_entries(FIELDS)
 }

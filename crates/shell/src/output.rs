@@ -55,11 +55,7 @@ impl Output {
     /// only makes its own result look worse.
     pub(crate) fn warn_of_caps(&mut self) {
         let text = String::from_utf8_lossy(&self.stderr).into_owned();
-        for line in text
-            .lines()
-            .filter(|line| tells_of_cap(line))
-            .take(MAX_CAP_LINES)
-        {
+        for line in text.lines().filter(|line| tells_of_cap(line)).take(MAX_CAP_LINES) {
             self.warn(line.chars().take(MAX_CAP_LINE).collect());
         }
     }
@@ -97,12 +93,7 @@ mod tests {
         ] {
             assert!(tells_of_cap(line), "{line}");
         }
-        for line in [
-            "",
-            "cat: x: No such file or directory",
-            "warning: unlimited",
-            "maximum: 3",
-        ] {
+        for line in ["", "cat: x: No such file or directory", "warning: unlimited", "maximum: 3"] {
             assert!(!tells_of_cap(line), "{line}");
         }
     }

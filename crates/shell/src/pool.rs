@@ -50,10 +50,7 @@ impl WorkerProgram {
     /// The running program itself, even if its file was replaced meanwhile.
     #[must_use]
     pub fn this_program(argument: &str) -> Self {
-        Self {
-            path: PathBuf::from("/proc/self/exe"),
-            arguments: vec![argument.into()],
-        }
+        Self { path: PathBuf::from("/proc/self/exe"), arguments: vec![argument.into()] }
     }
 }
 
@@ -82,10 +79,7 @@ const STUCK_QUEUE: Duration = Duration::from_secs(1);
 
 impl Default for PoolLimits {
     fn default() -> Self {
-        Self {
-            threads: 64,
-            queue: Duration::from_secs(30),
-        }
+        Self { threads: 64, queue: Duration::from_secs(30) }
     }
 }
 
@@ -120,11 +114,7 @@ impl ShellPool {
     pub(crate) async fn place(&self) -> Result<Place, ShellError> {
         let PoolLimits { threads, queue } = self.inner.limits;
         // Calls that were just given up count as stuck for a moment.
-        let patience = if self.stuck() >= threads {
-            queue.min(STUCK_QUEUE)
-        } else {
-            queue
-        };
+        let patience = if self.stuck() >= threads { queue.min(STUCK_QUEUE) } else { queue };
         let deadline = Instant::now() + patience;
         let places = Arc::clone(&self.inner.places);
         match tokio::time::timeout_at(deadline, places.acquire_owned()).await {
@@ -146,9 +136,6 @@ impl ShellPool {
     }
 
     fn overloaded(&self) -> ShellError {
-        ShellError::Overloaded {
-            running: self.running(),
-            stuck: self.stuck(),
-        }
+        ShellError::Overloaded { running: self.running(), stuck: self.stuck() }
     }
 }

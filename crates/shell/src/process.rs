@@ -44,11 +44,7 @@ impl Drop for Worker {
 const DIED: &str = "the command needed more memory or stack than the interpreter has";
 
 /// Starts a worker for `task`, which keeps `place` until it was reaped.
-pub(crate) fn start(
-    task: Task,
-    place: Place,
-    program: &WorkerProgram,
-) -> Result<(Running, Worker), ShellError> {
+pub(crate) fn start(task: Task, place: Place, program: &WorkerProgram) -> Result<(Running, Worker), ShellError> {
     let (ours, theirs) = StdStream::pair().map_err(|source| ShellError::Start { source })?;
     let stream = ours
         .set_nonblocking(true)
@@ -74,10 +70,7 @@ pub(crate) fn start(
     }
     let child = command.spawn().map_err(|source| ShellError::Start { source })?;
 
-    let terms = task
-        .workspace
-        .as_ref()
-        .map(|files| Terms::new(files.access(), files.owner()));
+    let terms = task.workspace.as_ref().map(|files| Terms::new(files.access(), files.owner()));
     let request = Request {
         command: task.command,
         timeout: task.timeout,
@@ -108,9 +101,7 @@ async fn converse(
 ) -> Option<Ending> {
     let request = serde_json::to_vec(&request).ok()?;
     // A worker that died before it listened is found out below.
-    let _ = stream
-        .write_all(&wire::frame(wire::REQUEST, &request).ok()?)
-        .await;
+    let _ = stream.write_all(&wire::frame(wire::REQUEST, &request).ok()?).await;
     let ending = loop {
         match wire::receive_frame(&mut stream, wire::MAX_FRAME).await {
             Ok((wire::STDOUT, bytes)) => chunks.send((Stream::Stdout, bytes)).await.ok()?,

@@ -43,11 +43,7 @@ impl Call {
     pub(crate) fn abandon(&self) {
         self.notices.shut();
         self.stop();
-        if self
-            .state
-            .compare_exchange(RUNNING, ABANDONED, Ordering::SeqCst, Ordering::SeqCst)
-            .is_ok()
-        {
+        if self.state.compare_exchange(RUNNING, ABANDONED, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
             self.pool.count_stuck();
         }
     }
@@ -65,11 +61,7 @@ impl Call {
 }
 
 /// Starts `task` on a thread that keeps `place` to its end.
-pub(crate) fn start(
-    task: Task,
-    place: Place,
-    pool: &ShellPool,
-) -> Result<(Running, Arc<Call>), ShellError> {
+pub(crate) fn start(task: Task, place: Place, pool: &ShellPool) -> Result<(Running, Arc<Call>), ShellError> {
     let call = Arc::new(Call {
         pool: pool.clone(),
         notices: Arc::clone(&task.notices),

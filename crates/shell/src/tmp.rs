@@ -38,27 +38,16 @@ impl SharedTmp {
     /// [`ShellError::Tmp`] or [`ShellError::Start`] if it cannot be made.
     pub fn new(parent: &Path, max_bytes: u64, owner: Option<Owner>) -> Result<Self, ShellError> {
         let mut random = [0_u8; 16];
-        getrandom::fill(&mut random).map_err(|_| ShellError::Start {
-            source: std::io::ErrorKind::Unsupported.into(),
-        })?;
+        getrandom::fill(&mut random)
+            .map_err(|_| ShellError::Start { source: std::io::ErrorKind::Unsupported.into() })?;
         let path = parent.join(format!("tmp-{:032x}", u128::from_ne_bytes(random)));
-        DirBuilder::new()
-            .mode(0o700)
-            .create(&path)
-            .map_err(|source| ShellError::Start { source })?;
+        DirBuilder::new().mode(0o700).create(&path).map_err(|source| ShellError::Start { source })?;
         if let Some(owner) = owner {
             std::os::unix::fs::chown(&path, Some(owner.uid), Some(owner.gid))
                 .map_err(|source| ShellError::Start { source })?;
         }
-        let files = Workspace::open(&path, Access::ReadWrite, owner)
-            .map_err(|source| ShellError::Tmp { source })?;
-        Ok(Self {
-            directory: Arc::new(Directory {
-                path,
-                files,
-                max_bytes,
-            }),
-        })
+        let files = Workspace::open(&path, Access::ReadWrite, owner).map_err(|source| ShellError::Tmp { source })?;
+        Ok(Self { directory: Arc::new(Directory { path, files, max_bytes }) })
     }
 
     pub(crate) fn files(&self) -> &Workspace {

@@ -32,18 +32,11 @@ pub(crate) struct Terms {
 
 impl Terms {
     pub(crate) fn new(access: Access, owner: Option<Owner>) -> Self {
-        Self {
-            writable: access == Access::ReadWrite,
-            owner: owner.map(|owner| (owner.uid, owner.gid)),
-        }
+        Self { writable: access == Access::ReadWrite, owner: owner.map(|owner| (owner.uid, owner.gid)) }
     }
 
     pub(crate) fn access(&self) -> Access {
-        if self.writable {
-            Access::ReadWrite
-        } else {
-            Access::ReadOnly
-        }
+        if self.writable { Access::ReadWrite } else { Access::ReadOnly }
     }
 
     pub(crate) fn owner(&self) -> Option<Owner> {
@@ -72,9 +65,7 @@ pub(crate) fn frame(kind: u8, payload: &[u8]) -> io::Result<Vec<u8>> {
 
 /// Writes output in frames that the other side accepts.
 pub(crate) fn write_output(to: &mut impl Write, kind: u8, payload: &[u8]) -> io::Result<()> {
-    payload
-        .chunks(MAX_FRAME)
-        .try_for_each(|chunk| to.write_all(&frame(kind, chunk)?))
+    payload.chunks(MAX_FRAME).try_for_each(|chunk| to.write_all(&frame(kind, chunk)?))
 }
 
 pub(crate) fn read_frame(from: &mut impl Read, max: usize) -> io::Result<(u8, Vec<u8>)> {
@@ -85,10 +76,7 @@ pub(crate) fn read_frame(from: &mut impl Read, max: usize) -> io::Result<(u8, Ve
     Ok((head[0], payload))
 }
 
-pub(crate) async fn receive_frame(
-    from: &mut (impl AsyncRead + Unpin),
-    max: usize,
-) -> io::Result<(u8, Vec<u8>)> {
+pub(crate) async fn receive_frame(from: &mut (impl AsyncRead + Unpin), max: usize) -> io::Result<(u8, Vec<u8>)> {
     let mut head = [0; 5];
     from.read_exact(&mut head).await?;
     let mut payload = vec![0; length(head, max)?];

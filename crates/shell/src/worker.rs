@@ -42,9 +42,7 @@ fn work() -> Option<()> {
     confine::limit_process(&request.limits, request.timeout)?;
     confine::restrict_thread(&directories)?;
     let workspace = match (root, &request.workspace) {
-        (Some(root), Some(terms)) => {
-            Some(Workspace::from_root_fd(root, terms.access(), terms.owner()).ok()?)
-        }
+        (Some(root), Some(terms)) => Some(Workspace::from_root_fd(root, terms.access(), terms.owner()).ok()?),
         _ => None,
     };
     let tmp = Workspace::from_root_fd(tmp, Access::ReadWrite, None).ok()?;
@@ -57,10 +55,7 @@ fn work() -> Option<()> {
         tmp_bytes: request.tmp_bytes,
         notices: Arc::new(Notices::default()),
     };
-    let runner = std::thread::Builder::new()
-        .stack_size(STACK_BYTES)
-        .spawn(move || run(task, socket))
-        .ok()?;
+    let runner = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(move || run(task, socket)).ok()?;
     runner.join().ok()?
 }
 
@@ -82,9 +77,7 @@ fn run(task: Task, socket: UnixStream) -> Option<()> {
     )?;
     let ending = serde_json::to_vec(&ending).ok()?;
     let mut socket = socket.into_inner().unwrap_or_else(PoisonError::into_inner);
-    socket
-        .write_all(&wire::frame(wire::ENDING, &ending).ok()?)
-        .ok()
+    socket.write_all(&wire::frame(wire::ENDING, &ending).ok()?).ok()
 }
 
 fn inherited(descriptor: impl AsFd) -> Option<OwnedFd> {

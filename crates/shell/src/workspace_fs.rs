@@ -11,9 +11,7 @@ use std::time::SystemTime;
 
 use bailiwick_files::{EntryKind, FileError, Stat, Workspace};
 use bailiwick_types::path::WorkspacePath;
-use bashkit::{
-    DirEntry, FileSystem, FileSystemExt, FileType, FsLimits, Metadata, Result, async_trait,
-};
+use bashkit::{DirEntry, FileSystem, FileSystemExt, FileType, FsLimits, Metadata, Result, async_trait};
 
 use crate::gate::Gate;
 use crate::spec::ShellLimits;
@@ -28,11 +26,7 @@ pub(crate) struct WorkspaceFs {
 
 impl WorkspaceFs {
     pub(crate) fn new(workspace: Workspace, gate: Gate, limits: ShellLimits) -> Self {
-        Self {
-            workspace,
-            gate,
-            limits,
-        }
+        Self { workspace, gate, limits }
     }
 
     fn at(&self, path: &Path) -> Result<WorkspacePath> {
@@ -57,18 +51,14 @@ impl WorkspaceFs {
 #[async_trait]
 impl FileSystemExt for WorkspaceFs {
     fn limits(&self) -> FsLimits {
-        FsLimits::new()
-            .max_total_bytes(self.limits.written_bytes)
-            .max_file_size(self.limits.file_bytes)
+        FsLimits::new().max_total_bytes(self.limits.written_bytes).max_file_size(self.limits.file_bytes)
     }
 }
 
 #[async_trait]
 impl FileSystem for WorkspaceFs {
     async fn read_file(&self, path: &Path) -> Result<Vec<u8>> {
-        self.workspace
-            .read(&self.at(path)?, self.limits.file_bytes)
-            .map_err(answer)
+        self.workspace.read(&self.at(path)?, self.limits.file_bytes).map_err(answer)
     }
 
     async fn write_file(&self, path: &Path, content: &[u8]) -> Result<()> {
@@ -92,21 +82,13 @@ impl FileSystem for WorkspaceFs {
     async fn mkdir(&self, path: &Path, recursive: bool) -> Result<()> {
         let at = self.at(path)?;
         self.gate.pass_write(0)?;
-        let made = if recursive {
-            self.workspace.mkdir_all(&at)
-        } else {
-            self.workspace.mkdir(&at)
-        };
+        let made = if recursive { self.workspace.mkdir_all(&at) } else { self.workspace.mkdir(&at) };
         made.map_err(answer)
     }
 
     async fn remove(&self, path: &Path, recursive: bool) -> Result<()> {
         let at = self.at(path)?;
-        let removed = if recursive {
-            self.workspace.remove_all(&at)
-        } else {
-            self.workspace.remove(&at)
-        };
+        let removed = if recursive { self.workspace.remove_all(&at) } else { self.workspace.remove(&at) };
         removed.map_err(answer)?;
         if at.is_root() {
             return Err(IoError::new(ErrorKind::ResourceBusy, "Device or resource busy").into());
@@ -127,12 +109,7 @@ impl FileSystem for WorkspaceFs {
             return Err(answer(FileError::TooLarge { limit: max as u64 }));
         }
         let entries = listing.entries.into_iter().map(|entry| DirEntry {
-            metadata: metadata(Stat {
-                kind: entry.kind,
-                size: entry.size,
-                modified: entry.modified,
-                mode: entry.mode,
-            }),
+            metadata: metadata(Stat { kind: entry.kind, size: entry.size, modified: entry.modified, mode: entry.mode }),
             name: entry.name,
         });
         Ok(entries.collect())
@@ -157,11 +134,8 @@ impl FileSystem for WorkspaceFs {
         let (from, to) = (self.at(from)?, self.at(to)?);
         self.require_parent(&to)?;
         let size = self.workspace.stat(&from).map_err(answer)?.size;
-        self.gate
-            .pass_write(usize::try_from(size).unwrap_or(usize::MAX))?;
-        self.workspace
-            .copy(&from, &to, self.limits.file_bytes)
-            .map_err(answer)?;
+        self.gate.pass_write(usize::try_from(size).unwrap_or(usize::MAX))?;
+        self.workspace.copy(&from, &to, self.limits.file_bytes).map_err(answer)?;
         Ok(())
     }
 
@@ -181,34 +155,24 @@ impl FileSystem for WorkspaceFs {
     }
 
     async fn chmod(&self, path: &Path, mode: u32) -> Result<()> {
-        self.workspace
-            .set_mode(&self.at(path)?, mode)
-            .map_err(answer)
+        self.workspace.set_mode(&self.at(path)?, mode).map_err(answer)
     }
 
     async fn set_modified_time(&self, path: &Path, time: SystemTime) -> Result<()> {
-        self.workspace
-            .set_modified(&self.at(path)?, time)
-            .map_err(answer)
+        self.workspace.set_modified(&self.at(path)?, time).map_err(answer)
     }
 }
 
 impl WorkspaceFs {
     fn check_size(&self, size: u64) -> Result<()> {
         let limit = self.limits.file_bytes;
-        if size > limit {
-            Err(answer(FileError::TooLarge { limit }))
-        } else {
-            Ok(())
-        }
+        if size > limit { Err(answer(FileError::TooLarge { limit })) } else { Ok(()) }
     }
 }
 
 /// The interpreter hands over absolute paths below the mount point.
 fn parse(path: &Path) -> Result<WorkspacePath> {
-    let text = path
-        .to_str()
-        .ok_or_else(|| invalid("the name is not UTF-8".to_owned()))?;
+    let text = path.to_str().ok_or_else(|| invalid("the name is not UTF-8".to_owned()))?;
     match text.trim_start_matches('/') {
         "" => Ok(WorkspacePath::root()),
         relative => WorkspacePath::parse(relative).map_err(|error| invalid(error.to_string())),
@@ -220,11 +184,7 @@ fn invalid(text: String) -> bashkit::Error {
 }
 
 fn not_followed() -> bashkit::Error {
-    IoError::new(
-        ErrorKind::PermissionDenied,
-        "Permission denied (symbolic links are not followed)",
-    )
-    .into()
+    IoError::new(ErrorKind::PermissionDenied, "Permission denied (symbolic links are not followed)").into()
 }
 
 /// The words of a real system where there are any, since both models and
@@ -234,24 +194,12 @@ fn answer(error: FileError) -> bashkit::Error {
         FileError::NotFound => (ErrorKind::NotFound, "No such file or directory".to_owned()),
         FileError::NotAFile => (ErrorKind::IsADirectory, "Is a directory".to_owned()),
         FileError::NotADirectory => (ErrorKind::NotADirectory, "Not a directory".to_owned()),
-        FileError::NotEmpty => (
-            ErrorKind::DirectoryNotEmpty,
-            "Directory not empty".to_owned(),
-        ),
+        FileError::NotEmpty => (ErrorKind::DirectoryNotEmpty, "Directory not empty".to_owned()),
         FileError::Exists => (ErrorKind::AlreadyExists, "File exists".to_owned()),
-        FileError::ReadOnly => (
-            ErrorKind::ReadOnlyFilesystem,
-            "Read-only file system".to_owned(),
-        ),
+        FileError::ReadOnly => (ErrorKind::ReadOnlyFilesystem, "Read-only file system".to_owned()),
         FileError::NoSpace => (ErrorKind::StorageFull, "No space left on device".to_owned()),
-        FileError::TooLarge { limit } => (
-            ErrorKind::FileTooLarge,
-            format!("File too large (limit {limit})"),
-        ),
-        FileError::Refused { reason } => (
-            ErrorKind::PermissionDenied,
-            format!("Permission denied ({reason})"),
-        ),
+        FileError::TooLarge { limit } => (ErrorKind::FileTooLarge, format!("File too large (limit {limit})")),
+        FileError::Refused { reason } => (ErrorKind::PermissionDenied, format!("Permission denied ({reason})")),
         _ => (ErrorKind::Other, "Input/output error".to_owned()),
     };
     IoError::new(kind, text).into()

@@ -4,9 +4,7 @@
 use std::sync::Arc;
 
 use bailiwick_audit::{Actor, Draft, Phase, Verdict};
-use bailiwick_auth::access::verb::{
-    CreateAccount, DeleteAccount, ListAccounts, PutPolicy, ReadAccount, ReadPolicy,
-};
+use bailiwick_auth::access::verb::{CreateAccount, DeleteAccount, ListAccounts, PutPolicy, ReadAccount, ReadPolicy};
 use bailiwick_auth::access::{AccountPolicies, HostPermit, PolicyError};
 use bailiwick_auth::key::NewKey;
 use bailiwick_auth::{Permit, Tenant, for_store};
@@ -82,7 +80,8 @@ impl Store {
         let jail_user = self.writers().write(self.host(), next_jail_user).await?;
         let database = self.create_database(incarnation)?;
         let locator = new.admin.as_ref().map(|(_, key)| key.id.clone());
-        let (inside, agents, admin) = (draft.clone(), new.agents, new.admin.map(|(name, key)| (name, key.id.clone(), key.hash.clone())));
+        let (inside, agents, admin) =
+            (draft.clone(), new.agents, new.admin.map(|(name, key)| (name, key.id.clone(), key.hash.clone())));
         self.writers()
             .write(&database, move |tx| {
                 log::append(tx, inside)?;
@@ -152,14 +151,16 @@ impl Store {
         let (tenant, name) = (permit.tenant(), permit.tenant().account());
         let incarnation = tenant.incarnation();
         let created_at = self.host().read(|sql| {
-            sql.one("SELECT created_at FROM account WHERE ?1 = 'host' AND incarnation = ?2", args![incarnation], |row| {
-                row.time(0)
-            })
+            sql.one(
+                "SELECT created_at FROM account WHERE ?1 = 'host' AND incarnation = ?2",
+                args![incarnation],
+                |row| row.time(0),
+            )
         })?;
         let created_at = created_at.ok_or_else(|| StoreError::not_found("account", name))?;
-        let users = self.database(tenant)?.read(|sql| {
-            sql.one("SELECT count(*) FROM user WHERE account = ?1", args![], |row| row.count(0))
-        })?;
+        let users = self
+            .database(tenant)?
+            .read(|sql| sql.one("SELECT count(*) FROM user WHERE account = ?1", args![], |row| row.count(0)))?;
         Ok(AccountRow { name: name.clone(), created_at, users: users.unwrap_or(0) })
     }
 
@@ -218,7 +219,7 @@ impl Store {
             })?;
             if known.is_none() && dir.join("spaces").exists() {
                 // Rows first: the folder of the spaces is what tells that there is something left to do.
-                self.database_of(incarnation)?.read(|sql| empty(sql))?;
+                self.database_of(incarnation)?.read(empty)?;
                 self.remove_files(incarnation);
             } else if known.is_some() {
                 self.purge_folders(incarnation, &dir)?;
@@ -363,11 +364,7 @@ pub(crate) fn tenant_columns(row: &crate::sql::Row<'_>) -> Result<TenantColumns,
 }
 
 pub(crate) fn tenant_of_columns((name, incarnation, jail_user, policy): TenantColumns) -> Result<Tenant, StoreError> {
-    let policies = if policy.is_empty() {
-        AccountPolicies::none()
-    } else {
-        parsed_policies(&policy)?
-    };
+    let policies = if policy.is_empty() { AccountPolicies::none() } else { parsed_policies(&policy)? };
     Ok(for_store::tenant(name, incarnation, jail_user, policies))
 }
 

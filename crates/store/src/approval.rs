@@ -233,11 +233,10 @@ pub(crate) fn advance(
 /// Takes a user who is being deleted out of what waits for a decision: a re-created namesake decides nothing
 /// that was put to the earlier one.
 pub(crate) fn forget_approver(tx: &mut Tx<'_>, name: &UserName) -> Result<(), StoreError> {
-    let pending = tx.all(
-        "SELECT id, approvers FROM approval WHERE account = ?1 AND state = 'pending'",
-        args![],
-        |row| Ok((row.parse::<ApprovalId>(0)?, row.json::<Vec<UserName>>(1)?)),
-    )?;
+    let pending =
+        tx.all("SELECT id, approvers FROM approval WHERE account = ?1 AND state = 'pending'", args![], |row| {
+            Ok((row.parse::<ApprovalId>(0)?, row.json::<Vec<UserName>>(1)?))
+        })?;
     for (id, mut approvers) in pending {
         if approvers.contains(name) {
             approvers.retain(|approver| approver != name);

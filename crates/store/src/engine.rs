@@ -112,8 +112,7 @@ impl Database {
 
     /// Whether somebody waits to be woken: such a file must stay open, or they wait for ever.
     pub(crate) fn is_watched(&self) -> bool {
-        self.log_grew.receiver_count() > 0
-            || lock(&self.sessions).values().any(|sender| sender.receiver_count() > 0)
+        self.log_grew.receiver_count() > 0 || lock(&self.sessions).values().any(|sender| sender.receiver_count() > 0)
     }
 
     /// Takes deleted content out of the write-ahead log, too, as far as nobody is reading just now.
@@ -410,7 +409,9 @@ fn run_group(
         }
         tx.prepare_cached("RELEASE act")?.execute([])?;
     }
-    if group.grown && let Some(frontier) = &group.frontier {
+    if group.grown
+        && let Some(frontier) = &group.frontier
+    {
         crate::log::write_head(&Sql::new(&tx, database.tenant.as_deref()), frontier)?;
     }
     tx.commit()?;

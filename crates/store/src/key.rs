@@ -86,10 +86,7 @@ pub(crate) fn insert(
 
 /// Writes in the host's file where a key's holder lives.
 pub(crate) fn locate(tx: &mut Tx<'_>, id: &KeyId, incarnation: Incarnation) -> Result<(), StoreError> {
-    tx.exec(
-        "INSERT INTO key_locator (key_id, incarnation) SELECT ?2, ?3 WHERE ?1 = 'host'",
-        args![id, incarnation],
-    )?;
+    tx.exec("INSERT INTO key_locator (key_id, incarnation) SELECT ?2, ?3 WHERE ?1 = 'host'", args![id, incarnation])?;
     Ok(())
 }
 
@@ -115,12 +112,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::NotFound`] if the user, the agent or the space is not there.
-    pub async fn key_create(
-        &self,
-        permit: Permit<CreateKey>,
-        key: &NewKey,
-        terms: KeyTerms,
-    ) -> Result<(), StoreError> {
+    pub async fn key_create(&self, permit: Permit<CreateKey>, key: &NewKey, terms: KeyTerms) -> Result<(), StoreError> {
         let user = permit.resource().name().clone();
         let (id, hash) = (key.id.clone(), key.hash.clone());
         self.key_locate(&id, permit.tenant().incarnation()).await?;

@@ -246,11 +246,7 @@ impl Store {
     }
 
     /// Lists in a thread of its own: a log can be long.
-    async fn listed(
-        &self,
-        database: std::sync::Arc<Database>,
-        filter: EventFilter,
-    ) -> Result<Vec<Event>, StoreError> {
+    async fn listed(&self, database: std::sync::Arc<Database>, filter: EventFilter) -> Result<Vec<Event>, StoreError> {
         tokio::task::spawn_blocking(move || database.read(|sql| list(sql, &filter)))
             .await
             .map_err(|_| StoreError::Closed)?
@@ -287,7 +283,7 @@ impl Store {
     /// # Errors
     /// If the database fails.
     pub async fn event_next(&self, tenant: &Tenant) -> Result<u64, StoreError> {
-        self.database(tenant)?.read(|sql| head(sql)).map(|head| head.size)
+        self.database(tenant)?.read(head).map(|head| head.size)
     }
 
     /// Events of the host.

@@ -351,7 +351,7 @@ impl Store {
     ) -> Result<Vec<SessionRow>, StoreError> {
         let scope = permit.scope();
         let Some(user) = scope.user() else { return Ok(Vec::new()) };
-        let rows = self.database(permit.tenant())?.read(|sql| {
+        self.database(permit.tenant())?.read(|sql| {
             let rows = sql.all(
                 "SELECT id, space, agent, agent_version, initiator, state, turn, step, next_event, turn_facts, usage, \
                  created_at, updated_at FROM session WHERE account = ?1 AND initiator = ?2 ORDER BY id DESC LIMIT ?3",
@@ -359,8 +359,7 @@ impl Store {
                 session_row,
             )?;
             self.only_readable(sql, scope, rows)
-        });
-        rows
+        })
     }
 
     /// The sessions of a space that the caller may read, newest first.
@@ -482,10 +481,7 @@ impl Store {
     ///
     /// # Errors
     /// If the account's file cannot be opened.
-    pub fn session_watch(
-        &self,
-        permit: &Permit<ReadSession>,
-    ) -> Result<tokio::sync::watch::Receiver<u64>, StoreError> {
+    pub fn session_watch(&self, permit: &Permit<ReadSession>) -> Result<tokio::sync::watch::Receiver<u64>, StoreError> {
         Ok(self.database(permit.tenant())?.watch_session(permit.resource().id()))
     }
 }

@@ -123,11 +123,9 @@ impl Store {
         let user = scope.user().ok_or_else(|| StoreError::not_found("space", "personal"))?;
         self.database(scope.tenant())?.read(|sql| {
             let id: SpaceId = sql
-                .one(
-                    "SELECT id FROM space WHERE account = ?1 AND owner = ?2 AND personal = 1",
-                    args![user],
-                    |row| row.parse(0),
-                )?
+                .one("SELECT id FROM space WHERE account = ?1 AND owner = ?2 AND personal = 1", args![user], |row| {
+                    row.parse(0)
+                })?
                 .ok_or_else(|| StoreError::not_found("space", "personal"))?;
             facts(sql, scope.tenant(), id)?.ok_or_else(|| StoreError::not_found("space", id))
         })
@@ -300,9 +298,7 @@ impl Store {
     pub async fn plan_read(&self, permit: &Permit<ReadSpace>) -> Result<Value, StoreError> {
         let id = permit.resource().id();
         self.database(permit.tenant())?
-            .read(|sql| {
-                sql.one("SELECT plan FROM space WHERE account = ?1 AND id = ?2", args![id], |row| row.json(0))
-            })?
+            .read(|sql| sql.one("SELECT plan FROM space WHERE account = ?1 AND id = ?2", args![id], |row| row.json(0)))?
             .ok_or_else(|| StoreError::not_found("space", id))
     }
 
@@ -313,8 +309,7 @@ impl Store {
     pub async fn plan_write(&self, permit: Permit<WriteSpace>, plan: Value) -> Result<(), StoreError> {
         let id = permit.resource().id();
         let items = plan.as_array().map_or(0, Vec::len);
-        let mut draft =
-            permit.draft(Phase::Act, Verdict::Ok, Map::from_iter([("items".to_owned(), json!(items))]));
+        let mut draft = permit.draft(Phase::Act, Verdict::Ok, Map::from_iter([("items".to_owned(), json!(items))]));
         draft.action = "plan.write".to_owned();
         self.write(permit.tenant(), move |tx| {
             must_be_there(tx, id)?;
@@ -372,9 +367,7 @@ impl Store {
 
     /// As root, an account's files belong to the account's own unprivileged user; else to the server's.
     pub(crate) fn file_owner(&self, tenant: &Tenant) -> Option<Owner> {
-        rustix::process::geteuid()
-            .is_root()
-            .then(|| Owner { uid: tenant.jail_user(), gid: tenant.jail_user() })
+        rustix::process::geteuid().is_root().then(|| Owner { uid: tenant.jail_user(), gid: tenant.jail_user() })
     }
 
     /// After a deletion: what was deleted leaves the write-ahead log as well. If readers are in the way it

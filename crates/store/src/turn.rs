@@ -183,9 +183,8 @@ fn same_session(lease: &Lease, session: &Session) -> Result<(), StoreError> {
 const STALE_AFTER: std::time::Duration = std::time::Duration::from_secs(15 * 60);
 
 fn fence(tx: &mut Tx<'_>, lease: &Lease) -> Result<(), StoreError> {
-    let held = tx.one("SELECT lease FROM session WHERE account = ?1 AND id = ?2", args![lease.session], |row| {
-        row.count(0)
-    })?;
+    let held =
+        tx.one("SELECT lease FROM session WHERE account = ?1 AND id = ?2", args![lease.session], |row| row.count(0))?;
     if held == Some(lease.number) { Ok(()) } else { Err(StoreError::Fenced) }
 }
 
@@ -264,7 +263,8 @@ fn write_events(tx: &mut Tx<'_>, id: SessionId, change: &Change) -> Result<(), S
         .ok_or_else(|| StoreError::not_found("session", id))?;
     let mut n = first;
     for (kind, data) in &change.events {
-        let meta = json!({ "at": Timestamp::now(), "id": EventId::in_sequence(id, n), "deliveryIds": change.delivery_ids });
+        let meta =
+            json!({ "at": Timestamp::now(), "id": EventId::in_sequence(id, n), "deliveryIds": change.delivery_ids });
         let body = json!({ "type": kind, "data": data, "meta": meta });
         tx.exec(
             "INSERT INTO session_event (account, session, n, body) VALUES (?1, ?2, ?3, ?4)",
@@ -429,7 +429,8 @@ impl Store {
     /// If the database fails, or the session is gone.
     pub async fn turn_deliveries(&self, lease: &Lease) -> Result<Vec<Delivery>, StoreError> {
         self.database(&lease.tenant)?.read(|sql| {
-            let there = sql.one("SELECT 1 FROM session WHERE account = ?1 AND id = ?2", args![lease.session], |_| Ok(()))?;
+            let there =
+                sql.one("SELECT 1 FROM session WHERE account = ?1 AND id = ?2", args![lease.session], |_| Ok(()))?;
             there.ok_or_else(|| StoreError::not_found("session", lease.session))?;
             deliveries(sql, lease.session)
         })

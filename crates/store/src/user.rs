@@ -42,7 +42,8 @@ pub(crate) fn insert(tx: &mut Tx<'_>, name: &UserName, role: Role) -> Result<(),
 }
 
 fn admins(tx: &Tx<'_>) -> Result<u64, StoreError> {
-    let count = tx.one("SELECT count(*) FROM user WHERE account = ?1 AND role = 'admin'", args![], |row| row.count(0))?;
+    let count =
+        tx.one("SELECT count(*) FROM user WHERE account = ?1 AND role = 'admin'", args![], |row| row.count(0))?;
     Ok(count.unwrap_or(0))
 }
 

@@ -1,9 +1,8 @@
 //! The scripted model that `conformance/eve` is written against; its README has the table.
 
 /// Files that the checks write and show.
-const NAMES: [&str; 11] = [
-    "alpha", "gamma", "held", "denied", "typed", "ignored", "withdrawn", "twice", "foreign", "colleague", "command",
-];
+const NAMES: [&str; 11] =
+    ["alpha", "gamma", "held", "denied", "typed", "ignored", "withdrawn", "twice", "foreign", "colleague", "command"];
 
 /// One tool call, and then the words that end every such turn.
 fn tool(user: &str, tools: &str) -> String {
@@ -27,7 +26,9 @@ pub fn script() -> String {
     text.push_str(&tool("bash-exit-3", &bash("echo bad >&2; exit 3")));
     text.push_str(&tool("parallel", &format!("{}, {}", bash("echo one"), bash("echo two"))));
     for name in NAMES {
-        let write = format!("{{ name: write_file, input: {{ path: \"/workspace/{name}.txt\", content: \"{name} content\" }} }}");
+        let write = format!(
+            "{{ name: write_file, input: {{ path: \"/workspace/{name}.txt\", content: \"{name} content\" }} }}"
+        );
         text.push_str(&tool(&format!("write-file {name}"), &write));
         text.push_str(&tool(&format!("show-file {name}"), &bash(&format!("cat /workspace/{name}.txt"))));
     }

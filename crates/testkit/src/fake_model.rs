@@ -26,45 +26,28 @@ pub(crate) struct Refusal {
 }
 
 pub(crate) fn bad_request(message: impl Into<String>) -> Refusal {
-    Refusal {
-        status: 400,
-        kind: "invalid_request_error",
-        message: message.into(),
-    }
+    Refusal { status: 400, kind: "invalid_request_error", message: message.into() }
 }
 
 pub(crate) fn ensure(holds: bool, message: impl Into<String>) -> Result<(), Refusal> {
-    if holds {
-        Ok(())
-    } else {
-        Err(bad_request(message))
-    }
+    if holds { Ok(()) } else { Err(bad_request(message)) }
 }
 
 /// Refuses an object's fields that are not known.
 pub(crate) fn known_fields(value: &Value, known: &[&str], place: &str) -> Result<(), Refusal> {
-    let map = value
-        .as_object()
-        .ok_or_else(|| bad_request(format!("{place}: not an object")))?;
+    let map = value.as_object().ok_or_else(|| bad_request(format!("{place}: not an object")))?;
     match map.keys().find(|name| !known.contains(&name.as_str())) {
-        Some(name) => Err(bad_request(format!(
-            "{place}.{name}: Extra inputs are not permitted"
-        ))),
+        Some(name) => Err(bad_request(format!("{place}.{name}: Extra inputs are not permitted"))),
         None => Ok(()),
     }
 }
 
 pub(crate) fn text<'a>(value: &'a Value, field: &str, place: &str) -> Result<&'a str, Refusal> {
-    value[field]
-        .as_str()
-        .ok_or_else(|| bad_request(format!("{place}.{field}: a string is required")))
+    value[field].as_str().ok_or_else(|| bad_request(format!("{place}.{field}: a string is required")))
 }
 
 pub(crate) fn is_name(name: &str) -> bool {
-    (1..=64).contains(&name.len())
-        && name
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+    (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
 }
 
 /// One server-sent event.
@@ -83,17 +66,14 @@ pub(crate) fn openai_error(kind: &str, message: &str) -> Value {
 /// A mark that the far side can check later: changed text has another one.
 pub(crate) fn seal(text: &str) -> String {
     // FNV-1a; this is a test's signature, not a secret's.
-    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let hash = text
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     format!("sealed-{hash:016x}")
 }
 
 /// Pieces of a few characters, as a model streams.
 pub(crate) fn pieces(text: &str) -> Vec<String> {
     let characters: Vec<char> = text.chars().collect();
-    characters
-        .chunks(6)
-        .map(|piece| piece.iter().collect())
-        .collect()
+    characters.chunks(6).map(|piece| piece.iter().collect()).collect()
 }

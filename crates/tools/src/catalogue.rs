@@ -77,8 +77,7 @@ impl ToolDefinition {
 }
 
 /// Every built-in tool.
-pub static BUILT_IN: LazyLock<Vec<ToolDefinition>> =
-    LazyLock::new(|| all().into_iter().flatten().collect());
+pub static BUILT_IN: LazyLock<Vec<ToolDefinition>> = LazyLock::new(|| all().into_iter().flatten().collect());
 
 /// Whether there is a tool of that name.
 pub fn is_known(name: &ToolName) -> bool {

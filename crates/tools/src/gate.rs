@@ -76,7 +76,10 @@ pub fn judge(scope: &Scope, session: &Session, agent: &AgentDefinition, request:
         // The grant is asked first on purpose of the record; but a tool that was not granted must not
         // explain its schema.
         if agent.tools.contains(&tool.name) {
-            return refused("arguments_invalid", format!("The arguments do not fit the schema: {}", clip(&problem, 600)));
+            return refused(
+                "arguments_invalid",
+                format!("The arguments do not fit the schema: {}", clip(&problem, 600)),
+            );
         }
     }
     let asks = if agent.elevated.contains(&tool.name) {

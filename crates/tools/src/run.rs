@@ -209,11 +209,7 @@ impl ToolManager {
     }
 
     /// Opens the files of the session's sandbox, without starting it.
-    pub(crate) async fn files(
-        &self,
-        act: &Recorded<CallTool>,
-        context: &Context<'_>,
-    ) -> Result<WorkArea, ToolError> {
+    pub(crate) async fn files(&self, act: &Recorded<CallTool>, context: &Context<'_>) -> Result<WorkArea, ToolError> {
         let entering = self.entering(act).await?;
         let area = self.area(&entering, context)?;
         let detail = Map::from_iter([("for".to_owned(), json!("files"))]);

@@ -137,8 +137,8 @@ impl FromStr for KeyId {
     type Err = IdError;
 
     fn from_str(text: &str) -> Result<Self, IdError> {
-        let well_formed = text.len() == Self::LENGTH
-            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+        let well_formed =
+            text.len() == Self::LENGTH && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
         if well_formed {
             Ok(Self(text.to_owned()))
         } else {

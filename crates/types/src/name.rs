@@ -172,9 +172,6 @@ mod tests {
         }
         assert!("x".repeat(255).parse::<UserName>().is_ok());
         assert!("x".repeat(256).parse::<UserName>().is_err());
-        assert_eq!(
-            "_x".parse::<AccountName>().unwrap_err().to_string(),
-            "account_id cannot start with underscore _."
-        );
+        assert_eq!("_x".parse::<AccountName>().unwrap_err().to_string(), "account_id cannot start with underscore _.");
     }
 }

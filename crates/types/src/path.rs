@@ -37,9 +37,7 @@ pub struct WorkspacePath {
 #[non_exhaustive]
 pub enum PathError {
     /// The text was empty.
-    #[error(
-        "the path is empty: name a file or directory relative to the workspace, or `.` for its root"
-    )]
+    #[error("the path is empty: name a file or directory relative to the workspace, or `.` for its root")]
     Empty,
     /// The text started with `/` and was not below the sandbox's root.
     #[error("the path is absolute: use a path relative to the workspace")]
@@ -78,9 +76,7 @@ impl WorkspacePath {
     /// The root of the space.
     #[must_use]
     pub const fn root() -> Self {
-        Self {
-            text: String::new(),
-        }
+        Self { text: String::new() }
     }
 
     /// Parses a path relative to the root of a space. `.` is the root.
@@ -116,21 +112,13 @@ impl WorkspacePath {
     /// The normalised text; `.` for the root.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        if self.text.is_empty() {
-            "."
-        } else {
-            &self.text
-        }
+        if self.text.is_empty() { "." } else { &self.text }
     }
 
     /// The absolute path that a process in a sandbox would use.
     #[must_use]
     pub fn in_sandbox(&self) -> String {
-        if self.is_root() {
-            SANDBOX_ROOT.to_owned()
-        } else {
-            format!("{SANDBOX_ROOT}/{}", self.text)
-        }
+        if self.is_root() { SANDBOX_ROOT.to_owned() } else { format!("{SANDBOX_ROOT}/{}", self.text) }
     }
 
     /// Whether this is the root of the space.
@@ -141,9 +129,7 @@ impl WorkspacePath {
 
     /// The components from the root down; none for the root.
     pub fn components(&self) -> impl DoubleEndedIterator<Item = &str> + '_ {
-        self.text
-            .split('/')
-            .filter(|component| !component.is_empty())
+        self.text.split('/').filter(|component| !component.is_empty())
     }
 
     /// The directory that holds this path, or `None` for the root.
@@ -153,9 +139,7 @@ impl WorkspacePath {
             return None;
         }
         let text = self.text.rsplit_once('/').map_or("", |(parent, _)| parent);
-        Some(Self {
-            text: text.to_owned(),
-        })
+        Some(Self { text: text.to_owned() })
     }
 
     /// The last component, or `None` for the root.
@@ -179,21 +163,14 @@ impl WorkspacePath {
             ".." => return Err(PathError::Parent),
             _ => {}
         }
-        if self.is_root() {
-            normalise(name)
-        } else {
-            normalise(&format!("{}/{name}", self.text))
-        }
+        if self.is_root() { normalise(name) } else { normalise(&format!("{}/{name}", self.text)) }
     }
 
     /// Whether this path is `other` or lies below it, by whole components.
     #[must_use]
     pub fn is_within(&self, other: &Self) -> bool {
         other.is_root()
-            || self
-                .text
-                .strip_prefix(other.text.as_str())
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            || self.text.strip_prefix(other.text.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 }
 
@@ -350,10 +327,7 @@ mod tests {
         ] {
             assert_eq!(reason(input), expected, "{input:?}");
         }
-        assert_eq!(
-            WorkspacePath::parse("..").expect_err("parent").code(),
-            "path_traversal"
-        );
+        assert_eq!(WorkspacePath::parse("..").expect_err("parent").code(), "path_traversal");
     }
 
     #[test]
@@ -375,15 +349,9 @@ mod tests {
             assert_eq!(WorkspacePath::parse(input).expect(input).as_str(), expected);
         }
         let longest = "x".repeat(MAX_COMPONENT_BYTES);
-        assert_eq!(
-            WorkspacePath::parse(&longest).expect("longest").as_str(),
-            longest
-        );
+        assert_eq!(WorkspacePath::parse(&longest).expect("longest").as_str(), longest);
         let deepest = vec!["d"; MAX_COMPONENTS].join("/");
-        assert_eq!(
-            WorkspacePath::parse(&deepest).expect("deepest").as_str(),
-            deepest
-        );
+        assert_eq!(WorkspacePath::parse(&deepest).expect("deepest").as_str(), deepest);
     }
 
     #[test]
@@ -396,12 +364,7 @@ mod tests {
             ("x/y", "x/y"),
             (".", "."),
         ] {
-            assert_eq!(
-                WorkspacePath::parse_in_sandbox(input)
-                    .expect(input)
-                    .as_str(),
-                expected
-            );
+            assert_eq!(WorkspacePath::parse_in_sandbox(input).expect(input).as_str(), expected);
         }
         for (input, expected) in [
             ("/workspace-10/x", "absolute"),
@@ -430,20 +393,12 @@ mod tests {
         let root = WorkspacePath::root();
         assert_eq!(root, WorkspacePath::parse(".").unwrap());
         assert_eq!((root.file_name(), root.parent()), (None, None));
-        assert_eq!(
-            WorkspacePath::parse("a").unwrap().parent(),
-            Some(root.clone())
-        );
+        assert_eq!(WorkspacePath::parse("a").unwrap().parent(), Some(root.clone()));
         assert_eq!(root.join("a").unwrap().join("b").unwrap().as_str(), "a/b");
         for name in ["", ".", "..", "a/b", "/a", "a\0", "a\\b"] {
             assert!(path.join(name).is_err(), "{name:?}");
         }
-        assert!(
-            WorkspacePath::parse(&vec!["d"; 64].join("/"))
-                .unwrap()
-                .join("x")
-                .is_err()
-        );
+        assert!(WorkspacePath::parse(&vec!["d"; 64].join("/")).unwrap().join("x").is_err());
     }
 
     #[test]

@@ -68,8 +68,7 @@ fn load_or_make(dir: &Path, name: &str) -> Result<Zeroizing<[u8; 32]>, HostKeysE
             // Written beside and renamed, so that a crash never leaves half a key.
             let beside = dir.join(format!("{name}.new"));
             let mut options = OpenOptions::new();
-            let mut file =
-                options.write(true).create(true).truncate(true).mode(0o600).open(&beside).map_err(failed)?;
+            let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&beside).map_err(failed)?;
             file.write_all(&*key).and_then(|()| file.sync_all()).map_err(failed)?;
             fs::rename(&beside, &path).map_err(failed)?;
             File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed)?;

@@ -10,10 +10,10 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use bailiwick_agent::RuntimeError;
+use bailiwick_auth::NoTenant;
 use bailiwick_auth::Refusal;
 use bailiwick_auth::access::JournalError;
 use bailiwick_auth::authn::Rejection;
-use bailiwick_auth::NoTenant;
 use bailiwick_files::FileError;
 use bailiwick_store::StoreError;
 use bailiwick_types::{NameError, PathError, RequestId, WorkspacePath};
@@ -223,7 +223,9 @@ impl Failure {
             Self::NoMethod => {
                 Told::new(StatusCode::METHOD_NOT_ALLOWED, "INVALID_ARGUMENT", "Method Not Allowed").because("method")
             }
-            Self::Parameters(_) | Self::Words(_) | Self::Said(_) | Self::Name(_) | Self::Json(_) => Told::invalid(self.to_string()),
+            Self::Parameters(_) | Self::Words(_) | Self::Said(_) | Self::Name(_) | Self::Json(_) => {
+                Told::invalid(self.to_string())
+            }
             Self::Path(error) => {
                 let mut told = Told::invalid(error.to_string()).because(error.code());
                 told.details.insert("why".to_owned(), json!(error.reason()));
@@ -287,9 +289,7 @@ fn of_store(error: &StoreError) -> Told {
         StoreError::Exists { kind, name } => {
             Told::named(StatusCode::CONFLICT, "ALREADY_EXISTS", "already exists", kind, name)
         }
-        StoreError::Conflict { code, message } => {
-            Told::new(StatusCode::CONFLICT, "CONFLICT", *message).because(code)
-        }
+        StoreError::Conflict { code, message } => Told::new(StatusCode::CONFLICT, "CONFLICT", *message).because(code),
         StoreError::Fenced => Told::new(StatusCode::CONFLICT, "ABORTED", error.to_string()).because("fenced"),
         StoreError::Closed => Told::unavailable("The server is shutting down."),
         StoreError::File(error) => of_file(error),
@@ -401,9 +401,7 @@ fn eve(failure: &Failure, told: &Told, request: RequestId) -> Value {
         StatusCode::CONFLICT
         | StatusCode::FORBIDDEN
         | StatusCode::PAYLOAD_TOO_LARGE
-        | StatusCode::TOO_MANY_REQUESTS => {
-            (told.reason, told.message.clone())
-        }
+        | StatusCode::TOO_MANY_REQUESTS => (told.reason, told.message.clone()),
         _ => match failure {
             Failure::Json(JsonProblem::Syntax(_)) => (None, "Invalid JSON body.".to_owned()),
             _ => (None, told.message.clone()),

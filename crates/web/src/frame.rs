@@ -8,8 +8,8 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bailiwick_types::RequestId;
 use bailiwick_types::limits::{HEADER_BYTES, URI_BYTES};
-use http::header::{HeaderName, X_CONTENT_TYPE_OPTIONS};
 use http::HeaderValue;
+use http::header::{HeaderName, X_CONTENT_TYPE_OPTIONS};
 use tracing::Instrument;
 
 use crate::app::App;

@@ -134,10 +134,7 @@ fn reject(app: &App, route: &Route, rejection: &Rejection, peer: Option<Peer>, r
         Rejection::HalfTenant => "half_a_tenant",
         Rejection::Directory(_) => "directory_failed",
     };
-    let mut detail = Map::from_iter([
-        ("code".to_owned(), json!(code)),
-        ("method".to_owned(), json!(route.method)),
-    ]);
+    let mut detail = Map::from_iter([("code".to_owned(), json!(code)), ("method".to_owned(), json!(route.method))]);
     if unwritten > 0 {
         detail.insert("more_not_written".to_owned(), json!(unwritten));
     }

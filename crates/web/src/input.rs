@@ -142,7 +142,9 @@ pub(crate) fn line(field: &'static str, text: &str, longest: usize) -> Result<()
     if text.chars().count() > longest {
         return Err(Failure::Parameters(format!("body.{field}: at most {longest} characters")));
     }
-    if text.chars().any(|c| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')) {
+    if text.chars().any(|c| {
+        c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    }) {
         return Err(Failure::Parameters(format!("body.{field}: must be one line without control characters")));
     }
     Ok(())

@@ -187,9 +187,11 @@ mod tests {
         ] {
             assert!(read(&headers(bad), peer).is_err(), "{bad:?}");
         }
-        let (shown, wanted) =
-            read(&headers(&[("x-openviking-account", "a"), ("x-bailiwick-account", "a"), ("x-openviking-agent", "x")]), peer)
-                .unwrap_or_else(|error| panic!("{error}"));
+        let (shown, wanted) = read(
+            &headers(&[("x-openviking-account", "a"), ("x-bailiwick-account", "a"), ("x-openviking-agent", "x")]),
+            peer,
+        )
+        .unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(shown.account.unwrap().as_str(), "a");
         assert_eq!(wanted.agent.unwrap().as_str(), "x");
         assert!(shown.key.is_none());

@@ -200,12 +200,9 @@ impl Drive<'_> {
 
     /// The record's line for a turn that ended.
     pub(super) fn turn_audit(&self, turn: &Turn, scope: &Scope, verdict: Verdict) -> bailiwick_audit::Draft {
-        let mut draft =
-            scope.draft("turn.end", &turn.session, bailiwick_audit::Phase::Observation, verdict);
-        draft.detail = Map::from_iter([
-            ("turn".to_owned(), json!(turn.at.turn)),
-            ("steps".to_owned(), json!(turn.at.step + 1)),
-        ]);
+        let mut draft = scope.draft("turn.end", &turn.session, bailiwick_audit::Phase::Observation, verdict);
+        draft.detail =
+            Map::from_iter([("turn".to_owned(), json!(turn.at.turn)), ("steps".to_owned(), json!(turn.at.step + 1))]);
         draft
     }
 }

@@ -9,9 +9,9 @@ use bailiwick_store::StoreError;
 use bailiwick_store::approval::{ApprovalRow, ApprovalState, Choice, Kind};
 use bailiwick_store::session::SessionState;
 use bailiwick_store::turn::{CallChange, CallRow, CallState, Change, Messages};
+use bailiwick_tools::Verdict as ToolVerdict;
 use bailiwick_tools::gate::{self, Asked, Judged, Question, Refused, ToolRequest};
 use bailiwick_tools::run::{Context, Main};
-use bailiwick_tools::Verdict as ToolVerdict;
 use bailiwick_types::{AgentDefinition, ApprovalId, CallId, Timestamp, ToolName, limits};
 use futures::future::join_all;
 use serde_json::{Map, Value, json};
@@ -120,7 +120,8 @@ impl Drive<'_> {
                     // No event on the stream: the model reads why, and asks again or does without.
                     change.audit.push(self.refused(turn, scope, call, &refused));
                     let Some(name) = call.name.parse().ok().or_else(unknown_tool) else { continue };
-                    let output = stored(&json!({ "error": refused.message, "code": refused.code }), ResultStatus::Rejected);
+                    let output =
+                        stored(&json!({ "error": refused.message, "code": refused.code }), ResultStatus::Rejected);
                     change.calls.push(CallChange::New(row(name, &arguments, CallState::Done, Some(output))));
                 }
                 Judged::Go(permit, tool) => {
@@ -179,14 +180,7 @@ impl Drive<'_> {
         draft
     }
 
-    fn approval(
-        &self,
-        turn: &Turn,
-        call: CallId,
-        tool: &ToolName,
-        arguments: &Value,
-        asked: &Asked,
-    ) -> ApprovalRow {
+    fn approval(&self, turn: &Turn, call: CallId, tool: &ToolName, arguments: &Value, asked: &Asked) -> ApprovalRow {
         let choice = |id: &str, label: &str| Choice { id: id.to_owned(), label: label.to_owned(), description: None };
         let options = vec![choice("approve", "Approve"), choice("cancel", "Cancel")];
         let row = self.open_request(turn, call, tool, arguments, asked.prompt.clone(), options);
@@ -201,11 +195,8 @@ impl Drive<'_> {
         arguments: &Value,
         question: Question,
     ) -> ApprovalRow {
-        let options = question.options.into_iter().map(|(label, description)| Choice {
-            id: label.clone(),
-            label,
-            description,
-        });
+        let options =
+            question.options.into_iter().map(|(label, description)| Choice { id: label.clone(), label, description });
         let row = self.open_request(turn, call, tool, arguments, question.text, options.collect());
         ApprovalRow { kind: Kind::Question, ..row }
     }
@@ -429,8 +420,7 @@ impl Drive<'_> {
             turn.events.push(event::step_completed(turn.at, "tool-calls", Some(&turn.step_tokens)));
             turn.step = Step::Closed;
         }
-        let approvals: Vec<Value> =
-            asked.iter().filter(|a| a.kind == Kind::ToolApproval).map(|a| request(a)).collect();
+        let approvals: Vec<Value> = asked.iter().filter(|a| a.kind == Kind::ToolApproval).map(|a| request(a)).collect();
         let questions: Vec<&&ApprovalRow> = asked.iter().filter(|a| a.kind == Kind::Question).collect();
         if !questions.is_empty() {
             turn.events.push(event::turn_waiting(turn.at, "tasks", &turn.tokens));
@@ -463,12 +453,7 @@ impl Drive<'_> {
 
     /// What ends with a turn: every call without a result, so that the conversation can go on after it,
     /// and every request that nobody has decided.
-    pub(super) async fn closing(
-        &self,
-        turn: &Turn,
-        why: &str,
-        settled: ApprovalState,
-    ) -> Result<Change, StoreError> {
+    pub(super) async fn closing(&self, turn: &Turn, why: &str, settled: ApprovalState) -> Result<Change, StoreError> {
         let mut change = Change::default();
         let standing = self.standing().await?;
         for approval in of_calls(&standing.approvals, &standing.calls).filter(|approval| is_pending(approval)) {

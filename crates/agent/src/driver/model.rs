@@ -415,9 +415,7 @@ impl Drive<'_> {
         let tokens = tokens_of(&completion.usage);
         turn.tokens.add(&tokens);
         let summary = format!("Summary of the conversation so far:\n{}", completion.message.text());
-        let mut messages = vec![
-            serde_json::to_value(ModelMessage::user(summary)).map_err(StoreError::from)?,
-        ];
+        let mut messages = vec![serde_json::to_value(ModelMessage::user(summary)).map_err(StoreError::from)?];
         if keep == 1 {
             // Two messages of the user in a row are one to a model; between them stands a word of its own.
             let noted = bailiwick_model::AssistantMessage {

@@ -71,10 +71,9 @@ impl Drive<'_> {
                 ApprovalState::Denied => "denied",
                 ApprovalState::Answered => "answered",
                 ApprovalState::Ignored => "ignored",
-                ApprovalState::Pending
-                | ApprovalState::Expired
-                | ApprovalState::Canceled
-                | ApprovalState::Voided => "cancelled",
+                ApprovalState::Pending | ApprovalState::Expired | ApprovalState::Canceled | ApprovalState::Voided => {
+                    "cancelled"
+                }
             };
             if approval.kind == Kind::ToolApproval
                 && let Some(decider) = &approval.decided_by
@@ -185,8 +184,7 @@ impl Drive<'_> {
             self.commit(change).await?;
             return Err(Stop::Waiting);
         }
-        let settled =
-            open.iter().map(|approval| (approval.id, ApprovalState::Ignored)).collect();
+        let settled = open.iter().map(|approval| (approval.id, ApprovalState::Ignored)).collect();
         self.commit(Change { settled, ..Change::default() }).await?;
         turn.facts.ids.push(delivery.id.clone());
         let standing = self.standing().await?;
@@ -261,9 +259,7 @@ fn typed(approval: &ApprovalRow, text: &str) -> Option<(Decision, Value)> {
             Some((decision, json!({ "requestId": id, "optionId": choice.id })))
         }
         (Kind::ToolApproval, None) => None,
-        (Kind::Question, Some(choice)) => {
-            Some((Decision::Answer, json!({ "requestId": id, "optionId": choice.id })))
-        }
+        (Kind::Question, Some(choice)) => Some((Decision::Answer, json!({ "requestId": id, "optionId": choice.id }))),
         (Kind::Question, None) => Some((Decision::Answer, json!({ "requestId": id, "text": text.trim() }))),
     }
 }

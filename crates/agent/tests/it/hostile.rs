@@ -36,11 +36,8 @@ async fn an_attachment_from_a_key_that_died_ends_one_turn_and_not_all_of_them() 
     let second = inside.another_key().await;
     let scope = inside.scope(&second).await;
     let file = IncomingPart::File { media_type: "image/png".into(), filename: None, bytes: vec![1, 2, 3] };
-    let queued = Incoming {
-        parts: vec![IncomingPart::Text("look".into()), file],
-        policy: TurnPolicy::Queue,
-        ..message("look")
-    };
+    let queued =
+        Incoming { parts: vec![IncomingPart::Text("look".into()), file], policy: TurnPolicy::Queue, ..message("look") };
     inside.runtime.send(&scope, inside.session(id).await, queued).await.unwrap();
     inside.revoke(&second).await;
     inside.until(id, Idle, 0).await;

@@ -80,8 +80,7 @@ async fn t01_t02_refused_calls_run_nothing_and_the_model_reads_why() {
     assert!(ran[0].to_string().contains("path_traversal"), "{}", ran[0]);
     let scope = inside.scope(&inside.alice).await;
     let all = scope.authorize::<verb::ReadAccountAudit>(scope.account()).unwrap();
-    let filter =
-        EventFilter { limit: 1000, verdict: Some(bailiwick_audit::Verdict::Denied), ..EventFilter::default() };
+    let filter = EventFilter { limit: 1000, verdict: Some(bailiwick_audit::Verdict::Denied), ..EventFilter::default() };
     let denied = inside.store.event_list(all, filter).await.unwrap();
     let codes: Vec<_> = denied.iter().map(|e| e.draft.detail["code"].as_str().unwrap().to_owned()).collect();
     assert_eq!(codes, ["tool_not_granted", "tool_unknown", "arguments_invalid"]);

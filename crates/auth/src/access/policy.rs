@@ -8,8 +8,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, LazyLock};
 
 use cedar_policy::{
-    Authorizer, Context, Effect, Entities, Entity, EntityId, EntityTypeName, EntityUid, Policy, PolicyId,
-    PolicySet, Request, RestrictedExpression, Schema, ValidationMode, Validator,
+    Authorizer, Context, Effect, Entities, Entity, EntityId, EntityTypeName, EntityUid, Policy, PolicyId, PolicySet,
+    Request, RestrictedExpression, Schema, ValidationMode, Validator,
 };
 use serde_json::{Map, Value};
 
@@ -269,7 +269,7 @@ pub(crate) fn decide<R: Resource>(
     {
         return Decision::Deny("not_found");
     }
-    evaluate(caller, action, resource, arguments).unwrap_or_else(|_: Unreadable| Decision::Deny("forbidden"))
+    evaluate(caller, action, resource, arguments).unwrap_or(Decision::Deny("forbidden"))
 }
 
 /// A fact that could not be put into Cedar's form. Denied.
@@ -376,9 +376,7 @@ fn context(caller: &Caller<'_>, arguments: Option<&Map<String, Value>>) -> Resul
     if let Some(arguments) = arguments {
         const KNOWN: [&str; 10] =
             ["command", "path", "pattern", "url", "content", "old", "new", "glob", "question", "message"];
-        let texts = KNOWN
-            .iter()
-            .filter_map(|name| Some(((*name).to_owned(), text(arguments.get(*name)?.as_str()?))));
+        let texts = KNOWN.iter().filter_map(|name| Some(((*name).to_owned(), text(arguments.get(*name)?.as_str()?))));
         pairs.push(("arguments".to_owned(), RestrictedExpression::new_record(texts)?));
         let canonical = bailiwick_audit::canonical(&Value::Object(arguments.clone()))?;
         pairs.push(("arguments_json".to_owned(), text(&String::from_utf8_lossy(&canonical))));

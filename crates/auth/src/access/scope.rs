@@ -145,9 +145,7 @@ impl Scope {
 
     pub(crate) fn refuse<R: Resource>(&self, verb: &'static str, resource: &R, code: &'static str) -> Refusal {
         let hidden = code == "not_found"
-            || R::SEEN_BY.is_some_and(|see| {
-                see == verb || self.decide(see, resource, None) != Decision::Allow
-            });
+            || R::SEEN_BY.is_some_and(|see| see == verb || self.decide(see, resource, None) != Decision::Allow);
         let mut draft = self.draft(verb, resource, Phase::Act, Verdict::Denied);
         draft.detail.insert("code".to_owned(), json!(code));
         let kind = if hidden { RefusalKind::NotFound } else { RefusalKind::Forbidden(code) };

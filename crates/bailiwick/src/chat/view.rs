@@ -127,7 +127,10 @@ fn note_lines(event: &Event) -> Vec<String> {
         "action.result" => result_lines(data),
         "input.resolved" => {
             let words = data["resolutions"].as_array().into_iter().flatten();
-            words.filter_map(|r| r["outcome"].as_str()).map(|word| out::paint(Style::Dim, &format!("  {}", out::clean(word)))).collect()
+            words
+                .filter_map(|r| r["outcome"].as_str())
+                .map(|word| out::paint(Style::Dim, &format!("  {}", out::clean(word))))
+                .collect()
         }
         "turn.failed" | "session.failed" => {
             let message = out::brief(data["message"].as_str().unwrap_or("the turn failed"), 600);
@@ -157,7 +160,11 @@ fn result_lines(data: &Value) -> Vec<String> {
     if data["status"].as_str() != Some("completed") {
         let said = data["error"]["message"].as_str().or_else(|| output["error"].as_str()).or_else(|| output.as_str());
         let word = data["status"].as_str().unwrap_or("failed");
-        return vec![format!("  {} {}", out::paint(Style::Warn, &format!("{word}:")), out::brief(said.unwrap_or(""), 400))];
+        return vec![format!(
+            "  {} {}",
+            out::paint(Style::Warn, &format!("{word}:")),
+            out::brief(said.unwrap_or(""), 400)
+        )];
     }
     let mut lines = Vec::new();
     if let Some(code) = output["exitCode"].as_i64().filter(|code| *code != 0) {

@@ -105,9 +105,9 @@ impl SessionStream {
 fn parse(line: &str) -> Option<Event> {
     let mut raw: Value = serde_json::from_str(line.trim()).ok()?;
     let kind = raw["type"].as_str()?.to_owned();
-    let deliveries = raw["meta"]["deliveryIds"].as_array().map_or_else(Vec::new, |ids| {
-        ids.iter().filter_map(|id| id.as_str().map(str::to_owned)).collect()
-    });
+    let deliveries = raw["meta"]["deliveryIds"]
+        .as_array()
+        .map_or_else(Vec::new, |ids| ids.iter().filter_map(|id| id.as_str().map(str::to_owned)).collect());
     let data = raw.get_mut("data").cloned().unwrap_or_default();
     Some(Event { kind, data, deliveries, raw })
 }

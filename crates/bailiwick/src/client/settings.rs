@@ -92,8 +92,6 @@ fn read_file(path: &Path) -> Result<CliFile, SettingsError> {
     let text = std::io::read_to_string(file)
         .map_err(|error| SettingsError::Unreadable { path: path.display().to_string(), error })?;
     // The message alone: the parser's excerpt could show the key.
-    toml::from_str(&text).map_err(|error| SettingsError::Wrong {
-        path: path.display().to_string(),
-        problem: error.message().to_owned(),
-    })
+    toml::from_str(&text)
+        .map_err(|error| SettingsError::Wrong { path: path.display().to_string(), problem: error.message().to_owned() })
 }

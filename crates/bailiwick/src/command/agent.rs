@@ -100,7 +100,9 @@ pub(crate) fn check(dir: &Path, format: Format) -> Result<(), Failure> {
     } else {
         match &read {
             Ok(found) if found.is_empty() => out::line("No agents there."),
-            Ok(found) => found.iter().for_each(|(id, _)| out::line(&format!("{}  {id}", out::paint(out::Style::Good, "ok")))),
+            Ok(found) => {
+                found.iter().for_each(|(id, _)| out::line(&format!("{}  {id}", out::paint(out::Style::Good, "ok"))))
+            }
             Err(wrong) => wrong.iter().for_each(|problem| {
                 out::line(&format!("{}  {}", out::paint(out::Style::Bad, "failed"), out::clean(&problem.to_string())));
             }),

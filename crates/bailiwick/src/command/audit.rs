@@ -99,7 +99,10 @@ pub(crate) async fn run(context: &Context, command: AuditCommand) -> Result<(), 
             } else if whole {
                 let size = answer["size"].as_u64().unwrap_or_default();
                 let root = out::cell(&answer["root"]);
-                out::line(&format!("{} {size} events, none changed, missing or added", out::paint(Style::Good, "whole:")));
+                out::line(&format!(
+                    "{} {size} events, none changed, missing or added",
+                    out::paint(Style::Good, "whole:")
+                ));
                 out::line(&format!("root   {root}"));
             } else {
                 let problem = out::cell(&answer["problem"]);

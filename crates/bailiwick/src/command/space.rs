@@ -95,7 +95,9 @@ pub(crate) enum SpaceCommand {
         recursive: bool,
     },
     /// Copy a local file into the space.
-    #[command(after_help = "Example:\n  bailiwick space put spc_… notes.md docs/notes.md\n  date | bailiwick space put spc_… - now.txt")]
+    #[command(
+        after_help = "Example:\n  bailiwick space put spc_… notes.md docs/notes.md\n  date | bailiwick space put spc_… - now.txt"
+    )]
     Put {
         /// Its id.
         id: String,

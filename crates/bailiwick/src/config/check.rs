@@ -66,7 +66,8 @@ fn judge(layers: &mut Layers, raw: Raw, file: Option<&Path>) -> Option<Config> {
             layers.wrong("server.public_url", "not a URL: write for example \"https://bailiwick.example.com\"");
         }
     }
-    for (key, list) in [("server.trusted_proxies", &raw.server.trusted_proxies), ("server.ip_allow", &raw.server.ip_allow)]
+    for (key, list) in
+        [("server.trusted_proxies", &raw.server.trusted_proxies), ("server.ip_allow", &raw.server.ip_allow)]
     {
         for text in list.iter().filter(|text| !is_network(text)) {
             layers.wrong(key, format!("not an address or network: {text}"));
@@ -142,7 +143,8 @@ fn agents(layers: &mut Layers, dir: &Path, models: &BTreeMap<ModelName, bailiwic
                     layers.wrong("agents.dir", format!("{id}/AGENT.md: there is no [model.{}]", definition.model));
                 }
                 if !definition.egress.denies_all() {
-                    let text = "egress: no sandbox of this version can enforce an allow list; its tools will be refused";
+                    let text =
+                        "egress: no sandbox of this version can enforce an allow list; its tools will be refused";
                     layers.warn("agents.dir", format!("{id}/AGENT.md: {text}"));
                 }
             }
@@ -171,7 +173,8 @@ fn walk(layers: &mut Layers, mode: AuthMode, words: Option<&[String]>) -> Vec<St
     };
     let mut steps = Vec::new();
     for (place, word) in words.iter().enumerate() {
-        let later = matches!(word.as_str(), "session" | "basic") || word.starts_with("jwt:") || word.starts_with("oidc:");
+        let later =
+            matches!(word.as_str(), "session" | "basic") || word.starts_with("jwt:") || word.starts_with("oidc:");
         match Step::parse(word) {
             Some(step) if steps.contains(&step) => layers.wrong("auth.walk", format!("`{word}` stands there twice")),
             Some(step) => {
@@ -198,7 +201,8 @@ fn walk(layers: &mut Layers, mode: AuthMode, words: Option<&[String]>) -> Vec<St
         layers.warn("auth.walk", "empty: nobody is let in");
     }
     if steps.contains(&Step::Placeholder) {
-        layers.warn("auth.walk", "ends in `placeholder`: callers without a key are refused with a reminder to set it up");
+        layers
+            .warn("auth.walk", "ends in `placeholder`: callers without a key are refused with a reminder to set it up");
     }
     steps
 }

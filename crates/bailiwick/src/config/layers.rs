@@ -122,7 +122,11 @@ impl Layers {
             Ok(text) => text,
             Err(error) => {
                 let at = Origin::File(path.clone(), 0);
-                return self.problems.push(Problem { at, key: String::new(), text: format!("cannot be read: {error}") });
+                return self.problems.push(Problem {
+                    at,
+                    key: String::new(),
+                    text: format!("cannot be read: {error}"),
+                });
             }
         };
         let line = |offset: usize| text[..offset.min(text.len())].matches('\n').count() + 1;
@@ -165,7 +169,8 @@ impl Layers {
                 let text = "passwords are not supported in this version: remove it, and use keys".to_owned();
                 self.problems.push(Problem { at: origin, key: String::new(), text });
             } else if !NO_SETTINGS.contains(&name.as_str()) {
-                let text = "is not a setting: a setting is named BAILIWICK_SECTION__KEY, with two underscores".to_owned();
+                let text =
+                    "is not a setting: a setting is named BAILIWICK_SECTION__KEY, with two underscores".to_owned();
                 self.warnings.push(Problem { at: origin, key: String::new(), text });
             }
         }
@@ -174,7 +179,8 @@ impl Layers {
     /// Takes a value that came as text: as a string if a string is wanted, else as TOML, else as a list
     /// with commas.
     fn add_text(&mut self, defaults: &Table, path: KeyPath, text: &str, origin: Origin) {
-        let parsed = toml::from_str::<Table>(&format!("value = {text}")).ok().and_then(|mut table| table.remove("value"));
+        let parsed =
+            toml::from_str::<Table>(&format!("value = {text}")).ok().and_then(|mut table| table.remove("value"));
         let list = || Value::Array(text.split(',').map(|item| Value::String(item.trim().to_owned())).collect());
         let as_string = Value::String(text.to_owned());
         let mut first_problem = None;

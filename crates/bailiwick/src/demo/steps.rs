@@ -121,7 +121,9 @@ async fn work(
     let output = format!("{}{}", out::cell(&attempt["stdout"]), out::cell(&attempt["stderr"]));
     // The positive control: from outside, the very port answers that the sandbox could not reach.
     let control = std::net::TcpStream::connect(door).is_ok();
-    let shut = output.matches("REFUSED").count() == 2 && !output.contains("REACHED") && control;
+    // The refusals must be the kernel's own: a command that is merely missing proves nothing.
+    let kernels = !linux || (output.contains("Connection refused") && output.contains("Network is unreachable"));
+    let shut = output.matches("REFUSED").count() == 2 && !output.contains("REACHED") && kernels && control;
     report.check("it reached neither a port of this machine nor another machine", shut.into(), output);
     Ok(run.stream.id().to_owned())
 }
@@ -163,7 +165,11 @@ async fn walls(report: &mut Report, bob: &Client, gina: &Client, space: &str, se
     report.check("so is his session", refused_with(&peeked, 404).into(), said(&peeked));
     let listed = gina.api(Method::GET, &["spaces"], Ask::NOTHING).await?;
     let clean = out::array(&listed).iter().all(|row| row["owner"].as_str() == Some("gina"));
-    report.check("and no list of hers names it", clean.into(), format!("{} space of her own", out::array(&listed).len()));
+    report.check(
+        "and no list of hers names it",
+        clean.into(),
+        format!("{} space of her own", out::array(&listed).len()),
+    );
     Ok(())
 }
 
@@ -204,7 +210,10 @@ impl Run {
     /// What a tool gave, call by call.
     fn outputs(&self, tool: &str) -> Vec<Value> {
         let results = self.seen.iter().filter(|event| event.kind == "action.result").map(|event| &event.data["result"]);
-        results.filter(|result| result["toolName"].as_str() == Some(tool)).map(|result| result["output"].clone()).collect()
+        results
+            .filter(|result| result["toolName"].as_str() == Some(tool))
+            .map(|result| result["output"].clone())
+            .collect()
     }
 }
 

@@ -33,7 +33,11 @@ pub(super) async fn play(
     report.check("a copy of the data directory verifies", audit::verdict(&answer).into(), "");
     let answer = verify(&forged).await?;
     let found = changed > 0 && !audit::verdict(&answer) && answer["ok"].as_bool() == Some(false);
-    report.check("a copy in which one word of one event was changed does not", found.into(), out::cell(&answer["problem"]));
+    report.check(
+        "a copy in which one word of one event was changed does not",
+        found.into(),
+        out::cell(&answer["problem"]),
+    );
     Ok(())
 }
 

@@ -35,7 +35,9 @@ fn data_dir(findings: &mut Findings, dir: &Path) {
     let Ok(keys) = std::fs::read_dir(dir.join("keys")) else { return };
     let wide = keys.flatten().find(|key| key.metadata().is_ok_and(|facts| facts.permissions().mode() & 0o077 != 0));
     match wide {
-        Some(key) => findings.failed("host keys", format!("{} can be read by others", key.path().display()), "chmod 600 it"),
+        Some(key) => {
+            findings.failed("host keys", format!("{} can be read by others", key.path().display()), "chmod 600 it")
+        }
         None => findings.good("host keys", "readable by this user alone"),
     }
 }

@@ -13,7 +13,7 @@ use reqwest::Method;
 use serde_json::json;
 
 use super::Findings;
-use crate::client::{Ask, Client, Settings, SessionStream};
+use crate::client::{Ask, Client, SessionStream, Settings};
 use crate::command::text;
 use crate::config::SandboxSettings;
 use crate::failure::Failure;
@@ -29,8 +29,10 @@ echo canary > /workspace/inside.txt && echo workspace=$(cat /workspace/inside.tx
 env | cut -d= -f1 | while read name; do echo variable=$name; done"#;
 
 /// Variables that a shell has of its own.
-const ORDINARY: [&str; 14] =
-    ["PATH", "HOME", "PWD", "OLDPWD", "SHLVL", "_", "TERM", "LANG", "USER", "LOGNAME", "SHELL", "TMPDIR", "HOSTNAME", "LC_ALL"];
+const ORDINARY: [&str; 14] = [
+    "PATH", "HOME", "PWD", "OLDPWD", "SHLVL", "_", "TERM", "LANG", "USER", "LOGNAME", "SHELL", "TMPDIR", "HOSTNAME",
+    "LC_ALL",
+];
 
 /// The longest that one sandbox may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -81,10 +83,8 @@ async fn tried(findings: &mut Findings, sandbox: Option<SandboxSettings>) -> Res
         let advice = "do not run agents here before this is understood";
         match told {
             Ok(Ok(output)) => match judge(&output, &outside) {
-                Ok(()) if control => findings.good(
-                    name,
-                    "no file of the host, no network, no variable of the server; the workspace works",
-                ),
+                Ok(()) if control => findings
+                    .good(name, "no file of the host, no network, no variable of the server; the workspace works"),
                 Ok(()) => findings.failed(name, "the control failed: the test proves nothing", advice),
                 Err(wrong) => findings.failed(name, wrong, advice),
             },

@@ -108,7 +108,8 @@ fn what_this_version_does_not_do_is_refused_and_not_ignored() {
     let text = "egress = \"allow-all\"\n[database]\nurl = \"postgres://db/x\"\n[objects]\nurl = \"s3://x\"\n\
                 [auth]\nmode = \"trusted\"\n[auth.jwt.sso]\nissuer = \"x\"\n[limits]\nrequests_per_second_per_principal = 5\n";
     home.write("bailiwick.toml", text, 0o600);
-    let keys = ["egress", "database.url", "objects.url", "auth.mode", "auth.jwt.sso.issuer", "limits.requests_per_second"];
+    let keys =
+        ["egress", "database.url", "objects.url", "auth.mode", "auth.jwt.sso.issuer", "limits.requests_per_second"];
     let mut command = home.command(&["serve"]);
     let done: crate::support::Done = command.env("BAILIWICK_ADMIN_PASSWORD", "hunter22").output().unwrap().into();
     let said = done.failed(64, &keys);
@@ -119,7 +120,9 @@ fn what_this_version_does_not_do_is_refused_and_not_ignored() {
 #[test]
 fn the_order_is_defaults_file_environment_flags_and_secrets_are_masked() {
     let home = Home::new();
-    let text = format!("[server]\nlisten = \"127.0.0.1:1\"\nname = \"file\"\nroot_api_key = \"{ROOT_KEY}\"\n[sandbox]\npids = 7\n");
+    let text = format!(
+        "[server]\nlisten = \"127.0.0.1:1\"\nname = \"file\"\nroot_api_key = \"{ROOT_KEY}\"\n[sandbox]\npids = 7\n"
+    );
     home.write("bailiwick.toml", &text, 0o600);
     let mut command = home.command(&["config", "print"]);
     command.env("BAILIWICK_SERVER__LISTEN", "127.0.0.1:2").env("BAILIWICK_SANDBOX__CPU", "0.5");

@@ -7,8 +7,14 @@ fn the_demo_holds_and_shows_every_stage() {
     let home = Home::new();
     let said = home.run(&["demo"]).good();
     for stage in [
-        "Two tenants", "A space and an agent", "A session", "A rule that cannot be kept", "The other tenant",
-        "The timeline", "The record", "checks held",
+        "Two tenants",
+        "A space and an agent",
+        "A session",
+        "A rule that cannot be kept",
+        "The other tenant",
+        "The timeline",
+        "The record",
+        "checks held",
     ] {
         assert!(said.contains(stage), "{stage} is not in: {said}");
     }
@@ -37,7 +43,8 @@ fn u07_doctor_tells_failures_from_warnings() {
     let rows = home.run(&["doctor", "-c", "site/bailiwick.toml", "--json"]).json();
     let result = |name: &str| {
         let rows = rows.as_array().unwrap();
-        rows.iter().find(|row| row["check"] == name).unwrap_or_else(|| panic!("no {name} in {rows:?}"))["result"].clone()
+        rows.iter().find(|row| row["check"] == name).unwrap_or_else(|| panic!("no {name} in {rows:?}"))["result"]
+            .clone()
     };
     assert_eq!(result("callers"), "warning", "the placeholder");
     assert_eq!(result("models"), "warning");

@@ -156,8 +156,7 @@ impl Running {
     /// Runs a client command that reads these lines.
     pub(crate) fn talk(&self, home: &Home, key: &str, arguments: &[&str], input: &str) -> Done {
         let mut command = self.client_command(home, key, arguments);
-        let mut child =
-            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
         child.wait_with_output().unwrap().into()
     }

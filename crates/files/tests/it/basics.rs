@@ -18,46 +18,20 @@ fn a_write_creates_parents_and_a_read_gives_it_back() {
     assert_eq!((written.size, written.sha256), (5, content_hash(b"hello")));
     assert_eq!(fixture.space.read(&path("a/b/c.txt"), 5).unwrap(), b"hello");
     assert_eq!(fs::read(fixture.inside("a/b/c.txt")).unwrap(), b"hello");
-    let mode = |name| {
-        fs::metadata(fixture.inside(name))
-            .unwrap()
-            .permissions()
-            .mode()
-            & 0o7777
-    };
-    assert_eq!(
-        (mode("a/b/c.txt"), mode("a"), mode("a/b")),
-        (0o644, 0o755, 0o755)
-    );
+    let mode = |name| fs::metadata(fixture.inside(name)).unwrap().permissions().mode() & 0o7777;
+    assert_eq!((mode("a/b/c.txt"), mode("a"), mode("a/b")), (0o644, 0o755, 0o755));
 
     fixture.space.set_mode(&path("a/b/c.txt"), 0o4755).unwrap();
-    assert!(
-        !fixture
-            .space
-            .write(&path("a/b/c.txt"), b"again")
-            .unwrap()
-            .created
-    );
-    assert_eq!(
-        mode("a/b/c.txt"),
-        0o755,
-        "a replaced file keeps its mode, without set-id"
-    );
-    assert_eq!(
-        fs::read_dir(fixture.inside("a/b")).unwrap().count(),
-        1,
-        "no temporary file stays"
-    );
+    assert!(!fixture.space.write(&path("a/b/c.txt"), b"again").unwrap().created);
+    assert_eq!(mode("a/b/c.txt"), 0o755, "a replaced file keeps its mode, without set-id");
+    assert_eq!(fs::read_dir(fixture.inside("a/b")).unwrap().count(), 1, "no temporary file stays");
 }
 
 #[test]
 fn reads_are_bounded() {
     let fixture = Fixture::new();
     fixture.space.write(&path("f"), b"0123456789").unwrap();
-    assert!(matches!(
-        fixture.space.read(&path("f"), 9),
-        Err(FileError::TooLarge { limit: 9 })
-    ));
+    assert!(matches!(fixture.space.read(&path("f"), 9), Err(FileError::TooLarge { limit: 9 })));
     assert_eq!(fixture.space.read_range(&path("f"), 3, 4).unwrap(), b"3456");
     assert_eq!(fixture.space.read_range(&path("f"), 99, 4).unwrap(), b"");
     let mut text = String::new();
@@ -67,17 +41,9 @@ fn reads_are_bounded() {
     assert_eq!(text, "0123456789");
     // A sparse file of a terabyte costs nothing to make and must cost nothing
     // to refuse.
-    fs::File::create(fixture.inside("huge"))
-        .unwrap()
-        .set_len(1 << 40)
-        .unwrap();
-    assert!(matches!(
-        fixture.space.read(&path("huge"), 1 << 20),
-        Err(FileError::TooLarge { .. })
-    ));
-    let compared = fixture
-        .space
-        .write_if(&path("huge"), b"", Expect::Hash([0; 32]));
+    fs::File::create(fixture.inside("huge")).unwrap().set_len(1 << 40).unwrap();
+    assert!(matches!(fixture.space.read(&path("huge"), 1 << 20), Err(FileError::TooLarge { .. })));
+    let compared = fixture.space.write_if(&path("huge"), b"", Expect::Hash([0; 32]));
     assert!(matches!(compared, Err(FileError::TooLarge { .. })));
 }
 
@@ -85,9 +51,7 @@ fn reads_are_bounded() {
 fn a_stream_longer_than_allowed_writes_nothing() {
     let fixture = Fixture::new();
     let endless = std::io::repeat(b'x');
-    let result = fixture
-        .space
-        .write_from(&path("f"), endless, 1 << 20, Expect::Anything);
+    let result = fixture.space.write_from(&path("f"), endless, 1 << 20, Expect::Anything);
     assert!(matches!(result, Err(FileError::TooLarge { .. })));
     assert_eq!(fs::read_dir(fixture.inside("")).unwrap().count(), 0);
 }
@@ -97,16 +61,11 @@ fn conditional_writes_compare_the_content() {
     let fixture = Fixture::new();
     let (space, file) = (&fixture.space, path("f"));
     let first = space.write_if(&file, b"one", Expect::Absent).unwrap();
-    assert!(matches!(
-        space.write_if(&file, b"two", Expect::Absent),
-        Err(FileError::Exists)
-    ));
+    assert!(matches!(space.write_if(&file, b"two", Expect::Absent), Err(FileError::Exists)));
     let stale = space.write_if(&file, b"two", Expect::Hash(content_hash(b"other")));
     assert!(matches!(stale, Err(FileError::Changed)));
     assert_eq!(space.read(&file, 10).unwrap(), b"one");
-    space
-        .write_if(&file, b"two", Expect::Hash(first.sha256))
-        .unwrap();
+    space.write_if(&file, b"two", Expect::Hash(first.sha256)).unwrap();
     assert_eq!(space.read(&file, 10).unwrap(), b"two");
     let missing = space.write_if(&path("g"), b"x", Expect::Hash(first.sha256));
     assert!(matches!(missing, Err(FileError::Changed)));
@@ -123,16 +82,11 @@ fn of_many_conditional_writers_one_wins() {
                 let space = fixture.space.clone();
                 scope.spawn(move || {
                     let content = format!("writer {number}");
-                    space
-                        .write_if(&path("f"), content.as_bytes(), Expect::Hash(old.sha256))
-                        .is_ok()
+                    space.write_if(&path("f"), content.as_bytes(), Expect::Hash(old.sha256)).is_ok()
                 })
             })
             .collect();
-        writers
-            .into_iter()
-            .map(|writer| usize::from(writer.join().unwrap()))
-            .sum()
+        writers.into_iter().map(|writer| usize::from(writer.join().unwrap())).sum()
     });
     assert_eq!(wins, 1);
 }
@@ -145,28 +99,16 @@ fn append_mkdir_rename_copy_remove() {
     space.append(&path("d/log"), b"b").unwrap();
     assert_eq!(space.read(&path("d/log"), 10).unwrap(), b"ab");
     assert!(matches!(space.mkdir(&path("d")), Err(FileError::Exists)));
-    assert!(matches!(
-        space.mkdir(&WorkspacePath::root()),
-        Err(FileError::Exists)
-    ));
-    assert!(matches!(
-        space.mkdir(&path("no/where")),
-        Err(FileError::NotFound)
-    ));
-    assert!(matches!(
-        space.mkdir_all(&path("d/log/x")),
-        Err(FileError::NotADirectory)
-    ));
+    assert!(matches!(space.mkdir(&WorkspacePath::root()), Err(FileError::Exists)));
+    assert!(matches!(space.mkdir(&path("no/where")), Err(FileError::NotFound)));
+    assert!(matches!(space.mkdir_all(&path("d/log/x")), Err(FileError::NotADirectory)));
     space.mkdir_all(&path("x/y/z")).unwrap();
     space.mkdir_all(&path("x/y/z")).unwrap();
     space.rename(&path("d/log"), &path("x/y/z/log")).unwrap();
     space.set_mode(&path("x/y/z/log"), 0o700).unwrap();
     space.copy(&path("x/y/z/log"), &path("copy"), 10).unwrap();
     assert_eq!(space.stat(&path("copy")).unwrap().mode, 0o700);
-    assert!(matches!(
-        space.copy(&path("copy"), &path("other"), 1),
-        Err(FileError::TooLarge { .. })
-    ));
+    assert!(matches!(space.copy(&path("copy"), &path("other"), 1), Err(FileError::TooLarge { .. })));
     assert!(matches!(space.remove(&path("x")), Err(FileError::NotEmpty)));
     space.remove_all(&path("x")).unwrap();
     space.remove(&path("d")).unwrap();
@@ -189,22 +131,10 @@ fn a_directory_is_not_a_file() {
         assert_eq!(space.stat(&at).unwrap().kind, EntryKind::Directory);
     }
     space.write(&path("f"), b"").unwrap();
-    assert!(matches!(
-        space.read(&path("f/x"), 10),
-        Err(FileError::NotADirectory)
-    ));
-    assert!(matches!(
-        space.write(&path("f/x"), b""),
-        Err(FileError::NotADirectory)
-    ));
-    assert!(matches!(
-        space.list(&path("f"), 10),
-        Err(FileError::NotADirectory)
-    ));
-    assert!(matches!(
-        space.stat(&path("nothing")),
-        Err(FileError::NotFound)
-    ));
+    assert!(matches!(space.read(&path("f/x"), 10), Err(FileError::NotADirectory)));
+    assert!(matches!(space.write(&path("f/x"), b""), Err(FileError::NotADirectory)));
+    assert!(matches!(space.list(&path("f"), 10), Err(FileError::NotADirectory)));
+    assert!(matches!(space.stat(&path("nothing")), Err(FileError::NotFound)));
 }
 
 #[test]
@@ -242,17 +172,8 @@ fn new_files_belong_to_the_owner() {
     // Only a privileged process may give files away; for any other the owner
     // can be itself alone, which shows less but still runs the same code.
     let own = fs::metadata(fixture.inside("")).unwrap();
-    let owner = if own.uid() == 0 {
-        Owner {
-            uid: 234_567,
-            gid: 234_568,
-        }
-    } else {
-        Owner {
-            uid: own.uid(),
-            gid: own.gid(),
-        }
-    };
+    let owner =
+        if own.uid() == 0 { Owner { uid: 234_567, gid: 234_568 } } else { Owner { uid: own.uid(), gid: own.gid() } };
     let space = Workspace::open(&fixture.inside(""), Access::ReadWrite, Some(owner)).unwrap();
     space.write(&path("d/e/f"), b"x").unwrap();
     space.append(&path("log"), b"x").unwrap();
@@ -269,18 +190,8 @@ fn names_up_to_the_limits_work() {
     let deepest = vec!["d"; 64].join("/");
     let widest = [vec!["w".repeat(199); 5].join("/"), "w".repeat(24)].join("/");
     assert_eq!(widest.len(), 1024);
-    for text in [
-        longest.as_str(),
-        deepest.as_str(),
-        widest.as_str(),
-        "日本 語/ñ",
-        "-rf",
-        "a'b\"c$(d)",
-    ] {
+    for text in [longest.as_str(), deepest.as_str(), widest.as_str(), "日本 語/ñ", "-rf", "a'b\"c$(d)"] {
         fixture.space.write(&path(text), text.as_bytes()).unwrap();
-        assert_eq!(
-            fixture.space.read(&path(text), 4096).unwrap(),
-            text.as_bytes()
-        );
+        assert_eq!(fixture.space.read(&path(text), 4096).unwrap(), text.as_bytes());
     }
 }

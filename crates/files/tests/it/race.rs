@@ -56,9 +56,7 @@ fn flip(at: &Path, outside: &Path) {
     place_at(at, |next| fs::hard_link(outside, next).unwrap());
     // Renaming one link of a file over another does nothing, so the attacker
     // moves on from the hard link with a new file.
-    place_at(at, |next| {
-        rustix::fs::mknodat(CWD, next, FileType::Fifo, Mode::from_raw_mode(0o666), 0).unwrap()
-    });
+    place_at(at, |next| rustix::fs::mknodat(CWD, next, FileType::Fifo, Mode::from_raw_mode(0o666), 0).unwrap());
 }
 
 /// Control: the usual way, which checks the path and opens it afterwards.
@@ -88,9 +86,7 @@ fn a06_no_content_leaks_while_links_are_swapped_during_reads() {
                         assert!(b"honest".starts_with(&content));
                         honest.set(honest.get() + 1);
                     }
-                    Err(FileError::Refused { .. } | FileError::Changed) => {
-                        refused.set(refused.get() + 1)
-                    }
+                    Err(FileError::Refused { .. } | FileError::Changed) => refused.set(refused.get() + 1),
                     Err(error) => panic!("unexpected: {error:?}"),
                 }
             }
@@ -165,17 +161,12 @@ fn a06_nothing_outside_is_written_while_links_are_swapped() {
                     1 => fixture.space.append(&path("target"), b"ours"),
                     _ => {
                         let expect = Expect::Hash(content_hash(b"honest"));
-                        fixture
-                            .space
-                            .write_if(&path("target"), b"ours", expect)
-                            .map(|_| ())
+                        fixture.space.write_if(&path("target"), b"ours", expect).map(|_| ())
                     }
                 };
                 match result {
                     Ok(()) => written.set(written.get() + 1),
-                    Err(FileError::Refused { .. } | FileError::Changed) => {
-                        refused.set(refused.get() + 1)
-                    }
+                    Err(FileError::Refused { .. } | FileError::Changed) => refused.set(refused.get() + 1),
                     Err(error) => panic!("unexpected: {error:?}"),
                 }
             }
@@ -191,11 +182,7 @@ fn a06_a_directory_swapped_for_a_link_is_never_passed() {
     fs::create_dir(fixture.inside("real")).unwrap();
     fs::write(fixture.inside("real/outside.txt"), b"honest").unwrap();
     symlink(fixture.top.path(), fixture.inside("trap")).unwrap();
-    let (dir, real, trap) = (
-        fixture.inside("dir"),
-        fixture.inside("real"),
-        fixture.inside("trap"),
-    );
+    let (dir, real, trap) = (fixture.inside("dir"), fixture.inside("real"), fixture.inside("trap"));
     let attack = || {
         fs::rename(&real, &dir).unwrap();
         fs::rename(&dir, &real).unwrap();
@@ -207,10 +194,7 @@ fn a06_a_directory_swapped_for_a_link_is_never_passed() {
     while_attacked(attack, || {
         for round in rounds(ROUNDS, met) {
             let outcome = if round % 8 == 0 {
-                fixture
-                    .space
-                    .set_mode(&path("dir/outside.txt"), 0o600)
-                    .map(|()| b"honest".to_vec())
+                fixture.space.set_mode(&path("dir/outside.txt"), 0o600).map(|()| b"honest".to_vec())
             } else {
                 fixture.space.read(&path("dir/outside.txt"), 1 << 20)
             };
@@ -225,10 +209,7 @@ fn a06_a_directory_swapped_for_a_link_is_never_passed() {
             }
         }
     });
-    let mode = fs::metadata(fixture.outside("outside.txt"))
-        .unwrap()
-        .permissions()
-        .mode();
+    let mode = fs::metadata(fixture.outside("outside.txt")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o644, "the file outside was touched");
     assert!(met(), "honest {honest:?}, refused {refused:?}");
 }

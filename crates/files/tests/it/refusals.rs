@@ -46,10 +46,7 @@ fn a06_symbolic_links_are_refused_for_reading_and_writing() {
     ] {
         symlink(target, fixture.inside(name)).unwrap();
         assert_content_refused(&fixture.space, &path(name), Refusal::Symlink);
-        assert_eq!(
-            fixture.space.stat(&path(name)).unwrap().kind,
-            EntryKind::Symlink
-        );
+        assert_eq!(fixture.space.stat(&path(name)).unwrap().kind, EntryKind::Symlink);
         fixture.space.remove(&path(name)).unwrap();
     }
     assert_eq!(fs::read(&outside).unwrap(), SECRET);
@@ -63,12 +60,7 @@ fn a06_a_linked_directory_is_refused_on_the_way() {
     symlink(fixture.top.path(), fixture.inside("up")).unwrap();
     symlink("..", fixture.inside("dots")).unwrap();
     symlink("/", fixture.inside("slash")).unwrap();
-    for name in [
-        "up/outside.txt",
-        "dots/outside.txt",
-        "dots/space-10/sibling.txt",
-        "slash/etc/passwd",
-    ] {
+    for name in ["up/outside.txt", "dots/outside.txt", "dots/space-10/sibling.txt", "slash/etc/passwd"] {
         let at = path(name);
         assert_refused(fixture.space.read(&at, 1 << 20), Refusal::Symlink);
         assert_refused(fixture.space.write(&at, b"x"), Refusal::Symlink);
@@ -77,22 +69,10 @@ fn a06_a_linked_directory_is_refused_on_the_way() {
         assert_refused(fixture.space.remove(&at), Refusal::Symlink);
     }
     assert_refused(fixture.space.list(&path("up"), 10), Refusal::Symlink);
-    assert_refused(
-        fixture
-            .space
-            .walk(&path("up"), WalkLimits::default())
-            .map(|_| ()),
-        Refusal::Symlink,
-    );
+    assert_refused(fixture.space.walk(&path("up"), WalkLimits::default()).map(|_| ()), Refusal::Symlink);
     assert_refused(fixture.space.mkdir(&path("up/new")), Refusal::Symlink);
-    assert_refused(
-        fixture.space.mkdir_all(&path("up/new/er")),
-        Refusal::Symlink,
-    );
-    assert_refused(
-        fixture.space.write(&path("up/new/er"), b""),
-        Refusal::Symlink,
-    );
+    assert_refused(fixture.space.mkdir_all(&path("up/new/er")), Refusal::Symlink);
+    assert_refused(fixture.space.write(&path("up/new/er"), b""), Refusal::Symlink);
     assert!(!fixture.outside("new").exists());
     // Removing the link removes the link.
     fixture.space.remove_all(&path("up")).unwrap();
@@ -120,21 +100,14 @@ fn a06_special_files_are_refused_and_do_not_hang() {
     let _listener = UnixListener::bind(fixture.inside("socket")).unwrap();
     for name in ["fifo", "socket"] {
         assert_content_refused(&fixture.space, &path(name), Refusal::Special);
-        assert_eq!(
-            fixture.space.stat(&path(name)).unwrap().kind,
-            EntryKind::Special
-        );
+        assert_eq!(fixture.space.stat(&path(name)).unwrap().kind, EntryKind::Special);
     }
     // A FIFO with a reader can be opened for writing, and must not be used.
     let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::NONBLOCK;
     let reader = rustix::fs::open(fixture.inside("fifo"), flags, Mode::empty()).unwrap();
     assert_refused(fixture.space.append(&path("fifo"), b"x"), Refusal::Special);
     let mut buffer = [0; 8];
-    assert_eq!(
-        rustix::io::read(&reader, &mut buffer).unwrap(),
-        0,
-        "nothing reached the FIFO"
-    );
+    assert_eq!(rustix::io::read(&reader, &mut buffer).unwrap(), 0, "nothing reached the FIFO");
 }
 
 #[test]
@@ -142,15 +115,9 @@ fn a07_a_sibling_with_the_same_prefix_is_out_of_reach() {
     let fixture = Fixture::new();
     assert!(WorkspacePath::parse("../space-10/sibling.txt").is_err());
     // `0/sibling.txt` is what is left when a prefix is compared as text.
-    assert!(matches!(
-        fixture.space.read(&path("0/sibling.txt"), 100),
-        Err(FileError::NotFound)
-    ));
+    assert!(matches!(fixture.space.read(&path("0/sibling.txt"), 100), Err(FileError::NotFound)));
     symlink("../space-10", fixture.inside("0")).unwrap();
-    assert_refused(
-        fixture.space.read(&path("0/sibling.txt"), 100),
-        Refusal::Symlink,
-    );
+    assert_refused(fixture.space.read(&path("0/sibling.txt"), 100), Refusal::Symlink);
     let sibling = Workspace::open(&fixture.outside("space-10"), Access::ReadOnly, None).unwrap();
     assert_eq!(sibling.read(&path("sibling.txt"), 100).unwrap(), SECRET);
 }
@@ -161,10 +128,7 @@ fn the_root_itself_may_not_be_a_link_or_a_file() {
     symlink(fixture.inside(""), fixture.outside("link")).unwrap();
     for name in ["link", "outside.txt", "missing"] {
         let opened = Workspace::open(&fixture.outside(name), Access::ReadOnly, None);
-        assert!(matches!(
-            opened,
-            Err(FileError::NotADirectory | FileError::NotFound | FileError::Refused { .. })
-        ));
+        assert!(matches!(opened, Err(FileError::NotADirectory | FileError::NotFound | FileError::Refused { .. })));
     }
 }
 

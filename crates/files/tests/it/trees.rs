@@ -16,17 +16,9 @@ fn a_listing_shows_kinds_and_is_bounded() {
     fixture.space.write(&path("file"), b"12345").unwrap();
     fixture.space.mkdir(&path("dir")).unwrap();
     symlink("/etc", fixture.inside("link")).unwrap();
-    fs::write(
-        fixture.inside("").join(OsStr::from_bytes(b"bad\xff\nname")),
-        b"",
-    )
-    .unwrap();
+    fs::write(fixture.inside("").join(OsStr::from_bytes(b"bad\xff\nname")), b"").unwrap();
     let listing = fixture.space.list(&WorkspacePath::root(), 10).unwrap();
-    let seen: Vec<_> = listing
-        .entries
-        .iter()
-        .map(|entry| (entry.name.as_str(), entry.kind, entry.size))
-        .collect();
+    let seen: Vec<_> = listing.entries.iter().map(|entry| (entry.name.as_str(), entry.kind, entry.size)).collect();
     assert_eq!(
         seen,
         [
@@ -47,13 +39,8 @@ fn a06_a_walk_reports_links_and_never_enters_them() {
     fixture.space.write(&path("a/b/f"), b"1").unwrap();
     fixture.space.write(&path("c"), b"22").unwrap();
     symlink("..", fixture.inside("a/out")).unwrap();
-    let walk = fixture
-        .space
-        .walk(&WorkspacePath::root(), WalkLimits::default())
-        .unwrap();
-    let seen: Vec<_> = walk
-        .map(|walked| (walked.path.to_string(), walked.entry.kind))
-        .collect();
+    let walk = fixture.space.walk(&WorkspacePath::root(), WalkLimits::default()).unwrap();
+    let seen: Vec<_> = walk.map(|walked| (walked.path.to_string(), walked.entry.kind)).collect();
     let expected = [
         ("a", EntryKind::Directory),
         ("a/b", EntryKind::Directory),
@@ -62,10 +49,7 @@ fn a06_a_walk_reports_links_and_never_enters_them() {
         ("c", EntryKind::File),
     ];
     assert_eq!(seen, expected.map(|(name, kind)| (name.to_owned(), kind)));
-    let usage = fixture
-        .space
-        .usage(&WorkspacePath::root(), WalkLimits::default())
-        .unwrap();
+    let usage = fixture.space.usage(&WorkspacePath::root(), WalkLimits::default()).unwrap();
     assert_eq!((usage.bytes, usage.entries, usage.truncated), (3, 5, false));
 }
 
@@ -73,34 +57,13 @@ fn a06_a_walk_reports_links_and_never_enters_them() {
 fn a_walk_stops_at_its_limits_and_says_so() {
     let fixture = Fixture::new();
     for number in 0..20 {
-        fixture
-            .space
-            .write(&path(&format!("d{}/{number}", number % 4)), b"")
-            .unwrap();
+        fixture.space.write(&path(&format!("d{}/{number}", number % 4)), b"").unwrap();
     }
     let root = WorkspacePath::root();
-    let mut walk = fixture
-        .space
-        .walk(
-            &root,
-            WalkLimits {
-                depth: 64,
-                entries: 10,
-            },
-        )
-        .unwrap();
+    let mut walk = fixture.space.walk(&root, WalkLimits { depth: 64, entries: 10 }).unwrap();
     assert_eq!(walk.by_ref().count(), 10);
     assert!(walk.truncated());
-    let mut walk = fixture
-        .space
-        .walk(
-            &root,
-            WalkLimits {
-                depth: 0,
-                entries: 100,
-            },
-        )
-        .unwrap();
+    let mut walk = fixture.space.walk(&root, WalkLimits { depth: 0, entries: 100 }).unwrap();
     assert_eq!(walk.by_ref().count(), 4);
     assert!(walk.truncated());
     let mut walk = fixture.space.walk(&root, WalkLimits::default()).unwrap();
@@ -120,8 +83,7 @@ fn dig(from: &std::path::Path, depth: usize) {
     let open = |at: &rustix::fd::OwnedFd| {
         rustix::fs::openat(at, "d", OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap()
     };
-    let mut here =
-        rustix::fs::openat(CWD, from, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
+    let mut here = rustix::fs::openat(CWD, from, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
     for _ in 0..depth {
         rustix::fs::mkdirat(&here, "d", Mode::from_raw_mode(0o755)).unwrap();
         here = open(&here);
@@ -134,25 +96,12 @@ fn a_tree_deeper_than_any_path_is_walked_to_the_limit_and_removed() {
     fixture.space.write(&path("top/keep/f"), b"x").unwrap();
     symlink(fixture.top.path(), fixture.inside("top/link")).unwrap();
     dig(&fixture.inside("top"), 5000);
-    let mut walk = fixture
-        .space
-        .walk(&WorkspacePath::root(), WalkLimits::default())
-        .unwrap();
-    let deepest = walk
-        .by_ref()
-        .map(|walked| walked.path.components().count())
-        .max();
+    let mut walk = fixture.space.walk(&WorkspacePath::root(), WalkLimits::default()).unwrap();
+    let deepest = walk.by_ref().map(|walked| walked.path.components().count()).max();
     assert_eq!((deepest, walk.truncated()), (Some(64), true));
     fixture.space.remove_all(&path("top")).unwrap();
-    assert!(matches!(
-        fixture.space.stat(&path("top")),
-        Err(FileError::NotFound)
-    ));
-    assert_eq!(
-        fs::read(fixture.outside("outside.txt")).unwrap(),
-        SECRET,
-        "the link was not followed"
-    );
+    assert!(matches!(fixture.space.stat(&path("top")), Err(FileError::NotFound)));
+    assert_eq!(fs::read(fixture.outside("outside.txt")).unwrap(), SECRET, "the link was not followed");
 }
 
 #[test]
@@ -160,10 +109,7 @@ fn removing_the_root_empties_it() {
     let fixture = Fixture::new();
     fixture.space.write(&path("a/b/c"), b"x").unwrap();
     fixture.space.write(&path("d"), b"x").unwrap();
-    assert!(matches!(
-        fixture.space.remove(&WorkspacePath::root()),
-        Err(FileError::NotAFile)
-    ));
+    assert!(matches!(fixture.space.remove(&WorkspacePath::root()), Err(FileError::NotAFile)));
     fixture.space.remove_all(&WorkspacePath::root()).unwrap();
     assert_eq!(fs::read_dir(fixture.inside("")).unwrap().count(), 0);
     fixture.space.write(&path("again"), b"x").unwrap();

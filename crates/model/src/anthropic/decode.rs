@@ -10,10 +10,7 @@ use crate::failure::Reported;
 use crate::json::{self, Kept, MAX_EVENT_VALUES};
 use crate::request::wire_name;
 use crate::sse::SseEvent;
-use crate::{
-    AssistantMessage, AssistantPart, Completion, Event, Finish, Raw, ToolCall, ToolInput, Usage,
-    WireFormat,
-};
+use crate::{AssistantMessage, AssistantPart, Completion, Event, Finish, Raw, ToolCall, ToolInput, Usage, WireFormat};
 
 /// An answer in the making.
 #[derive(Clone, Debug)]
@@ -114,33 +111,18 @@ impl Decoder {
         }
     }
 
-    fn start(
-        &mut self,
-        index: u64,
-        start: Value,
-        out: &mut VecDeque<Event>,
-    ) -> Result<(), DecodeError> {
+    fn start(&mut self, index: u64, start: Value, out: &mut VecDeque<Event>) -> Result<(), DecodeError> {
         if self.blocks.contains_key(&index) {
             return Err(DecodeError::Protocol("two content blocks of one index"));
         }
-        let mut block = Block {
-            start,
-            text: String::new(),
-            signature: String::new(),
-            citations: Vec::new(),
-        };
+        let mut block = Block { start, text: String::new(), signature: String::new(), citations: Vec::new() };
         match block.kind() {
             "tool_use" => {
                 let id = block.field("id");
                 if id.is_empty()
-                    || self
-                        .blocks
-                        .values()
-                        .any(|other| other.kind() == "tool_use" && other.field("id") == id)
+                    || self.blocks.values().any(|other| other.kind() == "tool_use" && other.field("id") == id)
                 {
-                    return Err(DecodeError::Protocol(
-                        "a tool call without an id of its own",
-                    ));
+                    return Err(DecodeError::Protocol("a tool call without an id of its own"));
                 }
                 out.push_back(Event::ToolInputDelta {
                     id: id.to_owned(),
@@ -164,17 +146,9 @@ impl Decoder {
         Ok(())
     }
 
-    fn delta(
-        &mut self,
-        index: u64,
-        delta: Delta,
-        values: usize,
-        out: &mut VecDeque<Event>,
-    ) -> Result<(), DecodeError> {
+    fn delta(&mut self, index: u64, delta: Delta, values: usize, out: &mut VecDeque<Event>) -> Result<(), DecodeError> {
         let Some(block) = self.blocks.get_mut(&index) else {
-            return Err(DecodeError::Protocol(
-                "a piece of a content block that has not started",
-            ));
+            return Err(DecodeError::Protocol("a piece of a content block that has not started"));
         };
         match delta {
             Delta::Text { text } => {
@@ -190,11 +164,7 @@ impl Decoder {
                 block.text.push_str(&partial_json);
                 if block.kind() == "tool_use" && !partial_json.is_empty() {
                     let (id, name) = (block.field("id").to_owned(), block.field("name").to_owned());
-                    out.push_back(Event::ToolInputDelta {
-                        id,
-                        name,
-                        delta: partial_json,
-                    });
+                    out.push_back(Event::ToolInputDelta { id, name, delta: partial_json });
                 }
             }
             Delta::Citations { citation } => {
@@ -221,11 +191,7 @@ impl Decoder {
             message.parts.extend(block.part(input.as_ref()));
             raw.push(block.into_raw(input));
         }
-        message.raw = Some(Raw {
-            format: WireFormat::AnthropicMessages,
-            model: self.model.clone(),
-            blocks: raw,
-        });
+        message.raw = Some(Raw { format: WireFormat::AnthropicMessages, model: self.model.clone(), blocks: raw });
         out.push_back(Event::Finished(Completion {
             message,
             finish,
@@ -243,16 +209,11 @@ impl Decode for Decoder {
         }
         match json::parse(&event.data, MAX_EVENT_VALUES)? {
             Wire::MessageStart { message } => self.usage.update(message.usage),
-            Wire::ContentBlockStart {
-                index,
-                content_block,
-            } => {
+            Wire::ContentBlockStart { index, content_block } => {
                 self.kept.add(json::weight(&event.data))?;
                 self.start(index, content_block, out)?;
             }
-            Wire::ContentBlockDelta { index, delta } => {
-                self.delta(index, delta, json::weight(&event.data), out)?
-            }
+            Wire::ContentBlockDelta { index, delta } => self.delta(index, delta, json::weight(&event.data), out)?,
             Wire::MessageDelta { delta, usage } => {
                 self.usage.update(usage);
                 if let Some(reason) = delta.stop_reason {
@@ -261,10 +222,7 @@ impl Decode for Decoder {
             }
             Wire::MessageStop => self.stop(out)?,
             Wire::Error { error } => {
-                return Err(DecodeError::Reported {
-                    kind: error.name(),
-                    message: error.message,
-                });
+                return Err(DecodeError::Reported { kind: error.name(), message: error.message });
             }
             Wire::Ignored => {}
         }
@@ -284,25 +242,17 @@ impl Block {
     /// The arguments, for the blocks that have some: our tools' and the provider's own.
     fn input(&self) -> Option<ToolInput> {
         let start = self.start.get("input")?;
-        Some(if self.text.is_empty() {
-            ToolInput::Json(start.clone())
-        } else {
-            json::tool_input(&self.text)
-        })
+        Some(if self.text.is_empty() { ToolInput::Json(start.clone()) } else { json::tool_input(&self.text) })
     }
 
     fn part(&self, input: Option<&ToolInput>) -> Option<AssistantPart> {
         match self.kind() {
             "text" if !self.text.is_empty() => Some(AssistantPart::Text(self.text.clone())),
-            "thinking" if !self.text.is_empty() => {
-                Some(AssistantPart::Reasoning(self.text.clone()))
-            }
+            "thinking" if !self.text.is_empty() => Some(AssistantPart::Reasoning(self.text.clone())),
             "tool_use" => Some(AssistantPart::ToolCall(ToolCall {
                 id: self.field("id").to_owned(),
                 name: self.field("name").to_owned(),
-                input: input
-                    .cloned()
-                    .unwrap_or_else(|| json::tool_input(&self.text)),
+                input: input.cloned().unwrap_or_else(|| json::tool_input(&self.text)),
             })),
             _ => None,
         }
@@ -344,12 +294,8 @@ impl WireUsage {
     fn update(&mut self, later: Self) {
         self.input_tokens = later.input_tokens.or(self.input_tokens);
         self.output_tokens = later.output_tokens.or(self.output_tokens);
-        self.cache_creation_input_tokens = later
-            .cache_creation_input_tokens
-            .or(self.cache_creation_input_tokens);
-        self.cache_read_input_tokens = later
-            .cache_read_input_tokens
-            .or(self.cache_read_input_tokens);
+        self.cache_creation_input_tokens = later.cache_creation_input_tokens.or(self.cache_creation_input_tokens);
+        self.cache_read_input_tokens = later.cache_read_input_tokens.or(self.cache_read_input_tokens);
     }
 
     /// The API counts cached input apart; the house counts it in.
@@ -357,11 +303,7 @@ impl WireUsage {
         let read = self.cache_read_input_tokens.unwrap_or_default();
         let written = self.cache_creation_input_tokens.unwrap_or_default();
         Usage {
-            input_tokens: self
-                .input_tokens
-                .unwrap_or_default()
-                .saturating_add(read)
-                .saturating_add(written),
+            input_tokens: self.input_tokens.unwrap_or_default().saturating_add(read).saturating_add(written),
             output_tokens: self.output_tokens.unwrap_or_default(),
             cache_read_tokens: read,
             cache_write_tokens: written,

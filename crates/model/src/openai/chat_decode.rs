@@ -11,9 +11,7 @@ use crate::failure::Reported;
 use crate::json::{self, Kept, MAX_EVENT_VALUES};
 use crate::request::wire_name;
 use crate::sse::SseEvent;
-use crate::{
-    AssistantMessage, AssistantPart, Completion, Event, Finish, Raw, ToolCall, Usage, WireFormat,
-};
+use crate::{AssistantMessage, AssistantPart, Completion, Event, Finish, Raw, ToolCall, Usage, WireFormat};
 
 /// An answer in the making.
 #[derive(Clone, Debug)]
@@ -128,18 +126,11 @@ impl Decoder {
             (None, None) => ("", String::new()),
         };
         if !reasoning.is_empty() {
-            merge(
-                &mut self.rest,
-                field.to_owned(),
-                Value::String(reasoning.clone()),
-            );
+            merge(&mut self.rest, field.to_owned(), Value::String(reasoning.clone()));
             self.reasoning.push_str(&reasoning);
             out.push_back(Event::ReasoningDelta(reasoning));
         }
-        for (piece, whole) in [
-            (delta.content, &mut self.text),
-            (delta.refusal, &mut self.refusal),
-        ] {
+        for (piece, whole) in [(delta.content, &mut self.text), (delta.refusal, &mut self.refusal)] {
             if let Some(piece) = piece.filter(|piece| !piece.is_empty()) {
                 whole.push_str(&piece);
                 out.push_back(Event::TextDelta(piece));
@@ -157,12 +148,7 @@ impl Decoder {
         Ok(())
     }
 
-    fn call(
-        &mut self,
-        position: usize,
-        delta: CallDelta,
-        out: &mut VecDeque<Event>,
-    ) -> Result<(), DecodeError> {
+    fn call(&mut self, position: usize, delta: CallDelta, out: &mut VecDeque<Event>) -> Result<(), DecodeError> {
         let id = delta.id.filter(|id| !id.is_empty());
         let known = self.calls.iter().position(|call| match (delta.index, &id) {
             (Some(index), _) => call.index == Some(index),
@@ -175,16 +161,12 @@ impl Decoder {
             _ => None,
         });
         let number = known.unwrap_or_else(|| {
-            self.calls.push(Call {
-                index: delta.index,
-                ..Call::default()
-            });
+            self.calls.push(Call { index: delta.index, ..Call::default() });
             self.calls.len() - 1
         });
         let started = known.is_none();
         if started {
-            let id =
-                id.unwrap_or_else(|| format!("call_{}", delta.index.unwrap_or(position as u64)));
+            let id = id.unwrap_or_else(|| format!("call_{}", delta.index.unwrap_or(position as u64)));
             if self.calls.iter().any(|call| call.id == id) {
                 return Err(DecodeError::Protocol("two tool calls of one id"));
             }
@@ -210,11 +192,7 @@ impl Decoder {
             }
         }
         if started || !arguments.is_empty() {
-            out.push_back(Event::ToolInputDelta {
-                id: call.id.clone(),
-                name: call.name.clone(),
-                delta: arguments,
-            });
+            out.push_back(Event::ToolInputDelta { id: call.id.clone(), name: call.name.clone(), delta: arguments });
         }
         Ok(())
     }
@@ -243,36 +221,17 @@ impl Decoder {
             self.kept.add(json::weight(&call.arguments))?;
             let input = json::tool_input(&call.arguments);
             wire_calls.push(call.in_wire_words(&input));
-            parts.push(AssistantPart::ToolCall(ToolCall {
-                id: call.id,
-                name: call.name,
-                input,
-            }));
+            parts.push(AssistantPart::ToolCall(ToolCall { id: call.id, name: call.name, input }));
         }
         let raw = self.raw(wire_calls);
-        let message = AssistantMessage {
-            parts,
-            raw: Some(raw),
-        };
-        Ok(Some(Event::Finished(Completion {
-            message,
-            finish,
-            usage: self.usage,
-            request_id: None,
-        })))
+        let message = AssistantMessage { parts, raw: Some(raw) };
+        Ok(Some(Event::Finished(Completion { message, finish, usage: self.usage, request_id: None })))
     }
 
     fn raw(&mut self, calls: Vec<Value>) -> Raw {
         let mut message = Map::new();
         message.insert("role".into(), json!("assistant"));
-        message.insert(
-            "content".into(),
-            if self.text.is_empty() {
-                Value::Null
-            } else {
-                json!(self.text)
-            },
-        );
+        message.insert("content".into(), if self.text.is_empty() { Value::Null } else { json!(self.text) });
         if !self.refusal.is_empty() {
             message.insert("refusal".into(), json!(self.refusal));
         }
@@ -282,20 +241,14 @@ impl Decoder {
         for (name, value) in std::mem::take(&mut self.rest) {
             message.entry(name).or_insert(value);
         }
-        Raw {
-            format: WireFormat::OpenaiChat,
-            model: self.model.clone(),
-            blocks: vec![Value::Object(message)],
-        }
+        Raw { format: WireFormat::OpenaiChat, model: self.model.clone(), blocks: vec![Value::Object(message)] }
     }
 }
 
 impl Decode for Decoder {
     fn read(&mut self, event: &SseEvent, out: &mut VecDeque<Event>) -> Result<(), DecodeError> {
         if event.data == "[DONE]" {
-            let end = self
-                .finished()?
-                .ok_or(DecodeError::Protocol("an end without a reason to stop"))?;
+            let end = self.finished()?.ok_or(DecodeError::Protocol("an end without a reason to stop"))?;
             out.push_back(end);
             return Ok(());
         }
@@ -305,10 +258,7 @@ impl Decode for Decoder {
         let chunk: Chunk = json::parse(&event.data, MAX_EVENT_VALUES)?;
         if let Some(error) = chunk.error.filter(|error| !error.is_null()) {
             let error = Reported::of(error);
-            return Err(DecodeError::Reported {
-                kind: error.name(),
-                message: error.message,
-            });
+            return Err(DecodeError::Reported { kind: error.name(), message: error.message });
         }
         if let Some(usage) = chunk.usage {
             self.usage = usage.in_our_words();
@@ -336,25 +286,17 @@ impl Call {
         call.insert("id".into(), json!(self.id));
         call.insert("type".into(), json!("function"));
         let arguments = match input {
-            crate::ToolInput::Json(Value::Object(_)) if !self.arguments.trim().is_empty() => {
-                self.arguments.clone()
-            }
+            crate::ToolInput::Json(Value::Object(_)) if !self.arguments.trim().is_empty() => self.arguments.clone(),
             other => json::input_object(other).to_string(),
         };
-        call.insert(
-            "function".into(),
-            json!({ "name": wire_name(&self.name), "arguments": arguments }),
-        );
+        call.insert("function".into(), json!({ "name": wire_name(&self.name), "arguments": arguments }));
         Value::Object(call)
     }
 }
 
 impl WireUsage {
     fn in_our_words(&self) -> Usage {
-        let cached = self
-            .prompt_tokens_details
-            .as_ref()
-            .and_then(|details| details.cached_tokens);
+        let cached = self.prompt_tokens_details.as_ref().and_then(|details| details.cached_tokens);
         Usage {
             input_tokens: self.prompt_tokens.unwrap_or_default(),
             output_tokens: self.completion_tokens.unwrap_or_default(),

@@ -5,8 +5,7 @@ use serde_json::{Map, Value, json};
 use super::{OpenAi, data_url, result_text, schema};
 use crate::request::wire_name;
 use crate::{
-    AssistantMessage, AssistantPart, Message, Request, RequestProblem, ToolChoice, UserPart,
-    WireFormat, json,
+    AssistantMessage, AssistantPart, Message, Request, RequestProblem, ToolChoice, UserPart, WireFormat, json,
 };
 
 /// The JSON body of a call.
@@ -42,23 +41,15 @@ pub(super) fn body(settings: &OpenAi, request: &Request) -> Result<Value, Reques
         body.insert("reasoning_effort".into(), json!(effort.as_str()));
     }
     if let Some(schema) = &request.output_schema {
-        let named =
-            json!({ "name": "answer", "schema": schema, "strict": schema::is_strict(schema) });
-        body.insert(
-            "response_format".into(),
-            json!({ "type": "json_schema", "json_schema": named }),
-        );
+        let named = json!({ "name": "answer", "schema": schema, "strict": schema::is_strict(schema) });
+        body.insert("response_format".into(), json!({ "type": "json_schema", "json_schema": named }));
     }
     Ok(Value::Object(body))
 }
 
 fn tools(request: &Request) -> Value {
     let function = |tool: &crate::Tool| json!({ "name": tool.name, "description": tool.description, "parameters": tool.input_schema });
-    request
-        .tools
-        .iter()
-        .map(|tool| json!({ "type": "function", "function": function(tool) }))
-        .collect()
+    request.tools.iter().map(|tool| json!({ "type": "function", "function": function(tool) })).collect()
 }
 
 fn messages(request: &Request) -> Result<Vec<Value>, RequestProblem> {
@@ -68,11 +59,7 @@ fn messages(request: &Request) -> Result<Vec<Value>, RequestProblem> {
     }
     // The server's own form of a message carries reasoning. Some servers need it within a tool
     // loop, and some refuse it outside of one.
-    let loop_start = request
-        .messages
-        .iter()
-        .rposition(|message| matches!(message, Message::User(_)))
-        .unwrap_or(0);
+    let loop_start = request.messages.iter().rposition(|message| matches!(message, Message::User(_))).unwrap_or(0);
     for (index, message) in request.messages.iter().enumerate() {
         match message {
             Message::User(parts) => {
@@ -87,9 +74,9 @@ fn messages(request: &Request) -> Result<Vec<Value>, RequestProblem> {
                     None => out.extend(assistant(answer)),
                 }
             }
-            Message::ToolResults(results) => out.extend(results.iter().map(|result| {
-                json!({ "role": "tool", "tool_call_id": result.call_id, "content": result_text(result) })
-            })),
+            Message::ToolResults(results) => out.extend(results.iter().map(
+                |result| json!({ "role": "tool", "tool_call_id": result.call_id, "content": result_text(result) }),
+            )),
         }
     }
     Ok(out)
@@ -121,9 +108,7 @@ fn user_content(parts: &[UserPart]) -> Option<Value> {
 /// A text document as text: the API takes only PDF as a file.
 pub(super) fn text_document(media_type: &str, name: &str, bytes: &crate::Blob) -> Option<String> {
     let text = std::str::from_utf8(bytes.as_bytes()).ok()?;
-    media_type
-        .starts_with("text/")
-        .then(|| format!("Document {name}:\n{text}"))
+    media_type.starts_with("text/").then(|| format!("Document {name}:\n{text}"))
 }
 
 /// An answer rebuilt from its parts, without the reasoning, which has no place in the API.
@@ -148,8 +133,6 @@ fn assistant(answer: &AssistantMessage) -> Option<Value> {
         (true, true) => None,
         (false, true) => Some(json!({ "role": "assistant", "content": text })),
         (true, false) => Some(json!({ "role": "assistant", "content": null, "tool_calls": calls })),
-        (false, false) => {
-            Some(json!({ "role": "assistant", "content": text, "tool_calls": calls }))
-        }
+        (false, false) => Some(json!({ "role": "assistant", "content": text, "tool_calls": calls })),
     }
 }

@@ -10,10 +10,7 @@ use crate::failure::Reported;
 use crate::json::{self, Kept, MAX_EVENT_VALUES};
 use crate::request::wire_name;
 use crate::sse::SseEvent;
-use crate::{
-    AssistantMessage, AssistantPart, Completion, Event, Finish, Raw, ToolCall, ToolInput, Usage,
-    WireFormat,
-};
+use crate::{AssistantMessage, AssistantPart, Completion, Event, Finish, Raw, ToolCall, ToolInput, Usage, WireFormat};
 
 /// An answer in the making.
 #[derive(Clone, Debug)]
@@ -33,15 +30,9 @@ enum Wire {
     ItemAdded { output_index: u64, item: Begun },
     #[serde(rename = "response.output_item.done")]
     ItemDone { output_index: u64, item: Value },
-    #[serde(
-        rename = "response.output_text.delta",
-        alias = "response.refusal.delta"
-    )]
+    #[serde(rename = "response.output_text.delta", alias = "response.refusal.delta")]
     Text { delta: String },
-    #[serde(
-        rename = "response.reasoning_summary_text.delta",
-        alias = "response.reasoning_text.delta"
-    )]
+    #[serde(rename = "response.reasoning_summary_text.delta", alias = "response.reasoning_text.delta")]
     Reasoning { delta: String },
     /// Parts of a summary are paragraphs.
     #[serde(rename = "response.reasoning_summary_part.added")]
@@ -118,12 +109,7 @@ struct InputDetails {
 
 impl Decoder {
     pub(super) fn new(model: &str) -> Self {
-        Self {
-            model: model.to_owned(),
-            begun: BTreeMap::new(),
-            items: BTreeMap::new(),
-            kept: Kept::default(),
-        }
+        Self { model: model.to_owned(), begun: BTreeMap::new(), items: BTreeMap::new(), kept: Kept::default() }
     }
 
     fn ended(&mut self, response: Ended, out: &mut VecDeque<Event>) -> Result<(), DecodeError> {
@@ -147,12 +133,8 @@ impl Decoder {
                 _ => {}
             }
         }
-        let has_calls = parts
-            .iter()
-            .any(|part| matches!(part, AssistantPart::ToolCall(_)));
-        let reason = response
-            .incomplete_details
-            .and_then(|details| details.reason);
+        let has_calls = parts.iter().any(|part| matches!(part, AssistantPart::ToolCall(_)));
+        let reason = response.incomplete_details.and_then(|details| details.reason);
         let finish = match (response.status.as_deref(), reason.as_deref()) {
             (_, Some("max_output_tokens")) => Finish::Length,
             (_, Some("content_filter")) => Finish::ContentFilter,
@@ -161,22 +143,10 @@ impl Decoder {
             _ if refused => Finish::ContentFilter,
             _ => Finish::Stop,
         };
-        let raw = Raw {
-            format: WireFormat::OpenaiResponses,
-            model: self.model.clone(),
-            blocks: items,
-        };
+        let raw = Raw { format: WireFormat::OpenaiResponses, model: self.model.clone(), blocks: items };
         let usage = response.usage.unwrap_or_default().in_our_words();
-        let message = AssistantMessage {
-            parts,
-            raw: Some(raw),
-        };
-        out.push_back(Event::Finished(Completion {
-            message,
-            finish,
-            usage,
-            request_id: None,
-        }));
+        let message = AssistantMessage { parts, raw: Some(raw) };
+        out.push_back(Event::Finished(Completion { message, finish, usage, request_id: None }));
         Ok(())
     }
 
@@ -206,13 +176,8 @@ impl Decode for Decoder {
             Wire::ItemAdded { output_index, item } => {
                 if item.kind == "function_call" {
                     self.kept.add(4)?;
-                    self.begun
-                        .insert(output_index, (item.call_id.clone(), item.name.clone()));
-                    out.push_back(Event::ToolInputDelta {
-                        id: item.call_id,
-                        name: item.name,
-                        delta: String::new(),
-                    });
+                    self.begun.insert(output_index, (item.call_id.clone(), item.name.clone()));
+                    out.push_back(Event::ToolInputDelta { id: item.call_id, name: item.name, delta: String::new() });
                 }
             }
             Wire::ItemDone { output_index, item } => {
@@ -225,31 +190,16 @@ impl Decode for Decoder {
             Wire::Reasoning { delta } => out.push_back(Event::ReasoningDelta(delta)),
             Wire::ReasoningPart { summary_index: 0 } => {}
             Wire::ReasoningPart { .. } => out.push_back(Event::ReasoningDelta("\n\n".to_owned())),
-            Wire::Arguments {
-                output_index,
-                delta,
-            } => {
+            Wire::Arguments { output_index, delta } => {
                 let Some((id, name)) = self.begun.get(&output_index) else {
-                    return Err(DecodeError::Protocol(
-                        "arguments of a tool call that has not started",
-                    ));
+                    return Err(DecodeError::Protocol("arguments of a tool call that has not started"));
                 };
-                out.push_back(Event::ToolInputDelta {
-                    id: id.clone(),
-                    name: name.clone(),
-                    delta,
-                });
+                out.push_back(Event::ToolInputDelta { id: id.clone(), name: name.clone(), delta });
             }
             Wire::Ended { response } => self.ended(response, out)?,
             Wire::Failed { response } => return Err(reported(response.error.unwrap_or_default())),
-            Wire::Error {
-                error: Some(error), ..
-            } => return Err(reported(error)),
-            Wire::Error {
-                error: None,
-                code,
-                message,
-            } => {
+            Wire::Error { error: Some(error), .. } => return Err(reported(error)),
+            Wire::Error { error: None, code, message } => {
                 let (kind, message) = (code.unwrap_or_default(), message.unwrap_or_default());
                 return Err(DecodeError::Reported { kind, message });
             }
@@ -261,10 +211,7 @@ impl Decode for Decoder {
 
 impl WireUsage {
     fn in_our_words(&self) -> Usage {
-        let cached = self
-            .input_tokens_details
-            .as_ref()
-            .and_then(|details| details.cached_tokens);
+        let cached = self.input_tokens_details.as_ref().and_then(|details| details.cached_tokens);
         Usage {
             input_tokens: self.input_tokens,
             output_tokens: self.output_tokens,
@@ -275,20 +222,13 @@ impl WireUsage {
 }
 
 fn reported(error: Reported) -> DecodeError {
-    DecodeError::Reported {
-        kind: error.name(),
-        message: error.message,
-    }
+    DecodeError::Reported { kind: error.name(), message: error.message }
 }
 
 /// Adds a message's texts; says whether one of them is a refusal.
 fn texts(item: &Value, parts: &mut Vec<AssistantPart>) -> bool {
     let mut refused = false;
-    for content in item["content"]
-        .as_array()
-        .map(Vec::as_slice)
-        .unwrap_or_default()
-    {
+    for content in item["content"].as_array().map(Vec::as_slice).unwrap_or_default() {
         let text = match content["type"].as_str() {
             Some("output_text") => content["text"].as_str(),
             Some("refusal") => {
@@ -297,10 +237,7 @@ fn texts(item: &Value, parts: &mut Vec<AssistantPart>) -> bool {
             }
             _ => None,
         };
-        parts.extend(
-            text.filter(|text| !text.is_empty())
-                .map(|text| AssistantPart::Text(text.to_owned())),
-        );
+        parts.extend(text.filter(|text| !text.is_empty()).map(|text| AssistantPart::Text(text.to_owned())));
     }
     refused
 }
@@ -308,13 +245,8 @@ fn texts(item: &Value, parts: &mut Vec<AssistantPart>) -> bool {
 /// The readable part of a reasoning item, if it has one.
 fn reasoning(item: &Value) -> Option<AssistantPart> {
     let texts = |field: &str| -> Vec<&str> {
-        let list = item[field]
-            .as_array()
-            .map(Vec::as_slice)
-            .unwrap_or_default();
-        list.iter()
-            .filter_map(|part| part["text"].as_str())
-            .collect()
+        let list = item[field].as_array().map(Vec::as_slice).unwrap_or_default();
+        list.iter().filter_map(|part| part["text"].as_str()).collect()
     };
     let all = [texts("summary"), texts("content")].concat().join("\n\n");
     (!all.is_empty()).then_some(AssistantPart::Reasoning(all))

@@ -6,8 +6,8 @@ use serde_json::{Map, Value, json};
 use super::{OpenAi, chat_encode::text_document, data_url, result_text, schema};
 use crate::request::wire_name;
 use crate::{
-    AssistantMessage, AssistantPart, EncryptedReasoning, Message, Request, RequestProblem,
-    ToolChoice, UserPart, WireFormat, json,
+    AssistantMessage, AssistantPart, EncryptedReasoning, Message, Request, RequestProblem, ToolChoice, UserPart,
+    WireFormat, json,
 };
 
 /// The JSON body of a call.
@@ -21,18 +21,12 @@ pub(super) fn body(settings: &OpenAi, request: &Request) -> Result<Value, Reques
     body.insert("stream".into(), json!(true));
     body.insert("store".into(), json!(false));
     // The API refuses less than this.
-    body.insert(
-        "max_output_tokens".into(),
-        json!(request.max_output_tokens.max(16)),
-    );
+    body.insert("max_output_tokens".into(), json!(request.max_output_tokens.max(16)));
     if settings.encrypted_reasoning == EncryptedReasoning::Include {
         body.insert("include".into(), json!(["reasoning.encrypted_content"]));
     }
     if let Some(effort) = settings.effort {
-        body.insert(
-            "reasoning".into(),
-            json!({ "effort": effort.as_str(), "summary": "auto" }),
-        );
+        body.insert("reasoning".into(), json!({ "effort": effort.as_str(), "summary": "auto" }));
     }
     if !request.tools.is_empty() {
         body.insert("tools".into(), tools(request));
@@ -41,17 +35,13 @@ pub(super) fn body(settings: &OpenAi, request: &Request) -> Result<Value, Reques
             ToolChoice::Required => drop(body.insert("tool_choice".into(), json!("required"))),
             ToolChoice::Never => drop(body.insert("tool_choice".into(), json!("none"))),
             ToolChoice::Named(name) => {
-                body.insert(
-                    "tool_choice".into(),
-                    json!({ "type": "function", "name": name }),
-                );
+                body.insert("tool_choice".into(), json!({ "type": "function", "name": name }));
             }
         }
     }
     if let Some(schema) = &request.output_schema {
         let strict = schema::is_strict(schema);
-        let format =
-            json!({ "type": "json_schema", "name": "answer", "schema": schema, "strict": strict });
+        let format = json!({ "type": "json_schema", "name": "answer", "schema": schema, "strict": strict });
         body.insert("text".into(), json!({ "format": format }));
     }
     Ok(Value::Object(body))
@@ -102,22 +92,14 @@ fn user_content(parts: &[UserPart]) -> Option<Value> {
         .iter()
         .map(|part| match part {
             UserPart::Text(text) => Some(json!({ "type": "input_text", "text": text })),
-            UserPart::Image { media_type, bytes } => media_type.starts_with("image/").then(
-                || json!({ "type": "input_image", "image_url": data_url(media_type, bytes) }),
-            ),
-            UserPart::Document {
-                media_type,
-                name,
-                bytes,
-            } if media_type == "application/pdf" => {
+            UserPart::Image { media_type, bytes } => media_type
+                .starts_with("image/")
+                .then(|| json!({ "type": "input_image", "image_url": data_url(media_type, bytes) })),
+            UserPart::Document { media_type, name, bytes } if media_type == "application/pdf" => {
                 let data = data_url(media_type, bytes);
                 Some(json!({ "type": "input_file", "filename": name, "file_data": data }))
             }
-            UserPart::Document {
-                media_type,
-                name,
-                bytes,
-            } => {
+            UserPart::Document { media_type, name, bytes } => {
                 let text = text_document(media_type, name, bytes)?;
                 Some(json!({ "type": "input_text", "text": text }))
             }

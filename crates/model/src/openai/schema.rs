@@ -8,22 +8,11 @@ use serde_json::Value;
 pub(super) fn is_strict(schema: &Value) -> bool {
     match schema {
         Value::Object(map) => {
-            let object = map.get("type").is_some_and(|kind| kind == "object")
-                || map.contains_key("properties");
+            let object = map.get("type").is_some_and(|kind| kind == "object") || map.contains_key("properties");
             let closed = map.get("additionalProperties") == Some(&Value::Bool(false));
-            let names = map
-                .get("properties")
-                .and_then(Value::as_object)
-                .map(|p| p.keys().collect::<Vec<_>>());
-            let required = map
-                .get("required")
-                .and_then(Value::as_array)
-                .map(Vec::as_slice)
-                .unwrap_or_default();
-            let complete = names
-                .unwrap_or_default()
-                .iter()
-                .all(|name| required.iter().any(|r| r == name.as_str()));
+            let names = map.get("properties").and_then(Value::as_object).map(|p| p.keys().collect::<Vec<_>>());
+            let required = map.get("required").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+            let complete = names.unwrap_or_default().iter().all(|name| required.iter().any(|r| r == name.as_str()));
             (!object || (closed && complete)) && map.values().all(is_strict)
         }
         Value::Array(items) => items.iter().all(is_strict),
@@ -39,11 +28,10 @@ mod tests {
 
     #[test]
     fn only_closed_and_complete_objects_are_strict() {
-        let closed = json!({"type":"object","properties":{"a":{"type":"string"}},"required":["a"],"additionalProperties":false});
+        let closed =
+            json!({"type":"object","properties":{"a":{"type":"string"}},"required":["a"],"additionalProperties":false});
         assert!(is_strict(&closed));
-        assert!(!is_strict(
-            &json!({"type":"array","items":{"type":"object"}})
-        ));
+        assert!(!is_strict(&json!({"type":"array","items":{"type":"object"}})));
         let mut optional = closed.clone();
         optional["required"] = json!([]);
         assert!(!is_strict(&optional));

@@ -128,18 +128,8 @@ pub(super) struct ScriptedUsage {
 
 impl From<ScriptedUsage> for Usage {
     fn from(usage: ScriptedUsage) -> Self {
-        let ScriptedUsage {
-            input_tokens,
-            output_tokens,
-            cache_read_tokens,
-            cache_write_tokens,
-        } = usage;
-        Self {
-            input_tokens,
-            output_tokens,
-            cache_read_tokens,
-            cache_write_tokens,
-        }
+        let ScriptedUsage { input_tokens, output_tokens, cache_read_tokens, cache_write_tokens } = usage;
+        Self { input_tokens, output_tokens, cache_read_tokens, cache_write_tokens }
     }
 }
 
@@ -204,10 +194,7 @@ impl Script {
         let mut text = String::new();
         std::fs::File::open(path)
             .and_then(|open| open.take(MAX_BYTES + 1).read_to_string(&mut text))
-            .map_err(|source| ScriptError::Unreadable {
-                file: file.clone(),
-                source,
-            })?;
+            .map_err(|source| ScriptError::Unreadable { file: file.clone(), source })?;
         Self::parse(&file, &text)
     }
 
@@ -217,9 +204,7 @@ impl Script {
     /// If it is not a script.
     pub fn parse(file: &str, text: &str) -> Result<Self, ScriptError> {
         if text.len() as u64 > MAX_BYTES {
-            return Err(ScriptError::TooLong {
-                file: file.to_owned(),
-            });
+            return Err(ScriptError::TooLong { file: file.to_owned() });
         }
         let script: Self = serde_saphyr::from_str(text).map_err(|error| ScriptError::Format {
             file: file.to_owned(),
@@ -227,20 +212,12 @@ impl Script {
             problem: error.without_snippet().to_string(),
         })?;
         if script.turns.is_empty() {
-            return Err(ScriptError::Entry {
-                file: file.to_owned(),
-                entry: 1,
-                problem: "add at least one entry",
-            });
+            return Err(ScriptError::Entry { file: file.to_owned(), entry: 1, problem: "add at least one entry" });
         }
-        let sane_pace =
-            |delay: u64, chunk: Option<usize>| delay <= MAX_DELAY_MS && chunk != Some(0);
+        let sane_pace = |delay: u64, chunk: Option<usize>| delay <= MAX_DELAY_MS && chunk != Some(0);
         for (index, entry) in script.turns.iter().enumerate() {
             let last = index + 1 == script.turns.len();
-            let paces = entry
-                .steps
-                .iter()
-                .all(|step| sane_pace(step.delay_ms.unwrap_or(0), step.chunk_chars));
+            let paces = entry.steps.iter().all(|step| sane_pace(step.delay_ms.unwrap_or(0), step.chunk_chars));
             let problem = if !paces || !sane_pace(script.delay_ms, script.chunk_chars) {
                 Some("set `delay_ms` to at most 600000 and `chunk_chars` to at least 1")
             } else {
@@ -250,11 +227,7 @@ impl Script {
                 })
             };
             if let Some(problem) = problem {
-                return Err(ScriptError::Entry {
-                    file: file.to_owned(),
-                    entry: index + 1,
-                    problem,
-                });
+                return Err(ScriptError::Entry { file: file.to_owned(), entry: index + 1, problem });
             }
         }
         Ok(script)
@@ -267,9 +240,7 @@ impl Entry {
             (None, Some(true)) => {}
             (Some(when), None) if when.asks_something() => {
                 if when.answers_one_call() && self.steps.len() != 1 {
-                    return Some(
-                        "give it exactly one step, since `tool_result` or `step` picks one call",
-                    );
+                    return Some("give it exactly one step, since `tool_result` or `step` picks one call");
                 }
                 if when.turn == Some(0) || when.step == Some(0) {
                     return Some("count `turn` and `step` from 1");
@@ -283,16 +254,12 @@ impl Entry {
         if self.steps.is_empty() {
             return Some("add at least one step");
         }
-        let silent =
-            |step: &Step| step.text.is_none() && step.tools.is_empty() && step.fail.is_none();
+        let silent = |step: &Step| step.text.is_none() && step.tools.is_empty() && step.fail.is_none();
         if self.steps.iter().any(silent) {
             return Some("give each step `text`, `tools` or `fail`");
         }
         let failures = self.steps.iter().filter_map(|step| step.fail.as_ref());
-        if failures
-            .into_iter()
-            .any(|fail| !(400..=599).contains(&fail.status))
-        {
+        if failures.into_iter().any(|fail| !(400..=599).contains(&fail.status)) {
             return Some("set the `status` of `fail` between 400 and 599");
         }
         None
@@ -319,9 +286,7 @@ fn pattern<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Regex>, 
         return Ok(None);
     };
     let built = RegexBuilder::new(&text).size_limit(1 << 20).build();
-    built
-        .map(Some)
-        .map_err(|_| serde::de::Error::custom("`user_regex` is not a regular expression"))
+    built.map(Some).map_err(|_| serde::de::Error::custom("`user_regex` is not a regular expression"))
 }
 
 const MAX_BYTES: u64 = 1024 * 1024;

@@ -94,12 +94,7 @@ impl TemplateValue {
     fn parse(value: Value) -> Result<Self, String> {
         Ok(match value {
             Value::String(text) => Self::Text(Template::parse(&text)?),
-            Value::Array(items) => Self::List(
-                items
-                    .into_iter()
-                    .map(Self::parse)
-                    .collect::<Result<_, _>>()?,
-            ),
+            Value::Array(items) => Self::List(items.into_iter().map(Self::parse).collect::<Result<_, _>>()?),
             Value::Object(map) => {
                 let entry = |(name, value)| Self::parse(value).map(|value| (name, value));
                 Self::Map(map.into_iter().map(entry).collect::<Result<_, _>>()?)
@@ -112,10 +107,7 @@ impl TemplateValue {
         match self {
             Self::Text(template) => Value::String(template.fill(value_of)),
             Self::List(items) => items.iter().map(|item| item.fill(value_of)).collect(),
-            Self::Map(entries) => entries
-                .iter()
-                .map(|(name, value)| (name.clone(), value.fill(value_of)))
-                .collect(),
+            Self::Map(entries) => entries.iter().map(|(name, value)| (name.clone(), value.fill(value_of))).collect(),
             Self::Plain(value) => value.clone(),
         }
     }
@@ -154,11 +146,7 @@ mod tests {
             _ => String::new(),
         });
         assert_eq!(filled, "a {{turn}} b bash");
-        assert!(
-            Template::parse("{{usr}}")
-                .unwrap_err()
-                .contains("last_tool_result")
-        );
+        assert!(Template::parse("{{usr}}").unwrap_err().contains("last_tool_result"));
         assert!(Template::parse("{{user").is_err());
     }
 }

@@ -1,8 +1,8 @@
 //! The Messages API.
 
 use bailiwick_model::{
-    AssistantMessage, AssistantPart, Blob, Finish, Message, ModelError, Outcome, RequestProblem,
-    ToolCall, ToolChoice, ToolInput, ToolResult, Usage, UserPart, WireFormat,
+    AssistantMessage, AssistantPart, Blob, Finish, Message, ModelError, Outcome, RequestProblem, ToolCall, ToolChoice,
+    ToolInput, ToolResult, Usage, UserPart, WireFormat,
 };
 use bailiwick_testkit::fake_model::{FakeAnthropic, FakeUsage, Reply};
 use serde_json::{Value, json};
@@ -19,12 +19,7 @@ async fn start() -> (FakeAnthropic, bailiwick_model::Provider) {
 #[tokio::test]
 async fn a_text_streams_and_its_numbers_are_ours() {
     let (fake, provider) = start().await;
-    let usage = FakeUsage {
-        input: 7,
-        output: 21,
-        cache_read: 100,
-        cache_write: 30,
-    };
+    let usage = FakeUsage { input: 7, output: 21, cache_read: 100, cache_write: 30 };
     fake.push(Reply::text("Grüße aus dem Modell 🦀.").usage(usage));
     let mut request = ask("hello");
     request.instructions = "Be kind.".into();
@@ -34,22 +29,12 @@ async fn a_text_streams_and_its_numbers_are_ours() {
     let done = got.done();
     assert_eq!(done.message.parts, vec![said("Grüße aus dem Modell 🦀.")]);
     assert_eq!(done.finish, Finish::Stop);
-    let ours = Usage {
-        input_tokens: 137,
-        output_tokens: 21,
-        cache_read_tokens: 100,
-        cache_write_tokens: 30,
-    };
+    let ours = Usage { input_tokens: 137, output_tokens: 21, cache_read_tokens: 100, cache_write_tokens: 30 };
     assert_eq!(done.usage, ours);
     assert_eq!(done.request_id.as_deref(), Some("req_fake_1"));
     let sent = &fake.requests()[0];
     assert_eq!(sent.headers["anthropic-version"], "2023-06-01");
-    assert!(
-        sent.headers["user-agent"]
-            .to_str()
-            .unwrap()
-            .starts_with("bailiwick/")
-    );
+    assert!(sent.headers["user-agent"].to_str().unwrap().starts_with("bailiwick/"));
     assert_eq!(sent.body["system"][0]["text"], "Be kind.");
     assert_eq!(sent.body["max_tokens"], 8_192);
 }
@@ -74,10 +59,7 @@ async fn parallel_tools_and_thinking_go_back_exactly_as_they_came() {
     let asked = calls(&answer);
     assert_eq!(asked.len(), 2);
     assert_ne!(asked[0].id, asked[1].id);
-    assert_eq!(
-        asked[1].input,
-        ToolInput::Json(json!({ "path": "ü/b.txt", "limit": 3 }))
-    );
+    assert_eq!(asked[1].input, ToolInput::Json(json!({ "path": "ü/b.txt", "limit": 3 })));
     assert_eq!(first.tool_input(&asked[0].id), r#"{"path":"a.txt"}"#);
 
     // The fake checks each signature, each pairing and the order.
@@ -87,63 +69,37 @@ async fn parallel_tools_and_thinking_go_back_exactly_as_they_came() {
     let sent = fake.last_body();
     let blocks = sent["messages"][1]["content"].as_array().unwrap();
     assert_eq!(blocks[0]["thinking"], "two files are needed");
-    assert_eq!(
-        blocks[1],
-        json!({ "type": "redacted_thinking", "data": "opaque==" })
-    );
-    assert_eq!(
-        sent["messages"][2]["content"][1]["tool_use_id"],
-        asked[1].id.as_str()
-    );
+    assert_eq!(blocks[1], json!({ "type": "redacted_thinking", "data": "opaque==" }));
+    assert_eq!(sent["messages"][2]["content"][1]["tool_use_id"], asked[1].id.as_str());
 }
 
 #[tokio::test]
 async fn thinking_that_was_changed_is_refused_by_the_far_side() {
     // The positive control of the test above: the fake does look at signatures.
     let (fake, provider) = start().await;
-    fake.push(
-        Reply::answer()
-            .and_thinking("plan")
-            .and_tool("bash", json!({})),
-    );
+    fake.push(Reply::answer().and_thinking("plan").and_tool("bash", json!({})));
     let mut request = ask("go");
     request.tools = vec![tool("bash")];
     let mut answer = call(&provider, &request).await.done().message.clone();
     answer.raw.as_mut().unwrap().blocks[0]["thinking"] = json!("another plan");
     let refused = call(&provider, &continued(&request, &answer, "x")).await;
-    let ModelError::Rejected {
-        status: 400,
-        message,
-    } = refused.error()
-    else {
-        panic!("{refused:?}")
-    };
+    let ModelError::Rejected { status: 400, message } = refused.error() else { panic!("{refused:?}") };
     assert!(message.as_str().contains("signature"), "{message:?}");
 }
 
 #[tokio::test]
 async fn another_models_blocks_are_rebuilt_from_their_parts_without_the_thinking() {
     let (fake, provider) = start().await;
-    fake.push(
-        Reply::answer()
-            .and_thinking("hm")
-            .and_text("I look.")
-            .and_tool("bash", json!({ "path": "x" })),
-    );
+    fake.push(Reply::answer().and_thinking("hm").and_text("I look.").and_tool("bash", json!({ "path": "x" })));
     let mut request = ask("go");
     request.tools = vec![tool("bash")];
     let mut answer = call(&provider, &request).await.done().message.clone();
     answer.raw.as_mut().unwrap().format = WireFormat::OpenaiResponses;
     fake.push(Reply::text("done"));
-    call(&provider, &continued(&request, &answer, "ok"))
-        .await
-        .done();
+    call(&provider, &continued(&request, &answer, "ok")).await.done();
     let kinds = |body: &Value| -> Vec<String> {
         let blocks = body["messages"][1]["content"].as_array().unwrap();
-        blocks
-            .iter()
-            .map(|block| block["type"].as_str().unwrap().to_owned())
-            .collect()
+        blocks.iter().map(|block| block["type"].as_str().unwrap().to_owned()).collect()
     };
     assert_eq!(kinds(&fake.last_body()), ["text", "tool_use"]);
     // Another model of the same provider, too.
@@ -173,36 +129,19 @@ async fn odd_calls_are_kept_and_do_not_break_the_session() {
     assert_eq!(asked[1].input, ToolInput::Json(json!({})));
     assert_eq!(asked[2].input, ToolInput::Json(json!([1])));
     fake.push(Reply::text("sorry"));
-    call(&provider, &continued(&request, &answer, "not valid"))
-        .await
-        .done();
+    call(&provider, &continued(&request, &answer, "not valid")).await.done();
     let sent = fake.last_body();
-    assert_eq!(
-        sent["messages"][1]["content"][0]["name"],
-        "functions_bash_0"
-    );
-    assert_eq!(
-        sent["messages"][1]["content"][0]["input"],
-        json!({ "unparsable_input": "{\"path\": " })
-    );
+    assert_eq!(sent["messages"][1]["content"][0]["name"], "functions_bash_0");
+    assert_eq!(sent["messages"][1]["content"][0]["input"], json!({ "unparsable_input": "{\"path\": " }));
 }
 
 #[tokio::test]
 async fn ids_of_other_providers_get_a_shape_that_is_taken() {
     let (fake, provider) = start().await;
-    let odd = ToolCall {
-        id: "functions.bash:0".into(),
-        name: "bash".into(),
-        input: ToolInput::Json(json!({})),
-    };
-    let answer = AssistantMessage {
-        parts: vec![AssistantPart::ToolCall(odd)],
-        raw: None,
-    };
+    let odd = ToolCall { id: "functions.bash:0".into(), name: "bash".into(), input: ToolInput::Json(json!({})) };
+    let answer = AssistantMessage { parts: vec![AssistantPart::ToolCall(odd)], raw: None };
     fake.push(Reply::text("fine"));
-    call(&provider, &continued(&ask("go"), &answer, "ok"))
-        .await
-        .done();
+    call(&provider, &continued(&ask("go"), &answer, "ok")).await.done();
 }
 
 #[tokio::test]
@@ -218,10 +157,7 @@ async fn pictures_documents_and_failed_results_have_their_forms() {
     request.tools = vec![tool("bash")];
     request.messages = vec![Message::User(vec![
         UserPart::Text(String::new()),
-        UserPart::Image {
-            media_type: "image/png".into(),
-            bytes: Blob::from(&b"\x89PNG"[..]),
-        },
+        UserPart::Image { media_type: "image/png".into(), bytes: Blob::from(&b"\x89PNG"[..]) },
         part("application/pdf", b"%PDF"),
         part("text/markdown", b"# hi"),
     ])];
@@ -237,10 +173,7 @@ async fn pictures_documents_and_failed_results_have_their_forms() {
     let first = &sent["messages"][0]["content"];
     assert_eq!(first.as_array().unwrap().len(), 3);
     assert_eq!(first[0]["source"]["data"], "iVBORw==");
-    assert_eq!(
-        first[2]["source"],
-        json!({ "type": "text", "media_type": "text/plain", "data": "# hi" })
-    );
+    assert_eq!(first[2]["source"], json!({ "type": "text", "media_type": "text/plain", "data": "# hi" }));
     // Results and the user's next words are one message of the API.
     assert_eq!(sent["messages"][2]["content"][0]["is_error"], true);
     assert_eq!(sent["messages"][2]["content"][1]["text"], "and now?");
@@ -248,21 +181,14 @@ async fn pictures_documents_and_failed_results_have_their_forms() {
     request.messages = vec![Message::User(vec![part("application/zip", b"PK")])];
     let before = fake.requests().len();
     let refused = call(&provider, &request).await;
-    assert_eq!(
-        refused.error(),
-        &ModelError::Invalid(RequestProblem::MediaType { index: 0 })
-    );
+    assert_eq!(refused.error(), &ModelError::Invalid(RequestProblem::MediaType { index: 0 }));
     assert_eq!(fake.requests().len(), before);
 }
 
 #[tokio::test]
 async fn the_ends_of_what_stays_the_same_are_marked_for_the_cache() {
     let (fake, cached) = start().await;
-    let plain = provider(
-        "anthropic",
-        &fake.base_url(),
-        json!({ "prompt_cache": "off" }),
-    );
+    let plain = provider("anthropic", &fake.base_url(), json!({ "prompt_cache": "off" }));
     let mut request = ask("hi");
     request.instructions = "Be brief.".into();
     request.tools = vec![tool("a"), tool("b")];
@@ -281,29 +207,19 @@ async fn the_ends_of_what_stays_the_same_are_marked_for_the_cache() {
 #[tokio::test]
 async fn thinking_schema_and_tool_choice_are_asked_for_in_the_apis_words() {
     let (fake, plain) = start().await;
-    let budget = provider(
-        "anthropic",
-        &fake.base_url(),
-        json!({ "thinking_budget_tokens": 4_000 }),
-    );
+    let budget = provider("anthropic", &fake.base_url(), json!({ "thinking_budget_tokens": 4_000 }));
     let effort = provider("anthropic", &fake.base_url(), json!({ "effort": "high" }));
     fake.always(Reply::text("{}"));
     let mut request = ask("hi");
     request.max_output_tokens = 1_000;
     request.output_schema = Some(json!({ "type": "object" }));
     call(&budget, &request).await.done();
-    assert_eq!(
-        fake.last_body()["thinking"],
-        json!({ "type": "enabled", "budget_tokens": 4_000 })
-    );
+    assert_eq!(fake.last_body()["thinking"], json!({ "type": "enabled", "budget_tokens": 4_000 }));
     assert_eq!(fake.last_body()["max_tokens"], 5_000);
     call(&effort, &request).await.done();
     let config = &fake.last_body()["output_config"];
     assert_eq!(config["effort"], "high");
-    assert_eq!(
-        config["format"],
-        json!({ "type": "json_schema", "schema": { "type": "object" } })
-    );
+    assert_eq!(config["format"], json!({ "type": "json_schema", "schema": { "type": "object" } }));
     request.tools = vec![tool("a")];
     request.tool_choice = ToolChoice::Required;
     call(&effort, &request).await.done();
@@ -312,10 +228,7 @@ async fn thinking_schema_and_tool_choice_are_asked_for_in_the_apis_words() {
         (ToolChoice::Auto, Value::Null),
         (ToolChoice::Required, json!({ "type": "any" })),
         (ToolChoice::Never, json!({ "type": "none" })),
-        (
-            ToolChoice::Named("a".into()),
-            json!({ "type": "tool", "name": "a" }),
-        ),
+        (ToolChoice::Named("a".into()), json!({ "type": "tool", "name": "a" })),
     ];
     for (choice, wire) in choices {
         request.tool_choice = choice;
@@ -337,19 +250,14 @@ async fn reasons_to_stop_are_translated() {
         ("something_new", Finish::Other),
     ] {
         fake.push(Reply::text("x").finish(reason));
-        assert_eq!(
-            call(&provider, &ask("hi")).await.done().finish,
-            finish,
-            "{reason}"
-        );
+        assert_eq!(call(&provider, &ask("hi")).await.done().finish, finish, "{reason}");
     }
 }
 
 #[tokio::test]
 async fn unknown_events_and_fields_are_passed_over_and_unknown_blocks_are_kept() {
     let (fake, provider) = start().await;
-    let block =
-        json!({ "type": "server_thing", "id": "srv_1", "input": {}, "nested": { "x": [1] } });
+    let block = json!({ "type": "server_thing", "id": "srv_1", "input": {}, "nested": { "x": [1] } });
     let start = json!({ "type": "content_block_start", "index": 7, "content_block": block, "new_field": true });
     let input = json!({ "type": "content_block_delta", "index": 7, "delta": { "type": "input_json_delta", "partial_json": "{\"q\":1}" } });
     let strange = json!({ "type": "content_block_delta", "index": 7, "delta": { "type": "strange_delta", "z": 1 } });
@@ -379,20 +287,13 @@ async fn an_answer_that_breaks_the_api_is_an_error_and_not_a_guess() {
     for (inserted, part_of_reason) in [
         ("data: {not json\n\n".to_owned(), "JSON"),
         (format!("{delta}\n\n"), "has not started"),
-        (
-            "data: {\"type\":\"message_stop\"}\n\n".to_owned(),
-            "reason to stop",
-        ),
+        ("data: {\"type\":\"message_stop\"}\n\n".to_owned(), "reason to stop"),
     ] {
         fake.push(Reply::text("hi").insert_after(2, &inserted));
         let what = what(call(&provider, &ask("hi")).await);
         assert!(what.contains(part_of_reason), "{what}");
     }
-    fake.push(
-        Reply::answer()
-            .and_odd_tool("t", "a", "{}")
-            .and_odd_tool("t", "b", "{}"),
-    );
+    fake.push(Reply::answer().and_odd_tool("t", "a", "{}").and_odd_tool("t", "b", "{}"));
     assert!(what(call(&provider, &ask("hi")).await).contains("id of its own"));
 }
 
@@ -407,10 +308,7 @@ async fn the_request_is_checked_before_anything_is_sent() {
         outcome: Outcome::Succeeded,
     }]));
     let got = call(&provider, &request).await;
-    assert_eq!(
-        got.error(),
-        &ModelError::Invalid(RequestProblem::ResultsWithoutCalls { index: 1 })
-    );
+    assert_eq!(got.error(), &ModelError::Invalid(RequestProblem::ResultsWithoutCalls { index: 1 }));
     assert!(fake.requests().is_empty());
     fake.push(Reply::text("hi"));
     call(&provider, &ask("go")).await.done();

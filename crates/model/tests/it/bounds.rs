@@ -13,13 +13,7 @@ async fn anthropic() -> (FakeAnthropic, Provider) {
 }
 
 fn limited(provider: Provider, event_bytes: usize, response_bytes: usize) -> Provider {
-    provider.with_policy(Policy {
-        limits: Limits {
-            event_bytes,
-            response_bytes,
-        },
-        ..quick()
-    })
+    provider.with_policy(Policy { limits: Limits { event_bytes, response_bytes }, ..quick() })
 }
 
 fn too_large(got: &crate::support::Got) -> Limit {
@@ -34,21 +28,11 @@ async fn an_endless_line_is_cut_off() {
     let (fake, provider) = anthropic().await;
     let provider = limited(provider, 10_000, 10_000_000);
     let line = "x".repeat(5_000_000);
-    fake.push(Reply::raw(
-        200,
-        "text/event-stream",
-        format!("data: {line}"),
-    ));
-    assert_eq!(
-        too_large(&call(&provider, &ask("hi")).await),
-        Limit::EventBytes
-    );
+    fake.push(Reply::raw(200, "text/event-stream", format!("data: {line}")));
+    assert_eq!(too_large(&call(&provider, &ask("hi")).await), Limit::EventBytes);
     let lines = "data: xxxxxxxxxxxxxxxx\n".repeat(100_000);
     fake.push(Reply::raw(200, "text/event-stream", lines));
-    assert_eq!(
-        too_large(&call(&provider, &ask("hi")).await),
-        Limit::EventBytes
-    );
+    assert_eq!(too_large(&call(&provider, &ask("hi")).await), Limit::EventBytes);
     fake.push(Reply::text(&"long ".repeat(1_000)));
     assert_eq!(call(&provider, &ask("hi")).await.text().len(), 5_000);
 }
@@ -58,19 +42,9 @@ async fn an_endless_answer_is_cut_off() {
     let (fake, provider) = anthropic().await;
     let provider = limited(provider, 10_000, 100_000);
     fake.push(Reply::text(&"long ".repeat(5_000)));
-    assert_eq!(
-        too_large(&call(&provider, &ask("hi")).await),
-        Limit::ResponseBytes
-    );
-    fake.push(Reply::raw(
-        200,
-        "text/event-stream",
-        ": ping\n\n".repeat(50_000),
-    ));
-    assert_eq!(
-        too_large(&call(&provider, &ask("hi")).await),
-        Limit::ResponseBytes
-    );
+    assert_eq!(too_large(&call(&provider, &ask("hi")).await), Limit::ResponseBytes);
+    fake.push(Reply::raw(200, "text/event-stream", ": ping\n\n".repeat(50_000)));
+    assert_eq!(too_large(&call(&provider, &ask("hi")).await), Limit::ResponseBytes);
     fake.push(Reply::text("short"));
     assert_eq!(call(&provider, &ask("hi")).await.text(), "short");
 }
@@ -81,32 +55,21 @@ async fn values_that_would_fill_memory_are_refused() {
     let many = "0,".repeat(150_000);
     let block = |index: usize, list: &str| {
         let block = format!("{{\"type\":\"thing\",\"list\":[{list}0]}}");
-        format!(
-            "data: {{\"type\":\"content_block_start\",\"index\":{index},\"content_block\":{block}}}\n\n"
-        )
+        format!("data: {{\"type\":\"content_block_start\",\"index\":{index},\"content_block\":{block}}}\n\n")
     };
     fake.push(Reply::text("x").insert_after(1, &block(50, &many)));
-    assert_eq!(
-        too_large(&call(&provider, &ask("hi")).await),
-        Limit::EventValues
-    );
+    assert_eq!(too_large(&call(&provider, &ask("hi")).await), Limit::EventValues);
     let some = "0,".repeat(60_000);
     let blocks: String = (50..60).map(|index| block(index, &some)).collect();
     fake.push(Reply::text("x").insert_after(1, &blocks));
-    assert_eq!(
-        too_large(&call(&provider, &ask("hi")).await),
-        Limit::KeptValues
-    );
+    assert_eq!(too_large(&call(&provider, &ask("hi")).await), Limit::KeptValues);
     fake.push(Reply::text("x").insert_after(1, &block(50, "1,")));
     assert_eq!(call(&provider, &ask("hi")).await.text(), "x");
 
     // Unknown fields of small chunks add up, too.
     let openai = FakeOpenAi::start().await;
     let chat = crate::support::provider("openai", &openai.base_url(), json!({}));
-    let chunk = format!(
-        "data: {{\"choices\":[{{\"delta\":{{\"x\":[{}0]}}}}]}}\n\n",
-        "0,".repeat(10)
-    );
+    let chunk = format!("data: {{\"choices\":[{{\"delta\":{{\"x\":[{}0]}}}}]}}\n\n", "0,".repeat(10));
     openai.push(Reply::text("x").insert_after(1, &chunk.repeat(30_000)));
     assert_eq!(too_large(&call(&chat, &ask("hi")).await), Limit::KeptValues);
     openai.push(Reply::text("x").insert_after(1, &chunk.repeat(30)));
@@ -123,8 +86,7 @@ async fn characters_that_are_cut_in_two_arrive_whole() {
     }
     let openai = FakeOpenAi::start().await;
     for api in ["chat", "responses"] {
-        let provider =
-            crate::support::provider("openai", &openai.base_url(), json!({ "api": api }));
+        let provider = crate::support::provider("openai", &openai.base_url(), json!({ "api": api }));
         openai.push(Reply::text(&text).bytes_per_chunk(3));
         assert_eq!(call(&provider, &ask("hi")).await.text(), text, "{api}");
     }
@@ -142,21 +104,11 @@ async fn answers_that_are_no_event_stream_are_named_as_such() {
     ] {
         fake.push(reply);
         let got = call(&provider, &ask("hi")).await;
-        assert!(
-            matches!(got.error(), ModelError::Protocol { .. }),
-            "{got:?}"
-        );
+        assert!(matches!(got.error(), ModelError::Protocol { .. }), "{got:?}");
     }
     // Bytes that are no events at all are an answer without an end.
-    fake.always(Reply::raw(
-        200,
-        "text/event-stream",
-        "\u{0}\u{1}garbage\n\n",
-    ));
-    assert_eq!(
-        call(&provider, &ask("hi")).await.error(),
-        &ModelError::Interrupted
-    );
+    fake.always(Reply::raw(200, "text/event-stream", "\u{0}\u{1}garbage\n\n"));
+    assert_eq!(call(&provider, &ask("hi")).await.error(), &ModelError::Interrupted);
 }
 
 #[tokio::test]
@@ -168,18 +120,12 @@ async fn a_redirect_is_not_followed() {
     for status in [301, 302, 307, 308] {
         fake.push(Reply::raw(status, "text/plain", "").header("location", &target));
         let got = call(&provider, &ask("hi")).await;
-        assert!(
-            matches!(got.error(), ModelError::Protocol { what } if what.contains("redirect")),
-            "{got:?}"
-        );
+        assert!(matches!(got.error(), ModelError::Protocol { what } if what.contains("redirect")), "{got:?}");
     }
     assert!(other.requests().is_empty());
     // The positive control: the target answers when it is asked.
     let direct = crate::support::provider("anthropic", &other.base_url(), json!({}));
-    assert_eq!(
-        call(&direct, &ask("hi")).await.text(),
-        "you should not be here"
-    );
+    assert_eq!(call(&direct, &ask("hi")).await.text(), "you should not be here");
 }
 
 #[tokio::test]
@@ -187,13 +133,5 @@ async fn a_huge_refusal_is_read_in_part() {
     let (fake, provider) = anthropic().await;
     fake.push(Reply::raw(400, "text/plain", "y".repeat(3_000_000)));
     let got = call(&provider, &ask("hi")).await;
-    assert!(
-        got.error()
-            .provider_text()
-            .unwrap()
-            .as_str()
-            .chars()
-            .count()
-            <= 1_001
-    );
+    assert!(got.error().provider_text().unwrap().as_str().chars().count() <= 1_001);
 }

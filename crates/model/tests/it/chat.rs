@@ -1,8 +1,6 @@
 //! Chat Completions.
 
-use bailiwick_model::{
-    Blob, Finish, Message, ModelError, Outcome, ToolChoice, ToolInput, Usage, UserPart,
-};
+use bailiwick_model::{Blob, Finish, Message, ModelError, Outcome, ToolChoice, ToolInput, Usage, UserPart};
 use bailiwick_testkit::fake_model::{FakeOpenAi, FakeUsage, Reply};
 use serde_json::{Value, json};
 
@@ -17,10 +15,7 @@ async fn start() -> (FakeOpenAi, bailiwick_model::Provider) {
 
 /// A stream of these chunks, as a server that takes the format lightly sends them.
 fn chunks(chunks: &[Value]) -> Reply {
-    let body: String = chunks
-        .iter()
-        .map(|chunk| format!("data: {chunk}\n\n"))
-        .collect();
+    let body: String = chunks.iter().map(|chunk| format!("data: {chunk}\n\n")).collect();
     Reply::raw(200, "text/event-stream", body)
 }
 
@@ -46,23 +41,12 @@ async fn a_text_streams_and_its_numbers_are_ours() {
     let got = call(&provider, &request).await;
     assert_eq!(got.text(), "Hallo, größte Welt");
     assert_eq!(got.done().message.parts, vec![said("Hallo, größte Welt")]);
-    let ours = Usage {
-        input_tokens: 71,
-        output_tokens: 9,
-        cache_read_tokens: 64,
-        cache_write_tokens: 0,
-    };
+    let ours = Usage { input_tokens: 71, output_tokens: 9, cache_read_tokens: 64, cache_write_tokens: 0 };
     assert_eq!(got.done().usage, ours);
     assert_eq!(got.done().request_id.as_deref(), Some("req_fake_1"));
     let sent = fake.last_body();
-    assert_eq!(
-        sent["messages"][0],
-        json!({ "role": "system", "content": "Be kind." })
-    );
-    assert_eq!(
-        sent["messages"][1],
-        json!({ "role": "user", "content": "hello" })
-    );
+    assert_eq!(sent["messages"][0], json!({ "role": "system", "content": "Be kind." }));
+    assert_eq!(sent["messages"][1], json!({ "role": "user", "content": "hello" }));
     assert_eq!(sent["stream_options"], json!({ "include_usage": true }));
 }
 
@@ -89,50 +73,27 @@ async fn parallel_tools_go_back_with_the_servers_own_fields() {
     let next = continued(&request, &answer, "ok");
     let second = call(&provider, &next).await;
     assert_eq!(second.done().finish, Finish::Stop);
-    assert_eq!(
-        fake.last_body()["messages"][1]["reasoning_content"],
-        "both at once"
-    );
-    assert_eq!(
-        fake.last_body()["messages"][3]["tool_call_id"],
-        asked[1].id.as_str()
-    );
+    assert_eq!(fake.last_body()["messages"][1]["reasoning_content"], "both at once");
+    assert_eq!(fake.last_body()["messages"][3]["tool_call_id"], asked[1].id.as_str());
 
     // In the next turn the server's own fields stay at home: some refuse them there.
     let mut later = continued(&next, &second.done().message, "");
     later.messages.push(Message::user("thanks"));
     fake.push(Reply::text("welcome"));
     call(&provider, &later).await.done();
-    assert!(
-        fake.last_body()["messages"][1]
-            .get("reasoning_content")
-            .is_none()
-    );
-    assert_eq!(
-        fake.last_body()["messages"][1]["tool_calls"]
-            .as_array()
-            .unwrap()
-            .len(),
-        2
-    );
+    assert!(fake.last_body()["messages"][1].get("reasoning_content").is_none());
+    assert_eq!(fake.last_body()["messages"][1]["tool_calls"].as_array().unwrap().len(), 2);
 }
 
 #[tokio::test]
 async fn odd_calls_are_kept_and_do_not_break_the_session() {
     let (fake, provider) = start().await;
-    fake.push(
-        Reply::answer()
-            .and_odd_tool("c1", "a b", "{\"path\":")
-            .and_odd_tool("c2", "bash", ""),
-    );
+    fake.push(Reply::answer().and_odd_tool("c1", "a b", "{\"path\":").and_odd_tool("c2", "bash", ""));
     let mut request = ask("go");
     request.tools = vec![tool("bash")];
     let answer = stored(&call(&provider, &request).await.done().message);
     let asked = calls(&answer);
-    assert_eq!(
-        (asked[0].name.as_str(), &asked[0].input),
-        ("a b", &ToolInput::Text("{\"path\":".into()))
-    );
+    assert_eq!((asked[0].name.as_str(), &asked[0].input), ("a b", &ToolInput::Text("{\"path\":".into())));
     assert_eq!(asked[1].input, ToolInput::Json(json!({})));
     let mut next = continued(&request, &answer, "bad arguments");
     if let Some(Message::ToolResults(results)) = next.messages.last_mut() {
@@ -140,10 +101,7 @@ async fn odd_calls_are_kept_and_do_not_break_the_session() {
     }
     fake.push(Reply::text("sorry"));
     call(&provider, &next).await.done();
-    assert_eq!(
-        fake.last_body()["messages"][2]["content"],
-        "The tool call failed.\nbad arguments"
-    );
+    assert_eq!(fake.last_body()["messages"][2]["content"], "The tool call failed.\nbad arguments");
 }
 
 #[tokio::test]
@@ -181,11 +139,7 @@ async fn reasons_to_stop_and_refusals_are_translated() {
         ("new_reason", Finish::Other),
     ] {
         fake.push(Reply::text("x").finish(reason));
-        assert_eq!(
-            call(&provider, &ask("hi")).await.done().finish,
-            finish,
-            "{reason}"
-        );
+        assert_eq!(call(&provider, &ask("hi")).await.done().finish, finish, "{reason}");
     }
     fake.push(Reply::answer().and_refusal("I will not."));
     let refused = call(&provider, &ask("hi")).await;
@@ -197,42 +151,17 @@ async fn reasons_to_stop_and_refusals_are_translated() {
 async fn an_error_in_the_stream_is_told_apart_from_a_cut() {
     let (fake, provider) = start().await;
     fake.push(Reply::text("some longer text").error_after(3, "server_error", "boom"));
-    assert_eq!(
-        call(&provider, &ask("hi")).await.error(),
-        &ModelError::Unavailable { status: 500 }
-    );
-    fake.push(Reply::text("some longer text").error_after(
-        3,
-        "context_length_exceeded",
-        "too long",
-    ));
+    assert_eq!(call(&provider, &ask("hi")).await.error(), &ModelError::Unavailable { status: 500 });
+    fake.push(Reply::text("some longer text").error_after(3, "context_length_exceeded", "too long"));
     let refused = call(&provider, &ask("hi")).await;
-    assert!(
-        matches!(refused.error(), ModelError::Rejected { status: 400, .. }),
-        "{refused:?}"
-    );
-    fake.push(chunks(&[
-        delta(json!({ "content": "x" })),
-        json!({ "error": "plain words" }),
-    ]));
-    assert_eq!(
-        call(&provider, &ask("hi")).await.error(),
-        &ModelError::Unavailable { status: 500 }
-    );
-    fake.push(chunks(&[
-        delta(json!({ "content": "x" })),
-        json!({ "error": { "code": 403, "message": "no" } }),
-    ]));
-    assert!(matches!(
-        call(&provider, &ask("hi")).await.error(),
-        ModelError::Rejected { status: 403, .. }
-    ));
+    assert!(matches!(refused.error(), ModelError::Rejected { status: 400, .. }), "{refused:?}");
+    fake.push(chunks(&[delta(json!({ "content": "x" })), json!({ "error": "plain words" })]));
+    assert_eq!(call(&provider, &ask("hi")).await.error(), &ModelError::Unavailable { status: 500 });
+    fake.push(chunks(&[delta(json!({ "content": "x" })), json!({ "error": { "code": 403, "message": "no" } })]));
+    assert!(matches!(call(&provider, &ask("hi")).await.error(), ModelError::Rejected { status: 403, .. }));
     fake.push(chunks(&[delta(json!({ "content": "half" }))]));
     let cut = call(&provider, &ask("hi")).await;
-    assert_eq!(
-        (cut.text().as_str(), cut.error()),
-        ("half", &ModelError::Interrupted)
-    );
+    assert_eq!((cut.text().as_str(), cut.error()), ("half", &ModelError::Interrupted));
 }
 
 #[tokio::test]
@@ -253,27 +182,14 @@ async fn schema_choice_effort_and_attachments_have_their_forms() {
     request.tool_choice = ToolChoice::Named("a".into());
     request.messages = vec![Message::User(vec![
         UserPart::Text("look".into()),
-        UserPart::Image {
-            media_type: "image/png".into(),
-            bytes: Blob::from(&b"\x89PNG"[..]),
-        },
-        UserPart::Document {
-            media_type: "text/plain".into(),
-            name: "n.txt".into(),
-            bytes: Blob::from(&b"hi"[..]),
-        },
+        UserPart::Image { media_type: "image/png".into(), bytes: Blob::from(&b"\x89PNG"[..]) },
+        UserPart::Document { media_type: "text/plain".into(), name: "n.txt".into(), bytes: Blob::from(&b"hi"[..]) },
     ])];
     call(&provider, &request).await.done();
     let sent = fake.last_body();
     assert_eq!(sent["response_format"]["json_schema"]["strict"], false);
-    assert_eq!(
-        sent["tool_choice"],
-        json!({ "type": "function", "function": { "name": "a" } })
-    );
+    assert_eq!(sent["tool_choice"], json!({ "type": "function", "function": { "name": "a" } }));
     let content = &sent["messages"][0]["content"];
-    assert_eq!(
-        content[1]["image_url"]["url"],
-        "data:image/png;base64,iVBORw=="
-    );
+    assert_eq!(content[1]["image_url"]["url"], "data:image/png;base64,iVBORw==");
     assert_eq!(content[2]["text"], "Document n.txt:\nhi");
 }

@@ -8,11 +8,7 @@ fn config(value: Value) -> Config {
 }
 
 fn keys(value: Value) -> Vec<&'static str> {
-    config(value)
-        .problems()
-        .iter()
-        .map(|problem| problem.key)
-        .collect()
+    config(value).problems().iter().map(|problem| problem.key).collect()
 }
 
 #[test]
@@ -49,15 +45,9 @@ fn all_mistakes_are_reported_together() {
             "base_url",
         ]
     );
-    let Err(BuildError::Config(problems)) = Provider::new(&config(bad), Http::new().unwrap())
-    else {
-        panic!()
-    };
+    let Err(BuildError::Config(problems)) = Provider::new(&config(bad), Http::new().unwrap()) else { panic!() };
     assert_eq!(problems.len(), 8);
-    assert_eq!(
-        keys(json!({ "provider": "scripted", "api": "responses" })),
-        ["script", "api"]
-    );
+    assert_eq!(keys(json!({ "provider": "scripted", "api": "responses" })), ["script", "api"]);
 }
 
 #[test]
@@ -67,44 +57,23 @@ fn unknown_keys_and_values_are_errors() {
         json!({ "provider": "openai", "model": "m", "timeouts": { "idle": 1 } }),
         json!({ "provider": "gemini" }),
     ] {
-        assert!(
-            serde_json::from_value::<Config>(value.clone()).is_err(),
-            "{value}"
-        );
+        assert!(serde_json::from_value::<Config>(value.clone()).is_err(), "{value}");
     }
 }
 
 #[test]
 fn a_refused_address_is_not_repeated() {
-    let problems = config(
-        json!({ "provider": "openai", "model": "m", "base_url": "https://u:hunter2@a.example" }),
-    )
-    .problems();
+    let problems =
+        config(json!({ "provider": "openai", "model": "m", "base_url": "https://u:hunter2@a.example" })).problems();
     assert_eq!(problems[0].key, "base_url");
-    assert!(
-        !problems[0].to_string().contains("hunter2"),
-        "{}",
-        problems[0]
-    );
+    assert!(!problems[0].to_string().contains("hunter2"), "{}", problems[0]);
 }
 
 #[test]
 fn the_keys_place_is_told() {
     let source = |value| config(value).key_source();
-    assert_eq!(
-        source(json!({ "provider": "openai", "api_key_file": "/k" })),
-        KeySource::File("/k".into())
-    );
-    assert_eq!(
-        source(json!({ "provider": "openai", "api_key_env": "K" })),
-        KeySource::Env("K".into())
-    );
-    assert_eq!(
-        source(json!({ "provider": "openai" })),
-        KeySource::NotConfigured
-    );
-    assert_eq!(
-        source(json!({ "provider": "scripted" })),
-        KeySource::NotNeeded
-    );
+    assert_eq!(source(json!({ "provider": "openai", "api_key_file": "/k" })), KeySource::File("/k".into()));
+    assert_eq!(source(json!({ "provider": "openai", "api_key_env": "K" })), KeySource::Env("K".into()));
+    assert_eq!(source(json!({ "provider": "openai" })), KeySource::NotConfigured);
+    assert_eq!(source(json!({ "provider": "scripted" })), KeySource::NotNeeded);
 }

@@ -3,8 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bailiwick_model::{
-    Config, Finish, Http, Message, ModelError, Provider, Request, Script, ScriptFailure, ToolInput,
-    Usage,
+    Config, Finish, Http, Message, ModelError, Provider, Request, Script, ScriptFailure, ToolInput, Usage,
 };
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -48,19 +47,12 @@ async fn steps_follow_from_the_conversation_alone() {
     let request = ask("please deploy");
     // A new provider for each step, as after a restart.
     let first = call(&scripted(DEMO), &request).await;
-    assert_eq!(
-        (first.reasoning().as_str(), first.text().as_str()),
-        ("A file first.", "I will write the file.")
-    );
+    assert_eq!((first.reasoning().as_str(), first.text().as_str()), ("A file first.", "I will write the file."));
     assert_eq!(first.done().finish, Finish::ToolCalls);
     let answer = stored(&first.done().message);
     let asked = calls(&answer);
-    assert_eq!(
-        (asked[0].id.as_str(), asked[1].id.as_str()),
-        ("call_t1_s1_1", "call_t1_s1_2")
-    );
-    let input =
-        json!({ "path": "notes.txt", "content": "for please deploy", "mode": 420, "tags": ["1"] });
+    assert_eq!((asked[0].id.as_str(), asked[1].id.as_str()), ("call_t1_s1_1", "call_t1_s1_2"));
+    let input = json!({ "path": "notes.txt", "content": "for please deploy", "mode": 420, "tags": ["1"] });
     assert_eq!(asked[0].input, ToolInput::Json(input.clone()));
     assert_eq!(first.tool_input("call_t1_s1_1"), input.to_string());
     assert_eq!(asked[1].input, ToolInput::Json(json!({})));
@@ -72,41 +64,22 @@ async fn steps_follow_from_the_conversation_alone() {
 
     let mut later = continued(&next, &second.done().message, "");
     later.messages.push(Message::user("deploy again"));
-    assert_eq!(
-        calls(&call(&scripted(DEMO), &later).await.done().message)[0].id,
-        "call_t2_s1_1"
-    );
+    assert_eq!(calls(&call(&scripted(DEMO), &later).await.done().message)[0].id, "call_t2_s1_1");
     // The same conversation has the same answer.
-    assert_eq!(
-        call(&scripted(DEMO), &later).await.end,
-        call(&scripted(DEMO), &later).await.end
-    );
+    assert_eq!(call(&scripted(DEMO), &later).await.end, call(&scripted(DEMO), &later).await.end);
 }
 
 #[tokio::test]
 async fn the_first_entry_that_fits_answers() {
     let provider = scripted(DEMO);
-    assert_eq!(
-        call(&provider, &ask("hello")).await.text(),
-        "I heard: hello"
-    );
+    assert_eq!(call(&provider, &ask("hello")).await.text(), "I heard: hello");
     assert_eq!(call(&provider, &ask("42")).await.text(), "I heard: 42");
     let first = call(&provider, &ask("hello")).await.done().message.clone();
     let mut second = continued(&ask("hello"), &first, "");
     second.messages.push(Message::user("42"));
     let got = call(&provider, &second).await;
-    assert_eq!(
-        (got.text().as_str(), got.done().finish),
-        ("a number", Finish::Length)
-    );
-    assert_eq!(
-        got.done().usage,
-        Usage {
-            input_tokens: 9,
-            output_tokens: 1,
-            ..Usage::default()
-        }
-    );
+    assert_eq!((got.text().as_str(), got.done().finish), ("a number", Finish::Length));
+    assert_eq!(got.done().usage, Usage { input_tokens: 9, output_tokens: 1, ..Usage::default() });
 
     let asked = call(&provider, &ask("deploy")).await.done().message.clone();
     let denied = continued(&ask("deploy"), &asked, "denied by a person");
@@ -123,53 +96,28 @@ async fn steps_that_are_used_up_repeat_or_fail() {
         request = continued(&request, &answer, "ok");
         assert_eq!(call(&provider, &request).await.text(), "two");
         let again = "turns: [{ default: true, steps: [{ tools: [{ name: bash }] }] }]";
-        let asked = call(&scripted(again), &ask("x"))
-            .await
-            .done()
-            .message
-            .clone();
+        let asked = call(&scripted(again), &ask("x")).await.done().message.clone();
         request = continued(&request, &asked, "ok");
     }
     let deploy = call(&provider, &ask("deploy")).await.done().message.clone();
     let twice = continued(&continued(&ask("deploy"), &deploy, "ok"), &deploy, "ok");
     let got = call(&provider, &twice).await;
-    assert_eq!(
-        got.error(),
-        &ModelError::Script(ScriptFailure::NoStep {
-            entry: 2,
-            steps: 2,
-            step: 3
-        })
-    );
+    assert_eq!(got.error(), &ModelError::Script(ScriptFailure::NoStep { entry: 2, steps: 2, step: 3 }));
     let none = scripted("turns: [{ when: { user: xyz }, steps: [{ text: a }] }]");
     let got = call(&none, &ask("hello")).await;
-    assert_eq!(
-        got.error(),
-        &ModelError::Script(ScriptFailure::NoEntry { turn: 1, step: 1 })
-    );
+    assert_eq!(got.error(), &ModelError::Script(ScriptFailure::NoEntry { turn: 1, step: 1 }));
 }
 
 #[tokio::test]
 async fn failures_pieces_and_pauses_are_played() {
     let got = call(&scripted(DEMO), &ask("fail")).await;
     assert_eq!(got.text(), "half");
-    assert_eq!(
-        got.error(),
-        &ModelError::RateLimited {
-            retry_after: Some(Duration::from_secs(7))
-        }
-    );
-    let slow = scripted(
-        "{ delay_ms: 20, chunk_chars: 2, turns: [{ default: true, steps: [{ text: \"größe\" }] }] }",
-    );
+    assert_eq!(got.error(), &ModelError::RateLimited { retry_after: Some(Duration::from_secs(7)) });
+    let slow = scripted("{ delay_ms: 20, chunk_chars: 2, turns: [{ default: true, steps: [{ text: \"größe\" }] }] }");
     let begun = Instant::now();
     let got = call(&slow, &ask("x")).await;
     assert_eq!((got.events.len(), got.text().as_str()), (3, "größe"));
-    assert!(
-        begun.elapsed() >= Duration::from_millis(80),
-        "{:?}",
-        begun.elapsed()
-    );
+    assert!(begun.elapsed() >= Duration::from_millis(80), "{:?}", begun.elapsed());
 }
 
 #[tokio::test]
@@ -182,28 +130,15 @@ async fn canceling_ends_a_pause() {
     });
     tokio::task::yield_now().await;
     cancel.cancel();
-    assert_eq!(
-        at_once(waiting).await.unwrap().error(),
-        &ModelError::Canceled
-    );
+    assert_eq!(at_once(waiting).await.unwrap().error(), &ModelError::Canceled);
 }
 
 #[tokio::test]
 async fn a_conversation_that_a_real_api_refuses_is_refused_here_too() {
     let provider = scripted(DEMO);
     let answer = call(&provider, &ask("deploy")).await.done().message.clone();
-    let broken = Request::new(
-        "m",
-        vec![
-            Message::user("deploy"),
-            Message::Assistant(answer),
-            Message::user("now"),
-        ],
-    );
-    assert!(matches!(
-        call(&provider, &broken).await.error(),
-        ModelError::Invalid(_)
-    ));
+    let broken = Request::new("m", vec![Message::user("deploy"), Message::Assistant(answer), Message::user("now")]);
+    assert!(matches!(call(&provider, &broken).await.error(), ModelError::Invalid(_)));
 }
 
 #[tokio::test]
@@ -212,17 +147,11 @@ async fn a_script_is_loaded_from_its_file() {
     let path = folder.path().join("demo.yaml");
     std::fs::write(&path, DEMO).unwrap();
     let build = |path: &std::path::Path| {
-        let config: Config =
-            serde_json::from_value(json!({ "provider": "scripted", "script": path })).unwrap();
+        let config: Config = serde_json::from_value(json!({ "provider": "scripted", "script": path })).unwrap();
         Provider::new(&config, Http::new().unwrap())
     };
-    assert_eq!(
-        call(&build(&path).unwrap(), &ask("hi")).await.text(),
-        "I heard: hi"
-    );
-    let missing = build(&folder.path().join("none.yaml"))
-        .unwrap_err()
-        .to_string();
+    assert_eq!(call(&build(&path).unwrap(), &ask("hi")).await.text(), "I heard: hi");
+    let missing = build(&folder.path().join("none.yaml")).unwrap_err().to_string();
     assert!(missing.contains("none.yaml"), "{missing}");
     std::fs::write(&path, "#".repeat(1_100_000)).unwrap();
     assert!(build(&path).unwrap_err().to_string().contains("1 MiB"));
@@ -231,73 +160,21 @@ async fn a_script_is_loaded_from_its_file() {
 #[test]
 fn mistakes_name_the_file_the_line_and_the_cure() {
     let cases = [
-        (
-            "turns:\n  - default: true\n    stepz: []\n",
-            "demo.yaml:3:",
-            "stepz",
-        ),
-        (
-            "turns:\n  - default: true\n    steps:\n      - text: \"{{usr}}\"\n",
-            "demo.yaml:4:",
-            "last_tool_result",
-        ),
-        (
-            "turns:\n  - when: { user_regex: \"(\" }\n    steps: [{ text: a }]\n",
-            "demo.yaml:2:",
-            "regular expression",
-        ),
-        (
-            "turns: [{ default: true, steps: [{ tools: [{ name: a, input: [1] }] }] }]",
-            "demo.yaml:1:",
-            "mapping",
-        ),
+        ("turns:\n  - default: true\n    stepz: []\n", "demo.yaml:3:", "stepz"),
+        ("turns:\n  - default: true\n    steps:\n      - text: \"{{usr}}\"\n", "demo.yaml:4:", "last_tool_result"),
+        ("turns:\n  - when: { user_regex: \"(\" }\n    steps: [{ text: a }]\n", "demo.yaml:2:", "regular expression"),
+        ("turns: [{ default: true, steps: [{ tools: [{ name: a, input: [1] }] }] }]", "demo.yaml:1:", "mapping"),
         ("turns: [", "demo.yaml:", ""),
         ("turns: []", "entry 1", "at least one entry"),
-        (
-            "turns: [{ steps: [{ text: a }] }]",
-            "entry 1",
-            "either `when` or `default: true`",
-        ),
-        (
-            "turns: [{ when: {}, steps: [{ text: a }] }]",
-            "entry 1",
-            "at least one condition",
-        ),
-        (
-            "turns: [{ default: false, steps: [{ text: a }] }]",
-            "entry 1",
-            "either `when` or",
-        ),
-        (
-            "turns: [{ default: true, steps: [] }]",
-            "entry 1",
-            "at least one step",
-        ),
-        (
-            "turns: [{ default: true, steps: [{ reasoning: a }] }]",
-            "entry 1",
-            "`text`, `tools` or `fail`",
-        ),
-        (
-            "turns: [{ default: true, steps: [{ fail: { status: 200 } }] }]",
-            "entry 1",
-            "between 400 and 599",
-        ),
-        (
-            "turns: [{ when: { step: 1 }, steps: [{ text: a }, { text: b }] }]",
-            "entry 1",
-            "exactly one step",
-        ),
-        (
-            "turns: [{ when: { turn: 0 }, steps: [{ text: a }] }]",
-            "entry 1",
-            "from 1",
-        ),
-        (
-            "{ chunk_chars: 0, turns: [{ default: true, steps: [{ text: a }] }] }",
-            "entry 1",
-            "chunk_chars",
-        ),
+        ("turns: [{ steps: [{ text: a }] }]", "entry 1", "either `when` or `default: true`"),
+        ("turns: [{ when: {}, steps: [{ text: a }] }]", "entry 1", "at least one condition"),
+        ("turns: [{ default: false, steps: [{ text: a }] }]", "entry 1", "either `when` or"),
+        ("turns: [{ default: true, steps: [] }]", "entry 1", "at least one step"),
+        ("turns: [{ default: true, steps: [{ reasoning: a }] }]", "entry 1", "`text`, `tools` or `fail`"),
+        ("turns: [{ default: true, steps: [{ fail: { status: 200 } }] }]", "entry 1", "between 400 and 599"),
+        ("turns: [{ when: { step: 1 }, steps: [{ text: a }, { text: b }] }]", "entry 1", "exactly one step"),
+        ("turns: [{ when: { turn: 0 }, steps: [{ text: a }] }]", "entry 1", "from 1"),
+        ("{ chunk_chars: 0, turns: [{ default: true, steps: [{ text: a }] }] }", "entry 1", "chunk_chars"),
         (
             "turns: [{ default: true, steps: [{ text: a }] }, { when: { user: b }, steps: [{ text: c }] }]",
             "entry 1",

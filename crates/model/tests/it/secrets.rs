@@ -75,9 +75,7 @@ async fn errors_debug_texts_and_traces_never_show_the_key() {
     fake.push(Reply::error(400, &echo, &echo).header("request-id", KEY));
     fake.push(Reply::text("some longer text").error_after(4, "invalid_request_error", &echo));
     fake.push(Reply::raw(400, "text/html", echo.clone()));
-    fake.push(
-        Reply::raw(307, "text/html", "").header("location", &format!("http://127.0.0.1:1/{KEY}")),
-    );
+    fake.push(Reply::raw(307, "text/html", "").header("location", &format!("http://127.0.0.1:1/{KEY}")));
     for _ in 0..4 {
         let got = call(&messages, &ask("hi")).await;
         all += &format!("{got:?} {}", got.error());
@@ -92,21 +90,12 @@ async fn errors_debug_texts_and_traces_never_show_the_key() {
     assert_clean(&all);
 
     let traces = String::from_utf8(captured.0.lock().unwrap().clone()).unwrap();
-    assert!(
-        traces.contains("model call failed"),
-        "nothing was traced: {traces}"
-    );
+    assert!(traces.contains("model call failed"), "nothing was traced: {traces}");
     assert_clean(&traces);
     // The positive control: the key did go out, in its header.
     let sent = fake.requests();
-    assert!(
-        sent.iter()
-            .all(|request| request.headers["x-api-key"] == KEY)
-    );
-    assert!(
-        sent.iter()
-            .all(|request| !request.body.to_string().contains(KEY))
-    );
+    assert!(sent.iter().all(|request| request.headers["x-api-key"] == KEY));
+    assert!(sent.iter().all(|request| !request.body.to_string().contains(KEY)));
 }
 
 #[tokio::test]
@@ -114,11 +103,7 @@ async fn a_key_that_cannot_be_a_header_is_refused_before_anything_is_sent() {
     let fake = FakeAnthropic::start().await;
     let provider = provider("anthropic", &fake.base_url(), json!({}));
     let key = TestKey("sk-secret-part\r\nx-evil: 1");
-    let got = provider
-        .stream(&ask("hi"), Some(&key), CancellationToken::new())
-        .next()
-        .await
-        .unwrap();
+    let got = provider.stream(&ask("hi"), Some(&key), CancellationToken::new()).next().await.unwrap();
     let error = got.unwrap_err();
     assert_eq!(error, ModelError::KeyMalformed);
     assert!(!format!("{error} {error:?}").contains("secret"));
@@ -129,14 +114,7 @@ async fn a_key_that_cannot_be_a_header_is_refused_before_anything_is_sent() {
 async fn without_a_key_no_header_is_sent() {
     let fake = FakeOpenAi::start().await;
     let provider = provider("openai", &fake.base_url(), json!({}));
-    let got = provider
-        .stream(&ask("hi"), None, CancellationToken::new())
-        .next()
-        .await
-        .unwrap();
-    assert!(
-        matches!(got, Err(ModelError::Rejected { status: 401, .. })),
-        "{got:?}"
-    );
+    let got = provider.stream(&ask("hi"), None, CancellationToken::new()).next().await.unwrap();
+    assert!(matches!(got, Err(ModelError::Rejected { status: 401, .. })), "{got:?}");
     assert!(!fake.requests()[0].headers.contains_key("authorization"));
 }

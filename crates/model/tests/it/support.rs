@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use bailiwick_model::{
-    AssistantMessage, AssistantPart, Completion, Config, Credential, Event, Http, Message,
-    ModelError, Outcome, Policy, Provider, Request, Retry, Tool, ToolCall, ToolResult,
+    AssistantMessage, AssistantPart, Completion, Config, Credential, Event, Http, Message, ModelError, Outcome, Policy,
+    Provider, Request, Retry, Tool, ToolCall, ToolResult,
 };
 use futures::StreamExt as _;
 use serde_json::{Value, json};
@@ -23,24 +23,15 @@ impl Credential for TestKey {
 /// A provider of `{provider, base_url, model: "m1", …extra}` whose retries do not wait.
 pub(crate) fn provider(kind: &str, base_url: &str, extra: Value) -> Provider {
     let mut config = json!({ "provider": kind, "base_url": base_url, "model": "m1" });
-    config
-        .as_object_mut()
-        .unwrap()
-        .extend(extra.as_object().unwrap().clone());
+    config.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
     let config: Config = serde_json::from_value(config).unwrap();
-    Provider::new(&config, Http::new().unwrap())
-        .unwrap()
-        .with_policy(quick())
+    Provider::new(&config, Http::new().unwrap()).unwrap().with_policy(quick())
 }
 
 /// The default bounds with pauses of milliseconds.
 pub(crate) fn quick() -> Policy {
     Policy {
-        retry: Retry {
-            attempts: 3,
-            base: Duration::from_millis(2),
-            max_wait: Duration::from_secs(1),
-        },
+        retry: Retry { attempts: 3, base: Duration::from_millis(2), max_wait: Duration::from_secs(1) },
         ..Policy::default()
     }
 }
@@ -51,11 +42,7 @@ pub(crate) fn ask(text: &str) -> Request {
 
 pub(crate) fn tool(name: &str) -> Tool {
     let schema = json!({ "type": "object", "properties": { "path": { "type": "string" } } });
-    Tool {
-        name: name.into(),
-        description: format!("does {name}"),
-        input_schema: schema,
-    }
+    Tool { name: name.into(), description: format!("does {name}"), input_schema: schema }
 }
 
 /// Everything that a call gave.
@@ -76,23 +63,11 @@ impl Got {
 
     /// The text deltas, joined.
     pub(crate) fn text(&self) -> String {
-        self.joined(|event| {
-            if let Event::TextDelta(text) = event {
-                Some(text)
-            } else {
-                None
-            }
-        })
+        self.joined(|event| if let Event::TextDelta(text) = event { Some(text) } else { None })
     }
 
     pub(crate) fn reasoning(&self) -> String {
-        self.joined(|event| {
-            if let Event::ReasoningDelta(text) = event {
-                Some(text)
-            } else {
-                None
-            }
-        })
+        self.joined(|event| if let Event::ReasoningDelta(text) = event { Some(text) } else { None })
     }
 
     /// The pieces of one tool's arguments, joined.
@@ -104,11 +79,7 @@ impl Got {
     }
 
     fn joined<'a>(&'a self, piece: impl Fn(&'a Event) -> Option<&'a String>) -> String {
-        self.events
-            .iter()
-            .filter_map(piece)
-            .map(String::as_str)
-            .collect()
+        self.events.iter().filter_map(piece).map(String::as_str).collect()
     }
 }
 
@@ -116,35 +87,19 @@ pub(crate) async fn call(provider: &Provider, request: &Request) -> Got {
     call_with(provider, request, CancellationToken::new()).await
 }
 
-pub(crate) async fn call_with(
-    provider: &Provider,
-    request: &Request,
-    cancel: CancellationToken,
-) -> Got {
+pub(crate) async fn call_with(provider: &Provider, request: &Request, cancel: CancellationToken) -> Got {
     let mut stream = provider.stream(request, Some(&TestKey(KEY)), cancel);
     let mut events = Vec::new();
     while let Some(event) = stream.next().await {
         match event {
             Ok(Event::Finished(completion)) => {
-                assert!(
-                    stream.next().await.is_none(),
-                    "something came after the end"
-                );
-                return Got {
-                    events,
-                    end: Ok(completion),
-                };
+                assert!(stream.next().await.is_none(), "something came after the end");
+                return Got { events, end: Ok(completion) };
             }
             Ok(event) => events.push(event),
             Err(error) => {
-                assert!(
-                    stream.next().await.is_none(),
-                    "something came after the error"
-                );
-                return Got {
-                    events,
-                    end: Err(error),
-                };
+                assert!(stream.next().await.is_none(), "something came after the error");
+                return Got { events, end: Err(error) };
             }
         }
     }
@@ -153,9 +108,7 @@ pub(crate) async fn call_with(
 
 /// What has to happen at once: far sooner than any timeout of a call would end it.
 pub(crate) async fn at_once<T>(work: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(10), work)
-        .await
-        .expect("it did not happen at once")
+    tokio::time::timeout(Duration::from_secs(10), work).await.expect("it did not happen at once")
 }
 
 /// The conversation with the answer and a result for each of its calls added.

@@ -37,19 +37,10 @@ pub(crate) fn become_bubblewrap(
     control: &OwnedFd,
 ) -> Result<Infallible, SetupError> {
     if rustix::process::geteuid().is_root() || rustix::process::getuid().is_root() {
-        return Err(SetupError {
-            step: "run bubblewrap without root",
-            errno: libc::EPERM,
-        });
+        return Err(SetupError { step: "run bubblewrap without root", errno: libc::EPERM });
     }
-    attempt(
-        "die with the launcher",
-        rustix::process::set_parent_process_death_signal(Some(Signal::KILL)),
-    )?;
-    attempt(
-        "pass the control socket",
-        rustix::stdio::dup2_stdin(control),
-    )?;
+    attempt("die with the launcher", rustix::process::set_parent_process_death_signal(Some(Signal::KILL)))?;
+    attempt("pass the control socket", rustix::stdio::dup2_stdin(control))?;
     attempt("close all descriptors", raw::close_from_on_exec(3))?;
     let mut kept = Vec::new();
     let mut options = Vec::new();
@@ -73,10 +64,7 @@ pub(crate) fn become_bubblewrap(
         "--".to_owned(),
         format!("{INIT_FOLDER}/{INIT_ROLE}"),
     ];
-    let words: Vec<CString> = words
-        .into_iter()
-        .filter_map(|word| CString::new(word).ok())
-        .collect();
+    let words: Vec<CString> = words.into_iter().filter_map(|word| CString::new(word).ok()).collect();
     let program = attempt("name bubblewrap", CString::new(program))?;
     let error = raw::exec(&program, &words, &[]);
     drop(kept);
@@ -88,25 +76,9 @@ fn arguments(init: &str, request: &StartRequest, exists: &dyn Fn(&Path) -> bool)
     let mut all: Vec<String> = Vec::new();
     let mut add = |words: &[&str]| all.extend(words.iter().map(|word| (*word).to_owned()));
     let inside = INSIDE_ID.to_string();
-    add(&[
-        "--unshare-user",
-        "--unshare-pid",
-        "--unshare-ipc",
-        "--unshare-uts",
-    ]);
-    add(&[
-        "--unshare-cgroup",
-        "--unshare-net",
-        "--disable-userns",
-        "--die-with-parent",
-    ]);
-    add(&[
-        "--new-session",
-        "--as-pid-1",
-        "--clearenv",
-        "--cap-drop",
-        "ALL",
-    ]);
+    add(&["--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts"]);
+    add(&["--unshare-cgroup", "--unshare-net", "--disable-userns", "--die-with-parent"]);
+    add(&["--new-session", "--as-pid-1", "--clearenv", "--cap-drop", "ALL"]);
     add(&["--uid", &inside, "--gid", &inside, "--hostname", "sandbox"]);
     add(&["--ro-bind", "/usr", "/usr"]);
     for name in ["bin", "sbin", "lib", "lib32", "lib64", "libx32"] {
@@ -161,10 +133,7 @@ pub(crate) fn shm_bytes(limits: &Limits) -> u64 {
 /// A file without a name that the next program inherits.
 fn memory_file(bytes: &[u8]) -> Result<OwnedFd, SetupError> {
     let step = "write the options";
-    let fd = attempt(
-        step,
-        rustix::fs::memfd_create("options", MemfdFlags::CLOEXEC),
-    )?;
+    let fd = attempt(step, rustix::fs::memfd_create("options", MemfdFlags::CLOEXEC))?;
     let mut file = std::fs::File::from(fd);
     attempt(step, file.write_all(bytes))?;
     let fd = OwnedFd::from(file);

@@ -64,10 +64,7 @@ impl Layout {
         let mut layout = Self::default();
         if let Some(group) = &candidates.unified {
             let enabled = enable_v2(group);
-            let place = || Place {
-                version: Version::Two,
-                parent: group.join(PARENT),
-            };
+            let place = || Place { version: Version::Two, parent: group.join(PARENT) };
             if let Ok(enabled) = enabled {
                 layout.unified = Some(place());
                 layout.memory = enabled.memory.then(place);
@@ -78,10 +75,7 @@ impl Layout {
         let v1 = |group: &Option<PathBuf>| {
             let parent = group.as_ref()?.join(PARENT);
             make_folder(&parent).ok()?;
-            Some(Place {
-                version: Version::One,
-                parent,
-            })
+            Some(Place { version: Version::One, parent })
         };
         layout.memory = layout.memory.or_else(|| v1(&candidates.memory));
         layout.pids = layout.pids.or_else(|| v1(&candidates.pids));
@@ -91,10 +85,7 @@ impl Layout {
 
     fn places(&self) -> impl Iterator<Item = &Place> {
         let mut seen: Vec<&Place> = Vec::new();
-        for place in [&self.unified, &self.memory, &self.pids, &self.cpu]
-            .into_iter()
-            .flatten()
-        {
+        for place in [&self.unified, &self.memory, &self.pids, &self.cpu].into_iter().flatten() {
             if !seen.contains(&place) {
                 seen.push(place);
             }
@@ -106,9 +97,7 @@ impl Layout {
     pub(crate) fn create(&self, name: &JailName, limits: &Limits) -> io::Result<Group> {
         // Only what this call made may be removed: a second jail of the same
         // name is an error and must not touch the first.
-        let mut group = Group {
-            folders: Vec::new(),
-        };
+        let mut group = Group { folders: Vec::new() };
         for place in self.places() {
             let folder = place.parent.join(name.as_str());
             fs::create_dir(&folder)?;
@@ -129,10 +118,7 @@ impl Layout {
             }
         }
         if let Some(place) = &self.pids {
-            fs::write(
-                place.parent.join(name.as_str()).join("pids.max"),
-                limits.pids.to_string(),
-            )?;
+            fs::write(place.parent.join(name.as_str()).join("pids.max"), limits.pids.to_string())?;
         }
         if let Some(place) = &self.cpu {
             let folder = place.parent.join(name.as_str());
@@ -158,8 +144,7 @@ impl Layout {
             Version::One => "memory.oom_control",
         };
         let text = fs::read_to_string(place.parent.join(name.as_str()).join(file)).ok()?;
-        text.lines()
-            .find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
+        text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
     }
 }
 
@@ -172,9 +157,7 @@ pub(crate) struct Group {
 impl Group {
     /// Moves the calling process in.
     pub(crate) fn join(&self) -> io::Result<()> {
-        self.folders
-            .iter()
-            .try_for_each(|folder| fs::write(folder.join("cgroup.procs"), "0"))
+        self.folders.iter().try_for_each(|folder| fs::write(folder.join("cgroup.procs"), "0"))
     }
 }
 
@@ -217,25 +200,16 @@ fn candidates(mounts: &str, own: &str) -> Candidates {
             Some(Path::new(point).join(below))
         };
         if kind == "cgroup2" {
-            found.unified = found
-                .unified
-                .or_else(|| group(own.lines().find_map(|line| line.strip_prefix("0::"))?));
+            found.unified = found.unified.or_else(|| group(own.lines().find_map(|line| line.strip_prefix("0::"))?));
         }
         if kind == "cgroup" {
-            for (name, slot) in [
-                ("memory", &mut found.memory),
-                ("pids", &mut found.pids),
-                ("cpu", &mut found.cpu),
-            ] {
+            for (name, slot) in [("memory", &mut found.memory), ("pids", &mut found.pids), ("cpu", &mut found.cpu)] {
                 let mounted = options.split(',').any(|option| option == name);
                 if mounted && slot.is_none() {
                     *slot = own.lines().find_map(|line| {
                         let mut parts = line.splitn(3, ':').skip(1);
                         let (names, path) = (parts.next()?, parts.next()?);
-                        names
-                            .split(',')
-                            .any(|one| one == name)
-                            .then(|| group(path))?
+                        names.split(',').any(|one| one == name).then(|| group(path))?
                     });
                 }
             }
@@ -254,16 +228,10 @@ struct Enabled {
 
 fn enable_v2(group: &Path) -> io::Result<Enabled> {
     let offered = fs::read_to_string(group.join("cgroup.controllers"))?;
-    let wanted: Vec<&str> = offered
-        .split_whitespace()
-        .filter(|name| ["memory", "pids", "cpu"].contains(name))
-        .collect();
+    let wanted: Vec<&str> =
+        offered.split_whitespace().filter(|name| ["memory", "pids", "cpu"].contains(name)).collect();
     if !wanted.is_empty() {
-        let line = wanted
-            .iter()
-            .map(|name| format!("+{name}"))
-            .collect::<Vec<_>>()
-            .join(" ");
+        let line = wanted.iter().map(|name| format!("+{name}")).collect::<Vec<_>>().join(" ");
         let control = group.join("cgroup.subtree_control");
         if fs::write(&control, &line).is_err() {
             // "No internal processes": leave the group that we want to divide.
@@ -276,18 +244,10 @@ fn enable_v2(group: &Path) -> io::Result<Enabled> {
     let parent = group.join(PARENT);
     make_folder(&parent)?;
     if !wanted.is_empty() {
-        let line = wanted
-            .iter()
-            .map(|name| format!("+{name}"))
-            .collect::<Vec<_>>()
-            .join(" ");
+        let line = wanted.iter().map(|name| format!("+{name}")).collect::<Vec<_>>().join(" ");
         fs::write(parent.join("cgroup.subtree_control"), line)?;
     }
-    Ok(Enabled {
-        memory: wanted.contains(&"memory"),
-        pids: wanted.contains(&"pids"),
-        cpu: wanted.contains(&"cpu"),
-    })
+    Ok(Enabled { memory: wanted.contains(&"memory"), pids: wanted.contains(&"pids"), cpu: wanted.contains(&"cpu") })
 }
 
 fn make_folder(path: &Path) -> io::Result<()> {
@@ -323,19 +283,10 @@ mod tests {
 ";
         let own = "8:pids:/\n4:memory:/a/b\n2:cpu,cpuacct:/\n0::/\n";
         let found = candidates(mounts, own);
-        assert_eq!(
-            found.memory.as_deref(),
-            Some(Path::new("/sys/fs/cgroup/memory/a/b"))
-        );
+        assert_eq!(found.memory.as_deref(), Some(Path::new("/sys/fs/cgroup/memory/a/b")));
         assert_eq!(found.cpu.as_deref(), Some(Path::new("/sys/fs/cgroup/cpu/")));
-        assert_eq!(
-            found.pids.as_deref(),
-            Some(Path::new("/sys/fs/cgroup/pids/"))
-        );
-        assert_eq!(
-            found.unified.as_deref(),
-            Some(Path::new("/sys/fs/cgroup/unified/"))
-        );
+        assert_eq!(found.pids.as_deref(), Some(Path::new("/sys/fs/cgroup/pids/")));
+        assert_eq!(found.unified.as_deref(), Some(Path::new("/sys/fs/cgroup/unified/")));
     }
 
     #[test]
@@ -343,10 +294,7 @@ mod tests {
         let mounts = "26 24 0:23 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n";
         let own = "0::/system.slice/bailiwick.service\n";
         let found = candidates(mounts, own);
-        assert_eq!(
-            found.unified.as_deref(),
-            Some(Path::new("/sys/fs/cgroup/system.slice/bailiwick.service"))
-        );
+        assert_eq!(found.unified.as_deref(), Some(Path::new("/sys/fs/cgroup/system.slice/bailiwick.service")));
         assert_eq!(found.memory, None);
     }
 
@@ -354,9 +302,6 @@ mod tests {
     fn a_group_outside_the_mounted_part_is_not_ours() {
         let mounts = "26 24 0:23 /docker/x /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
         assert_eq!(candidates(mounts, "0::/docker/y\n").unified, None);
-        assert_eq!(
-            candidates(mounts, "0::/docker/x/z\n").unified.as_deref(),
-            Some(Path::new("/sys/fs/cgroup/z"))
-        );
+        assert_eq!(candidates(mounts, "0::/docker/x/z\n").unified.as_deref(), Some(Path::new("/sys/fs/cgroup/z")));
     }
 }

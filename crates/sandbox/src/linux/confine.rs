@@ -7,8 +7,8 @@
 use std::path::Path;
 
 use landlock::{
-    ABI, Access, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset,
-    RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
+    ABI, Access, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
+    RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
 };
 
 use super::spec::WorkspaceAccess;
@@ -60,9 +60,7 @@ pub(crate) fn restrict(abi: i32, access: WorkspaceAccess) -> Result<(), ConfineE
         ("/tmp", write),
         ("/workspace", workspace),
     ];
-    let mut ruleset = Ruleset::default()
-        .set_compatibility(CompatLevel::HardRequirement)
-        .handle_access(all)?;
+    let mut ruleset = Ruleset::default().set_compatibility(CompatLevel::HardRequirement).handle_access(all)?;
     if scoped {
         ruleset = ruleset.scope(Scope::from_all(abi))?;
     }

@@ -19,8 +19,7 @@ use rustix::process::{DumpableBehavior, Pid, Signal, WaitOptions};
 use super::raw::{self, Forked};
 use super::supervisor::{self, Command};
 use super::wire::{
-    self, ExecRequest, FromJail, InitSetup, PACKET_BYTES, Program, Received, StopForce, ToInit,
-    WireError, WireStatus,
+    self, ExecRequest, FromJail, InitSetup, PACKET_BYTES, Program, Received, StopForce, ToInit, WireError, WireStatus,
 };
 use super::{confine, processes, rlimits, signals, syscalls};
 
@@ -30,11 +29,7 @@ const SWEEPS: usize = 50;
 /// Plays the first process's role until the server closes the socket.
 pub(crate) fn run() -> ! {
     // Anywhere but in a jail this role would confine a bystander.
-    let code = if rustix::process::getpid().is_init() {
-        i32::from(serve().is_err())
-    } else {
-        1
-    };
+    let code = if rustix::process::getpid().is_init() { i32::from(serve().is_err()) } else { 1 };
     raw::exit_now(code)
 }
 
@@ -54,29 +49,16 @@ fn serve() -> Result<(), WireError> {
     };
     let namespaces = processes::own_namespaces();
     if let Err((step, errno)) = confine_self(&setup, &first.bytes) {
-        let message = FromJail::SetupFailed {
-            step: step.to_owned(),
-            errno,
-        };
+        let message = FromJail::SetupFailed { step: step.to_owned(), errno };
         return wire::send(control.as_fd(), &message, &[], &[]);
     }
-    let environment = setup
-        .environment
-        .iter()
-        .filter_map(|(name, value)| CString::new(format!("{name}={value}")).ok())
-        .collect();
+    let environment =
+        setup.environment.iter().filter_map(|(name, value)| CString::new(format!("{name}={value}")).ok()).collect();
     let children = raw::signal_descriptor(&[libc::SIGCHLD]).map_err(|_| WireError::Closed)?;
     wire::send(control.as_fd(), &FromJail::Ready { namespaces }, &[], &[])?;
-    let mut init = Init {
-        control,
-        environment,
-        supervisors: HashMap::new(),
-    };
+    let mut init = Init { control, environment, supervisors: HashMap::new() };
     loop {
-        let mut waiting = [
-            PollFd::new(&init.control, PollFlags::IN),
-            PollFd::new(&children, PollFlags::IN),
-        ];
+        let mut waiting = [PollFd::new(&init.control, PollFlags::IN), PollFd::new(&children, PollFlags::IN)];
         match poll(&mut waiting, None) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(WireError::Socket(errno)),
@@ -97,12 +79,7 @@ fn serve() -> Result<(), WireError> {
 fn prepare() -> Result<OwnedFd, Errno> {
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     let control = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
-    let null = rustix::fs::openat(
-        CWD,
-        "/dev/null",
-        OFlags::RDWR | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?;
+    let null = rustix::fs::openat(CWD, "/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
     rustix::stdio::dup2_stdin(&null)?;
     rustix::stdio::dup2_stdout(&null)?;
     rustix::stdio::dup2_stderr(&null)?;
@@ -116,13 +93,10 @@ fn prepare() -> Result<OwnedFd, Errno> {
 
 fn confine_self(setup: &InitSetup, filters: &[u8]) -> Result<(), (&'static str, i32)> {
     let errno = || std::io::Error::last_os_error().raw_os_error().unwrap_or(0);
-    rustix::thread::set_no_new_privs(true)
-        .map_err(|error| ("forbid new privileges", error.raw_os_error()))?;
-    rlimits::lower(&setup.rlimits)
-        .map_err(|error| ("lower the resource limits", error.raw_os_error()))?;
+    rustix::thread::set_no_new_privs(true).map_err(|error| ("forbid new privileges", error.raw_os_error()))?;
+    rlimits::lower(&setup.rlimits).map_err(|error| ("lower the resource limits", error.raw_os_error()))?;
     let filters = syscalls::decode(filters).map_err(|_| ("read the filters", libc::EINVAL))?;
-    confine::restrict(setup.landlock_abi, setup.access)
-        .map_err(|_| ("take the Landlock rules", errno()))?;
+    confine::restrict(setup.landlock_abi, setup.access).map_err(|_| ("take the Landlock rules", errno()))?;
     syscalls::install(&filters).map_err(|_| ("take the system call filters", errno()))
 }
 

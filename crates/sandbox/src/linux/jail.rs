@@ -23,8 +23,7 @@ use super::launcher::{self, pipe_pair};
 use super::receipt::{self, Declared, Receipt, ReceiptError};
 use super::spec::{CommandLine, Exec, Execution, ExitStatus, JailName};
 use super::wire::{
-    self, ExecRequest, FromJail, PACKET_BYTES, Program, Received, StopForce, ToInit, WireError,
-    WireStatus,
+    self, ExecRequest, FromJail, PACKET_BYTES, Program, Received, StopForce, ToInit, WireError, WireStatus,
 };
 use crate::output::Collector;
 
@@ -95,21 +94,13 @@ enum Outcome {
 /// Checks a jail that says it is ready and begins to listen to it.
 pub(crate) fn adopt(parts: Parts, process: i32) -> Result<Jail, ReceiptError> {
     let receipt = Arc::new(receipt::read(process, &parts.declared)?);
-    let shared = Arc::new(Shared {
-        parts,
-        receipt,
-        next_exec: AtomicU64::new(1),
-        state: Mutex::default(),
-    });
+    let shared = Arc::new(Shared { parts, receipt, next_exec: AtomicU64::new(1), state: Mutex::default() });
     let reader = tokio::spawn(listen(Arc::clone(&shared)));
     Ok(Jail { shared, reader })
 }
 
 /// Receives the next message of a jail.
-pub(crate) async fn receive(
-    socket: &AsyncFd<OwnedFd>,
-    buffer: &mut [u8],
-) -> Result<Received<FromJail>, WireError> {
+pub(crate) async fn receive(socket: &AsyncFd<OwnedFd>, buffer: &mut [u8]) -> Result<Received<FromJail>, WireError> {
     loop {
         let mut guard = socket.readable().await.map_err(|_| WireError::Closed)?;
         match wire::receive(socket.get_ref(), buffer) {
@@ -151,12 +142,7 @@ impl Shared {
         let _ = wire::send(self.parts.socket.as_fd(), &message, &[], &[]);
     }
 
-    async fn ask(
-        &self,
-        message: &ToInit,
-        bytes: &[u8],
-        fds: &[BorrowedFd<'_>],
-    ) -> Result<(), ExecError> {
+    async fn ask(&self, message: &ToInit, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<(), ExecError> {
         loop {
             let ready = self.parts.socket.writable().await;
             let mut guard = ready.map_err(ExecError::Local)?;
@@ -220,11 +206,7 @@ impl Jail {
     /// [`ExecError`]; after all but [`ExecError::TooLong`],
     /// [`ExecError::Unreadable`], [`ExecError::NotStarted`] and
     /// [`ExecError::Local`] the jail is gone.
-    pub async fn exec(
-        &self,
-        request: Exec,
-        cancel: CancellationToken,
-    ) -> Result<Execution, ExecError> {
+    pub async fn exec(&self, request: Exec, cancel: CancellationToken) -> Result<Execution, ExecError> {
         let started = Instant::now();
         let (program, bytes) = encode(&request.command)?;
         if !self.is_alive() {
@@ -236,24 +218,15 @@ impl Jail {
         let (mut output, output_end) = shared.pipe().map_err(ExecError::Local)?;
         let (mut errors, errors_end) = shared.pipe().map_err(ExecError::Local)?;
         let mut waiting = self.wait_for_next()?;
-        let message = ToInit::Exec(ExecRequest {
-            exec: waiting.exec,
-            program,
-            directory: request.directory.clone(),
-        });
-        shared
-            .ask(&message, &bytes, &[output_end.as_fd(), errors_end.as_fd()])
-            .await?;
+        let message = ToInit::Exec(ExecRequest { exec: waiting.exec, program, directory: request.directory.clone() });
+        shared.ask(&message, &bytes, &[output_end.as_fd(), errors_end.as_fd()]).await?;
         drop((output_end, errors_end));
 
         let mut stdout = Collector::new(request.output);
         let mut stderr = Collector::new(request.output);
         let (status, stopped) = {
             let reading = async {
-                tokio::join!(
-                    collect(&mut output, &mut stdout),
-                    collect(&mut errors, &mut stderr)
-                );
+                tokio::join!(collect(&mut output, &mut stdout), collect(&mut errors, &mut stderr));
             };
             tokio::pin!(reading);
             let ending = waiting.end(&request, &cancel);
@@ -271,27 +244,15 @@ impl Jail {
             ended
         };
         let killed_before = memory_kills.unwrap_or(0);
-        let killed_now = shared
-            .parts
-            .launcher
-            .memory_kills(&shared.parts.name)
-            .unwrap_or(0);
+        let killed_now = shared.parts.launcher.memory_kills(&shared.parts.name).unwrap_or(0);
         let status = stopped.unwrap_or(match status {
-            WireStatus::Signaled(libc::SIGKILL) | WireStatus::Exited(137)
-                if killed_now > killed_before =>
-            {
+            WireStatus::Signaled(libc::SIGKILL) | WireStatus::Exited(137) if killed_now > killed_before => {
                 ExitStatus::OutOfMemory
             }
             WireStatus::Exited(code) => ExitStatus::Exited(code),
             WireStatus::Signaled(signal) => ExitStatus::Signaled(signal),
         });
-        Ok(Execution {
-            status,
-            stdout: stdout.finish(),
-            stderr: stderr.finish(),
-            wall: started.elapsed(),
-            receipt,
-        })
+        Ok(Execution { status, stdout: stdout.finish(), stderr: stderr.finish(), wall: started.elapsed(), receipt })
     }
 
     /// Kills everything inside and waits until it is gone.
@@ -328,12 +289,7 @@ impl Jail {
         }
         state.waiting.insert(exec, sender);
         drop(state);
-        Ok(Waiting {
-            shared: &self.shared,
-            exec,
-            report,
-            over: false,
-        })
+        Ok(Waiting { shared: &self.shared, exec, report, over: false })
     }
 }
 
@@ -357,10 +313,7 @@ impl Waiting<'_> {
             () = cancel.cancelled() => ExitStatus::Canceled,
             () = tokio::time::sleep(request.timeout) => ExitStatus::TimedOut,
         };
-        for (force, patience) in [
-            (StopForce::Terminate, request.grace),
-            (StopForce::Kill, KILL_PATIENCE),
-        ] {
+        for (force, patience) in [(StopForce::Terminate, request.grace), (StopForce::Kill, KILL_PATIENCE)] {
             self.shared.stop(self.exec, force);
             if let Ok(report) = tokio::time::timeout(patience, &mut self.report).await {
                 let status = self.report(report)?;
@@ -374,16 +327,11 @@ impl Waiting<'_> {
         Ok((WireStatus::Signaled(libc::SIGKILL), Some(reason)))
     }
 
-    fn report(
-        &mut self,
-        report: Result<Outcome, oneshot::error::RecvError>,
-    ) -> Result<WireStatus, ExecError> {
+    fn report(&mut self, report: Result<Outcome, oneshot::error::RecvError>) -> Result<WireStatus, ExecError> {
         self.over = true;
         match report {
             Ok(Outcome::Ended(status)) => Ok(status),
-            Ok(Outcome::NotStarted(errno)) => Err(ExecError::NotStarted(
-                std::io::Error::from_raw_os_error(errno),
-            )),
+            Ok(Outcome::NotStarted(errno)) => Err(ExecError::NotStarted(std::io::Error::from_raw_os_error(errno))),
             Err(_) => Err(ExecError::JailEnded),
         }
     }
@@ -397,6 +345,8 @@ async fn collect(from: &mut pipe::Receiver, into: &mut Collector) {
             return;
         };
         into.write(bytes);
+        // A command that prints without end must not keep this thread from the server's other work.
+        tokio::task::yield_now().await;
     }
 }
 

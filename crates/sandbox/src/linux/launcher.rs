@@ -23,12 +23,12 @@ use super::cgroup::Layout;
 use super::jail::{self, ExecError, Jail, Parts};
 use super::receipt::{Declared, ReceiptError};
 use super::spec::{
-    Enforcement, Exec, ExitStatus, InvalidJailName, JailName, JailSpec, JailUser, LauncherKind,
-    Limits, Promises, UserSeparation, WorkspaceAccess,
+    Enforcement, Exec, ExitStatus, InvalidJailName, JailName, JailSpec, JailUser, LauncherKind, Limits, Promises,
+    UserSeparation, WorkspaceAccess,
 };
 use super::wire::{
-    self, FromJail, InitSetup, LauncherSetup, Method, PACKET_BYTES, StartRequest, TmpSource,
-    ToInit, ToLauncher, WireError,
+    self, FromJail, InitSetup, LauncherSetup, Method, PACKET_BYTES, StartRequest, TmpSource, ToInit, ToLauncher,
+    WireError,
 };
 use super::{LAUNCHER_ROLE, PATH, confine, raw, rlimits, syscalls};
 
@@ -161,9 +161,8 @@ impl Launcher {
     /// # Errors
     /// [`Unavailable`], with the reason for which no jail can be built.
     pub async fn detect(helper: HelperPath, cgroups: CgroupUse) -> Result<Self, Unavailable> {
-        let landlock_abi = raw::landlock_abi()
-            .filter(|abi| *abi >= confine::LOWEST_ABI)
-            .ok_or(Unavailable::Landlock)?;
+        let landlock_abi =
+            raw::landlock_abi().filter(|abi| *abi >= confine::LOWEST_ABI).ok_or(Unavailable::Landlock)?;
         let filters = syscalls::compile().map_err(|error| Unavailable::Filters(error.into()))?;
         let (kind, method) = method(&helper)?;
         let cgroups = match cgroups {
@@ -172,10 +171,7 @@ impl Launcher {
         };
         let promises = promises(kind, &cgroups, landlock_abi);
         let (socket, process) = spawn(&helper).map_err(Unavailable::Launcher)?;
-        let setup = LauncherSetup {
-            method,
-            cgroups: cgroups.clone(),
-        };
+        let setup = LauncherSetup { method, cgroups: cgroups.clone() };
         wire::send(socket.as_fd(), &ToLauncher::Configure(setup), &[], &[])
             .map_err(|_| Unavailable::Launcher(std::io::ErrorKind::BrokenPipe.into()))?;
         let launcher = Self {
@@ -222,13 +218,7 @@ impl Launcher {
             rlimits: ceilings.clone(),
             environment: environment(spec.access),
         };
-        wire::send(
-            ours.as_fd(),
-            &ToInit::Configure(setup),
-            &shared.filters,
-            &[],
-        )
-        .map_err(|_| StartError::Protocol)?;
+        wire::send(ours.as_fd(), &ToInit::Configure(setup), &shared.filters, &[]).map_err(|_| StartError::Protocol)?;
         let number = shared.next_jail.fetch_add(1, Ordering::Relaxed);
         let (errors, errors_end) = pipe_pair()?;
         let request = request(&spec, number);
@@ -293,10 +283,7 @@ impl Launcher {
             })
             .await
             .map_err(Unavailable::TrialStart)?;
-        let exec = Exec {
-            timeout: Duration::from_secs(10),
-            ..Exec::shell("exit 0")
-        };
+        let exec = Exec { timeout: Duration::from_secs(10), ..Exec::shell("exit 0") };
         let ran = jail.exec(exec, CancellationToken::new()).await;
         jail.stop().await;
         match ran.map_err(Unavailable::TrialExec)?.status {
@@ -307,10 +294,7 @@ impl Launcher {
 }
 
 /// The user of the jail for trial, which touches no file.
-const TRIAL_USER: JailUser = JailUser {
-    uid: 65_533,
-    gid: 65_533,
-};
+const TRIAL_USER: JailUser = JailUser { uid: 65_533, gid: 65_533 };
 
 /// Waits for the first process's report; its number on the host.
 async fn ready(parts: &mut Parts, mut errors: pipe::Receiver) -> Result<i32, StartError> {
@@ -321,19 +305,16 @@ async fn ready(parts: &mut Parts, mut errors: pipe::Receiver) -> Result<i32, Sta
                 parts.declared.namespaces = namespaces;
                 received.sender.ok_or(StartError::Protocol)
             }
-            FromJail::SetupFailed { step, errno } => Err(StartError::Step {
-                step,
-                source: std::io::Error::from_raw_os_error(errno),
-            }),
+            FromJail::SetupFailed { step, errno } => {
+                Err(StartError::Step { step, source: std::io::Error::from_raw_os_error(errno) })
+            }
             _ => Err(StartError::Protocol),
         },
         Err(WireError::Closed) => {
             let mut text = vec![0; 1024];
             let length = errors.read(&mut text).await.unwrap_or(0);
             text.truncate(length);
-            Err(StartError::Ended(
-                String::from_utf8_lossy(&text).trim().to_owned(),
-            ))
+            Err(StartError::Ended(String::from_utf8_lossy(&text).trim().to_owned()))
         }
         Err(_) => Err(StartError::Protocol),
     }
@@ -341,9 +322,7 @@ async fn ready(parts: &mut Parts, mut errors: pipe::Receiver) -> Result<i32, Sta
 
 fn method(helper: &HelperPath) -> Result<(LauncherKind, Method), Unavailable> {
     if rustix::process::geteuid().is_root() {
-        let have = rustix::thread::capabilities(None)
-            .map_err(|errno| Unavailable::Launcher(errno.into()))?
-            .effective;
+        let have = rustix::thread::capabilities(None).map_err(|errno| Unavailable::Launcher(errno.into()))?.effective;
         let need = CapabilitySet::SYS_ADMIN
             | CapabilitySet::SETUID
             | CapabilitySet::SETGID
@@ -381,9 +360,7 @@ fn method(helper: &HelperPath) -> Result<(LauncherKind, Method), Unavailable> {
 
 fn promises(launcher: LauncherKind, cgroups: &Layout, landlock_abi: i32) -> Promises {
     let by = |place: &Option<super::cgroup::Place>, without| {
-        place
-            .as_ref()
-            .map_or(without, super::cgroup::Place::enforcement)
+        place.as_ref().map_or(without, super::cgroup::Place::enforcement)
     };
     Promises {
         launcher,
@@ -448,11 +425,7 @@ fn request(spec: &JailSpec, jail: u64) -> StartRequest {
         uid: spec.user.uid,
         gid: spec.user.gid,
         access: spec.access,
-        tmp: if spec.shared_tmp.is_some() {
-            TmpSource::Shared
-        } else {
-            TmpSource::Private
-        },
+        tmp: if spec.shared_tmp.is_some() { TmpSource::Shared } else { TmpSource::Private },
         limits: spec.limits,
         workspace_path: path(&spec.workspace),
         tmp_path: spec.shared_tmp.as_deref().map(path).unwrap_or_default(),

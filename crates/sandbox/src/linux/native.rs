@@ -28,14 +28,8 @@ pub(crate) struct SetupError {
 }
 
 /// Names a step for its error.
-pub(crate) fn attempt<T, E: Into<std::io::Error>>(
-    step: &'static str,
-    result: Result<T, E>,
-) -> Result<T, SetupError> {
-    result.map_err(|error| SetupError {
-        step,
-        errno: error.into().raw_os_error().unwrap_or(0),
-    })
+pub(crate) fn attempt<T, E: Into<std::io::Error>>(step: &'static str, result: Result<T, E>) -> Result<T, SetupError> {
+    result.map_err(|error| SetupError { step, errno: error.into().raw_os_error().unwrap_or(0) })
 }
 
 /// What the launcher gives to the build.
@@ -53,34 +47,20 @@ pub(crate) struct Materials<'a> {
 pub(crate) fn become_init(materials: &Materials<'_>) -> Result<Infallible, SetupError> {
     let request = materials.request;
     if request.uid < JailUser::LOWEST || request.gid < JailUser::LOWEST {
-        return Err(SetupError {
-            step: "accept the jail's user",
-            errno: libc::EPERM,
-        });
+        return Err(SetupError { step: "accept the jail's user", errno: libc::EPERM });
     }
     join_group(materials.group)?;
     let folders = Folders::detach(materials.workspace, materials.shared_tmp)?;
     unshare()?;
     attempt("name the host", rustix::system::sethostname(b"sandbox"))?;
     attempt("bring up the loopback device", raw::loopback_up())?;
-    rootfs::build(
-        &folders,
-        request.access,
-        &request.limits,
-        (request.uid, request.gid),
-    )?;
+    rootfs::build(&folders, request.access, &request.limits, (request.uid, request.gid))?;
     drop(folders);
     attempt("leave the session keyring", raw::new_session_keyring())?;
     drop_rights(request.uid, request.gid)?;
     // After the change of user, which clears it.
-    attempt(
-        "die with the launcher",
-        rustix::process::set_parent_process_death_signal(Some(Signal::KILL)),
-    )?;
-    attempt(
-        "pass the control socket",
-        rustix::stdio::dup2_stdin(materials.control),
-    )?;
+    attempt("die with the launcher", rustix::process::set_parent_process_death_signal(Some(Signal::KILL)))?;
+    attempt("pass the control socket", rustix::stdio::dup2_stdin(materials.control))?;
     start(materials.program)
 }
 
@@ -88,10 +68,7 @@ pub(crate) fn become_init(materials: &Materials<'_>) -> Result<Infallible, Setup
 /// Both need the host's file systems, so they come first.
 pub(crate) fn join_group(group: &Group) -> Result<(), SetupError> {
     attempt("join the control groups", group.join())?;
-    attempt(
-        "be killed first",
-        std::fs::write("/proc/self/oom_score_adj", "1000"),
-    )
+    attempt("be killed first", std::fs::write("/proc/self/oom_score_adj", "1000"))
 }
 
 fn unshare() -> Result<(), SetupError> {
@@ -133,23 +110,14 @@ fn drop_rights(uid: u32, gid: u32) -> Result<(), SetupError> {
     };
     attempt(step, rustix::thread::set_capabilities(None, none))?;
     attempt(step, rustix::thread::set_no_new_privs(true))?;
-    attempt(
-        step,
-        rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable),
-    )?;
+    attempt(step, rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable))?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     Ok(())
 }
 
 /// Standard output and error go nowhere; every other descriptor closes.
 fn start(program: &OwnedFd) -> Result<Infallible, SetupError> {
-    let null = attempt(
-        "open /dev/null",
-        std::fs::OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open("/dev/null"),
-    )?;
+    let null = attempt("open /dev/null", std::fs::OpenOptions::new().read(true).write(true).open("/dev/null"))?;
     attempt("close standard output", rustix::stdio::dup2_stdout(&null))?;
     attempt("close standard error", rustix::stdio::dup2_stderr(&null))?;
     attempt("close all descriptors", raw::close_from_on_exec(3))?;

@@ -24,11 +24,7 @@ pub(crate) fn own_namespaces() -> Vec<(String, String)> {
 
 /// All children of a process, zombies included.
 pub(crate) fn children_of(parent: Pid) -> Vec<Pid> {
-    all()
-        .into_iter()
-        .filter(|(_, its)| *its == Some(parent))
-        .map(|(child, _)| child)
-        .collect()
+    all().into_iter().filter(|(_, its)| *its == Some(parent)).map(|(child, _)| child).collect()
 }
 
 /// All processes that descend from one, nearest first.

@@ -61,11 +61,7 @@ pub(crate) fn exec(path: &CStr, arguments: &[CString], environment: &[CString]) 
 }
 
 /// Replaces this process by an open file; returns only on failure.
-pub(crate) fn exec_file(
-    file: impl AsFd,
-    arguments: &[CString],
-    environment: &[CString],
-) -> io::Error {
+pub(crate) fn exec_file(file: impl AsFd, arguments: &[CString], environment: &[CString]) -> io::Error {
     let argv = pointers(arguments);
     let envp = pointers(environment);
     let fd = i64::from(file.as_fd().as_raw_fd());
@@ -85,11 +81,7 @@ pub(crate) fn exec_file(
 }
 
 fn pointers(strings: &[CString]) -> Vec<*const c_char> {
-    strings
-        .iter()
-        .map(|string| string.as_ptr())
-        .chain([std::ptr::null()])
-        .collect()
+    strings.iter().map(|string| string.as_ptr()).chain([std::ptr::null()]).collect()
 }
 
 /// A set of signals.
@@ -110,9 +102,7 @@ fn signal_set(signals: &[i32]) -> libc::sigset_t {
 pub(crate) fn block_only(signals: &[i32]) -> io::Result<()> {
     let set = signal_set(signals);
     // SAFETY: the set is initialised and the old one is not asked for.
-    check(i64::from(unsafe {
-        libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut())
-    }))
+    check(i64::from(unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut()) }))
 }
 
 /// Gives every signal its default action, as a new program expects.
@@ -162,14 +152,7 @@ pub(crate) fn kill_all() {
 pub(crate) fn landlock_abi() -> Option<i32> {
     const VERSION: i64 = 1; // LANDLOCK_CREATE_RULESET_VERSION
     // SAFETY: with this flag the kernel reads no attribute.
-    let answer = unsafe {
-        libc::syscall(
-            libc::SYS_landlock_create_ruleset,
-            std::ptr::null::<u8>(),
-            0_usize,
-            VERSION,
-        )
-    };
+    let answer = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<u8>(), 0_usize, VERSION) };
     i32::try_from(answer).ok().filter(|abi| *abi > 0)
 }
 
@@ -177,13 +160,7 @@ pub(crate) fn landlock_abi() -> Option<i32> {
 pub(crate) fn new_session_keyring() -> io::Result<()> {
     const JOIN_SESSION_KEYRING: i64 = 1;
     // SAFETY: a null name asks for an anonymous keyring.
-    let answer = unsafe {
-        libc::syscall(
-            libc::SYS_keyctl,
-            JOIN_SESSION_KEYRING,
-            std::ptr::null::<u8>(),
-        )
-    };
+    let answer = unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, std::ptr::null::<u8>()) };
     match check(answer) {
         // A kernel without keyrings has nothing to isolate.
         Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => Ok(()),
@@ -207,11 +184,7 @@ pub(crate) fn unshare(flags: UnshareFlags) -> io::Result<()> {
 
 /// Brings up the loopback device of this network namespace.
 pub(crate) fn loopback_up() -> io::Result<()> {
-    let socket = rustix::net::socket(
-        rustix::net::AddressFamily::INET,
-        rustix::net::SocketType::DGRAM,
-        None,
-    )?;
+    let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None)?;
     // SAFETY: all bytes zero is a valid request.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (slot, byte) in request.ifr_name.iter_mut().zip(c"lo".to_bytes_with_nul()) {
@@ -237,9 +210,5 @@ pub(crate) fn close_from_on_exec(first: u32) -> io::Result<()> {
 }
 
 fn check(answer: i64) -> io::Result<()> {
-    if answer < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
+    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

@@ -77,15 +77,11 @@ pub(crate) fn read(process: i32, declared: &Declared) -> Result<Receipt, Receipt
     let status = file("status").map_err(|_| ReceiptError::Unreadable("status"))?;
     let user = one_id(&status, "Uid:").ok_or(ReceiptError::Differs("user"))?;
     let group = one_id(&status, "Gid:").ok_or(ReceiptError::Differs("group"))?;
-    let own = (
-        rustix::process::getuid().as_raw(),
-        rustix::process::getgid().as_raw(),
-    );
+    let own = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
     if (user, group) != declared.user.unwrap_or(own) || user == 0 || group == 0 {
         return Err(ReceiptError::Differs("user"));
     }
-    if declared.user.is_some() && field(&status, "Groups:").is_none_or(|groups| !groups.is_empty())
-    {
+    if declared.user.is_some() && field(&status, "Groups:").is_none_or(|groups| !groups.is_empty()) {
         return Err(ReceiptError::Differs("supplementary groups"));
     }
     for set in ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"] {
@@ -118,43 +114,23 @@ pub(crate) fn read(process: i32, declared: &Declared) -> Result<Receipt, Receipt
         return Err(ReceiptError::Differs("network devices"));
     }
     let namespaces = namespaces(process, &declared.namespaces)?;
-    Ok(Receipt {
-        process,
-        user,
-        group,
-        namespaces,
-        network_devices,
-        filters,
-        limits,
-    })
+    Ok(Receipt { process, user, group, namespaces, network_devices, filters, limits })
 }
 
 fn namespaces(process: i32, told: &[(String, String)]) -> Result<Vec<Namespace>, ReceiptError> {
     let mut found = Vec::new();
     for kind in NAMESPACES {
-        let ours = fs::read_link(format!("/proc/self/ns/{kind}"))
-            .map_err(|_| ReceiptError::Unreadable("own namespaces"))?;
-        let theirs = told
-            .iter()
-            .find(|(name, _)| name == kind)
-            .map(|(_, link)| link);
+        let ours =
+            fs::read_link(format!("/proc/self/ns/{kind}")).map_err(|_| ReceiptError::Unreadable("own namespaces"))?;
+        let theirs = told.iter().find(|(name, _)| name == kind).map(|(_, link)| link);
         let (identity, source) = match fs::read_link(format!("/proc/{process}/ns/{kind}")) {
             Ok(link) => (link.to_string_lossy().into_owned(), Source::Host),
-            Err(_) => (
-                theirs
-                    .ok_or(ReceiptError::Unreadable("namespaces"))?
-                    .clone(),
-                Source::FirstProcess,
-            ),
+            Err(_) => (theirs.ok_or(ReceiptError::Unreadable("namespaces"))?.clone(), Source::FirstProcess),
         };
         if ours.to_string_lossy() == identity || theirs.is_some_and(|theirs| *theirs != identity) {
             return Err(ReceiptError::Differs("namespaces"));
         }
-        found.push(Namespace {
-            kind: kind.to_owned(),
-            identity,
-            source,
-        });
+        found.push(Namespace { kind: kind.to_owned(), identity, source });
     }
     Ok(found)
 }
@@ -166,10 +142,8 @@ fn check_limits(text: &str, ceilings: &[Ceiling]) -> Result<Vec<(String, u64)>, 
             let label = proc_label(ceiling.resource);
             let line = text.lines().find_map(|line| line.strip_prefix(label));
             let mut values = line.unwrap_or("").split_whitespace();
-            let soft: u64 = values
-                .next()
-                .and_then(|value| value.parse().ok())
-                .ok_or(ReceiptError::Differs("resource limits"))?;
+            let soft: u64 =
+                values.next().and_then(|value| value.parse().ok()).ok_or(ReceiptError::Differs("resource limits"))?;
             let hard = values.next().and_then(|value| value.parse().ok());
             if hard.is_none_or(|hard: u64| hard > ceiling.value) || soft > ceiling.value {
                 return Err(ReceiptError::Differs("resource limits"));
@@ -180,23 +154,16 @@ fn check_limits(text: &str, ceilings: &[Ceiling]) -> Result<Vec<(String, u64)>, 
 }
 
 fn device_names(text: &str) -> Vec<String> {
-    text.lines()
-        .filter_map(|line| Some(line.split_once(':')?.0.trim().to_owned()))
-        .collect()
+    text.lines().filter_map(|line| Some(line.split_once(':')?.0.trim().to_owned())).collect()
 }
 
 fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
-    status
-        .lines()
-        .find_map(|line| line.strip_prefix(name))
-        .map(str::trim)
+    status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
 }
 
 /// The id, if real, effective, saved and file system id are the same.
 fn one_id(status: &str, name: &str) -> Option<u32> {
-    let mut ids = field(status, name)?
-        .split_whitespace()
-        .map(str::parse::<u32>);
+    let mut ids = field(status, name)?.split_whitespace().map(str::parse::<u32>);
     let first = ids.next()?.ok()?;
     ids.all(|id| id == Ok(first)).then_some(first)
 }
@@ -209,32 +176,13 @@ mod tests {
     #[test]
     fn b09_a_process_that_is_in_no_jail_has_no_receipt() {
         let own = i32::try_from(std::process::id()).unwrap_or(0);
-        let ids = (
-            rustix::process::getuid().as_raw(),
-            rustix::process::getgid().as_raw(),
-        );
+        let ids = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
         for user in [None, Some(ids), Some((ids.0 + 1, ids.1))] {
-            let declared = Declared {
-                user,
-                filters: 0,
-                ceilings: Vec::new(),
-                namespaces: Vec::new(),
-            };
-            assert!(
-                matches!(read(own, &declared), Err(ReceiptError::Differs(_))),
-                "{user:?}"
-            );
+            let declared = Declared { user, filters: 0, ceilings: Vec::new(), namespaces: Vec::new() };
+            assert!(matches!(read(own, &declared), Err(ReceiptError::Differs(_))), "{user:?}");
         }
-        let declared = Declared {
-            user: None,
-            filters: 0,
-            ceilings: Vec::new(),
-            namespaces: Vec::new(),
-        };
-        assert!(matches!(
-            read(-1, &declared),
-            Err(ReceiptError::Unreadable("status"))
-        ));
+        let declared = Declared { user: None, filters: 0, ceilings: Vec::new(), namespaces: Vec::new() };
+        assert!(matches!(read(-1, &declared), Err(ReceiptError::Unreadable("status"))));
     }
 
     #[test]
@@ -247,12 +195,7 @@ mod tests {
     fn a_higher_or_missing_limit_differs() {
         let text = "Limit                     Soft Limit           Hard Limit           Units\n\
                     Max open files            64                   64                   files\n";
-        let ceiling = |value| {
-            [Ceiling {
-                resource: Limited::OpenFiles,
-                value,
-            }]
-        };
+        let ceiling = |value| [Ceiling { resource: Limited::OpenFiles, value }];
         assert!(check_limits(text, &ceiling(64)).is_ok());
         assert!(check_limits(text, &ceiling(63)).is_err());
         assert!(check_limits("", &ceiling(64)).is_err());

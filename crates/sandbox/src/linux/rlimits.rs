@@ -52,9 +52,7 @@ pub(crate) fn ceilings(limits: &Limits, memory: Enforcement, pids: Enforcement) 
         // Not the address space: language runtimes reserve terabytes of it.
         all.push((Limited::Data, limits.memory_bytes));
     }
-    all.into_iter()
-        .map(|(resource, value)| Ceiling { resource, value })
-        .collect()
+    all.into_iter().map(|(resource, value)| Ceiling { resource, value }).collect()
 }
 
 /// Lowers this process's limits.
@@ -62,16 +60,8 @@ pub(crate) fn lower(ceilings: &[Ceiling]) -> Result<(), Errno> {
     for ceiling in ceilings {
         let resource = resource(ceiling.resource);
         let now = rustix::process::getrlimit(resource);
-        let value = now
-            .maximum
-            .map_or(ceiling.value, |hard| hard.min(ceiling.value));
-        rustix::process::setrlimit(
-            resource,
-            Rlimit {
-                current: Some(value),
-                maximum: Some(value),
-            },
-        )?;
+        let value = now.maximum.map_or(ceiling.value, |hard| hard.min(ceiling.value));
+        rustix::process::setrlimit(resource, Rlimit { current: Some(value), maximum: Some(value) })?;
     }
     Ok(())
 }

@@ -12,9 +12,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use rustix::fs::{CWD, StatVfsMountFlags};
-use rustix::mount::{
-    MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
-};
+use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
 
 use super::native::{SetupError, attempt};
 use super::spec::{Limits, WorkspaceAccess};
@@ -85,9 +83,8 @@ impl Folders {
     /// descriptors were opened, so before the jail gets its own.
     pub(crate) fn detach(workspace: &OwnedFd, tmp: Option<&OwnedFd>) -> Result<Self, SetupError> {
         let copy = |folder: &OwnedFd| {
-            let flags = OpenTreeFlags::OPEN_TREE_CLONE
-                | OpenTreeFlags::OPEN_TREE_CLOEXEC
-                | OpenTreeFlags::AT_EMPTY_PATH;
+            let flags =
+                OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
             rustix::mount::open_tree(folder, "", flags)
         };
         Ok(Self {
@@ -106,10 +103,7 @@ pub(crate) fn build(
 ) -> Result<(), SetupError> {
     attempt(
         "make all mounts private",
-        rustix::mount::mount_change(
-            "/",
-            MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
-        ),
+        rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC),
     )?;
     memory(STAGE, "mode=755,size=1m,nr_inodes=2k", MountFlags::empty())?;
     attempt("enter the new root", rustix::process::chdir(STAGE))?;
@@ -119,10 +113,7 @@ pub(crate) fn build(
     proc()?;
     writable(folders, access, limits)?;
     attempt("enter the new root", rustix::process::pivot_root(".", "."))?;
-    attempt(
-        "leave the old root",
-        rustix::mount::unmount(".", UnmountFlags::DETACH),
-    )?;
+    attempt("leave the old root", rustix::mount::unmount(".", UnmountFlags::DETACH))?;
     attempt("enter the new root", rustix::process::chdir("/"))?;
     freeze("/dev", MountFlags::NOEXEC)?;
     freeze("/", MountFlags::empty())
@@ -149,10 +140,7 @@ fn programs() -> Result<(), SetupError> {
 fn etc((uid, gid): (u32, u32)) -> Result<(), SetupError> {
     folder("etc")?;
     for (name, text) in etc_files(uid, gid) {
-        attempt(
-            "write a file of /etc",
-            fs::write(Path::new("etc").join(name), text),
-        )?;
+        attempt("write a file of /etc", fs::write(Path::new("etc").join(name), text))?;
     }
     for name in ETC_FROM_HOST {
         let host = Path::new("/etc").join(name);
@@ -186,24 +174,12 @@ pub(crate) fn etc_files(uid: u32, gid: u32) -> [(&'static str, String); 6] {
                  nobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n"
             ),
         ),
-        (
-            "group",
-            format!("root:x:0:\nagent:x:{gid}:\nnogroup:x:65534:\n"),
-        ),
-        (
-            "hosts",
-            "127.0.0.1 localhost sandbox\n::1 localhost\n".to_owned(),
-        ),
+        ("group", format!("root:x:0:\nagent:x:{gid}:\nnogroup:x:65534:\n")),
+        ("hosts", "127.0.0.1 localhost sandbox\n::1 localhost\n".to_owned()),
         ("hostname", "sandbox\n".to_owned()),
         // There is no resolver; an empty file would mean 127.0.0.1 as well.
-        (
-            "resolv.conf",
-            "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n".to_owned(),
-        ),
-        (
-            "nsswitch.conf",
-            "passwd: files\ngroup: files\nhosts: files dns\nservices: files\n".to_owned(),
-        ),
+        ("resolv.conf", "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n".to_owned()),
+        ("nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\nservices: files\n".to_owned()),
     ]
 }
 
@@ -217,10 +193,7 @@ fn dev(limits: &Limits) -> Result<(), SetupError> {
         attempt("bind a device", rustix::mount::mount_bind(&host, &inside))?;
         // Without `nodev` here only: a device is the point of these mounts.
         let flags = MountFlags::BIND | MountFlags::NOSUID | MountFlags::NOEXEC;
-        attempt(
-            "harden a device",
-            rustix::mount::mount_remount(&inside, flags, ""),
-        )?;
+        attempt("harden a device", rustix::mount::mount_remount(&inside, flags, ""))?;
     }
     for (link, target) in [
         ("dev/fd", "/proc/self/fd"),
@@ -244,32 +217,19 @@ fn dev(limits: &Limits) -> Result<(), SetupError> {
     )?;
     folder("dev/shm")?;
     let size = super::bwrap::shm_bytes(limits);
-    memory(
-        "dev/shm",
-        &format!("mode=1777,size={size},nr_inodes=4k"),
-        MountFlags::NOEXEC,
-    )
+    memory("dev/shm", &format!("mode=1777,size={size},nr_inodes=4k"), MountFlags::NOEXEC)
 }
 
 fn proc() -> Result<(), SetupError> {
     folder("proc")?;
     let closed = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    attempt(
-        "mount /proc",
-        rustix::mount::mount("proc", "proc", "proc", closed, None),
-    )?;
+    attempt("mount /proc", rustix::mount::mount("proc", "proc", "proc", closed, None))?;
     for name in MASKED {
         let inside = Path::new("proc").join(name);
         if inside.exists() {
-            attempt(
-                "cover a file of /proc",
-                rustix::mount::mount_bind("dev/null", &inside),
-            )?;
+            attempt("cover a file of /proc", rustix::mount::mount_bind("dev/null", &inside))?;
             let flags = MountFlags::BIND | MountFlags::RDONLY | closed;
-            attempt(
-                "cover a file of /proc",
-                rustix::mount::mount_remount(&inside, flags, ""),
-            )?;
+            attempt("cover a file of /proc", rustix::mount::mount_remount(&inside, flags, ""))?;
         }
     }
     for name in EMPTIED {
@@ -296,25 +256,15 @@ fn writable(folders: &Folders, access: WorkspaceAccess, limits: &Limits) -> Resu
         WorkspaceAccess::ReadWrite => MountFlags::empty(),
     };
     let flags = MountFlags::BIND | careful | mode | host_flags("workspace")?;
-    attempt(
-        "harden the workspace",
-        rustix::mount::mount_remount("workspace", flags, ""),
-    )?;
+    attempt("harden the workspace", rustix::mount::mount_remount("workspace", flags, ""))?;
     folder("tmp")?;
     if let Some(shared) = &folders.shared_tmp {
         attach(shared, "tmp")?;
         let flags = MountFlags::BIND | careful | host_flags("tmp")?;
-        attempt(
-            "harden the shared folder",
-            rustix::mount::mount_remount("tmp", flags, ""),
-        )?;
+        attempt("harden the shared folder", rustix::mount::mount_remount("tmp", flags, ""))?;
     } else {
         let size = limits.tmp_bytes;
-        memory(
-            "tmp",
-            &format!("mode=1777,size={size},nr_inodes=64k"),
-            MountFlags::empty(),
-        )?;
+        memory("tmp", &format!("mode=1777,size={size},nr_inodes=64k"), MountFlags::empty())?;
     }
     for name in ["run", "var", "var/lib"] {
         folder(name)?;
@@ -324,20 +274,16 @@ fn writable(folders: &Folders, access: WorkspaceAccess, limits: &Limits) -> Resu
 
 fn attach(mount: &OwnedFd, inside: &str) -> Result<(), SetupError> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-    attempt(
-        "attach a folder",
-        rustix::mount::move_mount(mount, "", CWD, inside, flags),
-    )
+    attempt("attach a folder", rustix::mount::move_mount(mount, "", CWD, inside, flags))
 }
 
 /// What the host's mount forbids already; a remount would lift it.
 fn host_flags(path: &str) -> Result<MountFlags, SetupError> {
     let about = attempt("read a mount's flags", rustix::fs::statvfs(path))?;
     let mut flags = MountFlags::empty();
-    for (theirs, ours) in [
-        (StatVfsMountFlags::RDONLY, MountFlags::RDONLY),
-        (StatVfsMountFlags::NOEXEC, MountFlags::NOEXEC),
-    ] {
+    for (theirs, ours) in
+        [(StatVfsMountFlags::RDONLY, MountFlags::RDONLY), (StatVfsMountFlags::NOEXEC, MountFlags::NOEXEC)]
+    {
         if about.f_flag.contains(theirs) {
             flags |= ours;
         }
@@ -354,34 +300,17 @@ fn memory(target: impl AsRef<Path>, options: &str, more: MountFlags) -> Result<(
     let flags = MountFlags::NOSUID | MountFlags::NODEV | more;
     attempt(
         "mount a memory file system",
-        rustix::mount::mount(
-            "tmpfs",
-            target.as_ref(),
-            "tmpfs",
-            flags,
-            Some(options.as_c_str()),
-        ),
+        rustix::mount::mount("tmpfs", target.as_ref(), "tmpfs", flags, Some(options.as_c_str())),
     )
 }
 
-fn bind_read_only(
-    host: &Path,
-    inside: impl AsRef<Path>,
-    more: MountFlags,
-) -> Result<(), SetupError> {
+fn bind_read_only(host: &Path, inside: impl AsRef<Path>, more: MountFlags) -> Result<(), SetupError> {
     let inside = inside.as_ref();
-    attempt(
-        "bind a host folder",
-        rustix::mount::mount_bind(host, inside),
-    )?;
+    attempt("bind a host folder", rustix::mount::mount_bind(host, inside))?;
     freeze(inside, more)
 }
 
 fn freeze(path: impl AsRef<Path>, more: MountFlags) -> Result<(), SetupError> {
-    let flags =
-        MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | more;
-    attempt(
-        "make a mount read-only",
-        rustix::mount::mount_remount(path.as_ref(), flags, ""),
-    )
+    let flags = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | more;
+    attempt("make a mount read-only", rustix::mount::mount_remount(path.as_ref(), flags, ""))
 }

@@ -38,11 +38,7 @@ pub(crate) struct Command<'a> {
 
 /// The jail's shell.
 pub(crate) fn shell() -> &'static CStr {
-    if std::path::Path::new("/bin/bash").exists() {
-        c"/bin/bash"
-    } else {
-        c"/bin/sh"
-    }
+    if std::path::Path::new("/bin/bash").exists() { c"/bin/bash" } else { c"/bin/sh" }
 }
 
 /// Runs the command and ends this process.

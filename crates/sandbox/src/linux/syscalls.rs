@@ -13,8 +13,8 @@
 use std::collections::BTreeMap;
 
 use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule, TargetArch, sock_filter,
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    TargetArch, sock_filter,
 };
 
 /// The filters could not be made or taken.
@@ -36,13 +36,9 @@ pub(crate) enum FilterError {
 
 /// Compiles the filters, in the order in which they are taken.
 pub(crate) fn compile() -> Result<Vec<BpfProgram>, FilterError> {
-    let arch =
-        TargetArch::try_from(std::env::consts::ARCH).map_err(|_| FilterError::Architecture)?;
-    let allowed: BTreeMap<i64, Vec<SeccompRule>> = COMMON
-        .iter()
-        .chain(NATIVE)
-        .map(|number| (*number, Vec::new()))
-        .collect();
+    let arch = TargetArch::try_from(std::env::consts::ARCH).map_err(|_| FilterError::Architecture)?;
+    let allowed: BTreeMap<i64, Vec<SeccompRule>> =
+        COMMON.iter().chain(NATIVE).map(|number| (*number, Vec::new())).collect();
     let enosys = SeccompAction::Errno(errno(libc::ENOSYS));
     let allow_list = SeccompFilter::new(allowed, enosys, SeccompAction::Allow, arch)?;
     let eperm = SeccompAction::Errno(errno(libc::EPERM));
@@ -109,35 +105,20 @@ fn errno(code: i32) -> u32 {
 
 /// The calls, or arguments of calls, that are refused.
 fn denied() -> Result<BTreeMap<i64, Vec<SeccompRule>>, FilterError> {
-    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = FORBIDDEN
-        .iter()
-        .chain(NATIVE_FORBIDDEN)
-        .map(|number| (*number, Vec::new()))
-        .collect();
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
+        FORBIDDEN.iter().chain(NATIVE_FORBIDDEN).map(|number| (*number, Vec::new())).collect();
 
     let clone = NAMESPACES.iter().map(|flag| {
         let flag = u64::from(flag.unsigned_abs());
-        Ok(SeccompRule::new(vec![wide(
-            0,
-            SeccompCmpOp::MaskedEq(flag),
-            flag,
-        )?])?)
+        Ok(SeccompRule::new(vec![wide(0, SeccompCmpOp::MaskedEq(flag), flag)?])?)
     });
     rules.insert(libc::SYS_clone, clone.collect::<Result<_, FilterError>>()?);
 
     rules.insert(libc::SYS_socket, sockets()?);
-    rules.insert(
-        libc::SYS_socketpair,
-        vec![SeccompRule::new(vec![narrow(
-            0,
-            SeccompCmpOp::Ne,
-            libc::AF_UNIX,
-        )?])?],
-    );
+    rules.insert(libc::SYS_socketpair, vec![SeccompRule::new(vec![narrow(0, SeccompCmpOp::Ne, libc::AF_UNIX)?])?]);
 
     let ioctl = TERMINAL_TRICKS.iter().map(|request| {
-        let condition =
-            SeccompCondition::new(1, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, *request)?;
+        let condition = SeccompCondition::new(1, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, *request)?;
         Ok(SeccompRule::new(vec![condition])?)
     });
     rules.insert(libc::SYS_ioctl, ioctl.collect::<Result<_, FilterError>>()?);
@@ -145,16 +126,10 @@ fn denied() -> Result<BTreeMap<i64, Vec<SeccompRule>>, FilterError> {
     // Asking for the personality is allowed, and setting the usual one.
     rules.insert(
         libc::SYS_personality,
-        vec![SeccompRule::new(vec![
-            narrow(0, SeccompCmpOp::Ne, 0)?,
-            narrow(0, SeccompCmpOp::Ne, -1)?,
-        ])?],
+        vec![SeccompRule::new(vec![narrow(0, SeccompCmpOp::Ne, 0)?, narrow(0, SeccompCmpOp::Ne, -1)?])?],
     );
     // Limits of other processes, the first process among them.
-    rules.insert(
-        libc::SYS_prlimit64,
-        vec![SeccompRule::new(vec![narrow(0, SeccompCmpOp::Ne, 0)?])?],
-    );
+    rules.insert(libc::SYS_prlimit64, vec![SeccompRule::new(vec![narrow(0, SeccompCmpOp::Ne, 0)?])?]);
     rules.insert(libc::SYS_mknodat, devices(2)?);
     #[cfg(target_arch = "x86_64")]
     rules.insert(libc::SYS_mknod, devices(1)?);
@@ -169,17 +144,8 @@ fn sockets() -> Result<Vec<SeccompRule>, FilterError> {
         narrow(0, SeccompCmpOp::Ne, libc::AF_INET6)?,
     ])?];
     const OBSOLETE_PACKET: i32 = 10; // SOCK_PACKET
-    for kind in [
-        libc::SOCK_RAW,
-        libc::SOCK_RDM,
-        libc::SOCK_DCCP,
-        OBSOLETE_PACKET,
-    ] {
-        rules.push(SeccompRule::new(vec![narrow(
-            1,
-            SeccompCmpOp::MaskedEq(0xf),
-            kind,
-        )?])?);
+    for kind in [libc::SOCK_RAW, libc::SOCK_RDM, libc::SOCK_DCCP, OBSOLETE_PACKET] {
+        rules.push(SeccompRule::new(vec![narrow(1, SeccompCmpOp::MaskedEq(0xf), kind)?])?);
     }
     for family in [libc::AF_INET, libc::AF_INET6] {
         rules.push(SeccompRule::new(vec![
@@ -198,8 +164,7 @@ fn devices(mode_argument: u8) -> Result<Vec<SeccompRule>, FilterError> {
         .into_iter()
         .map(|kind| {
             let op = SeccompCmpOp::MaskedEq(u64::from(libc::S_IFMT));
-            let condition =
-                SeccompCondition::new(mode_argument, SeccompCmpArgLen::Dword, op, u64::from(kind))?;
+            let condition = SeccompCondition::new(mode_argument, SeccompCmpArgLen::Dword, op, u64::from(kind))?;
             Ok(SeccompRule::new(vec![condition])?)
         })
         .collect()
@@ -208,21 +173,11 @@ fn devices(mode_argument: u8) -> Result<Vec<SeccompRule>, FilterError> {
 /// The kernel reads these arguments as 32 bits, so the filter does too.
 fn narrow(argument: u8, op: SeccompCmpOp, value: i32) -> Result<SeccompCondition, FilterError> {
     let value = u64::from(u32::from_ne_bytes(value.to_ne_bytes()));
-    Ok(SeccompCondition::new(
-        argument,
-        SeccompCmpArgLen::Dword,
-        op,
-        value,
-    )?)
+    Ok(SeccompCondition::new(argument, SeccompCmpArgLen::Dword, op, value)?)
 }
 
 fn wide(argument: u8, op: SeccompCmpOp, value: u64) -> Result<SeccompCondition, FilterError> {
-    Ok(SeccompCondition::new(
-        argument,
-        SeccompCmpArgLen::Qword,
-        op,
-        value,
-    )?)
+    Ok(SeccompCondition::new(argument, SeccompCmpArgLen::Qword, op, value)?)
 }
 
 /// Kills at a call number with the x32 bit; -1 is left to the allow-list.
@@ -387,20 +342,14 @@ mod tests {
     #[test]
     fn damaged_filters_are_refused() {
         let bytes = encode(&compile().unwrap());
-        assert!(matches!(
-            decode(&bytes[..bytes.len() - 1]),
-            Err(FilterError::Damaged)
-        ));
+        assert!(matches!(decode(&bytes[..bytes.len() - 1]), Err(FilterError::Damaged)));
         assert!(matches!(install(&[]), Err(FilterError::Damaged)));
     }
 
     #[test]
     fn nothing_is_both_allowed_and_forbidden() {
         for number in FORBIDDEN.iter().chain(NATIVE_FORBIDDEN) {
-            assert!(
-                !COMMON.contains(number) && !NATIVE.contains(number),
-                "{number}"
-            );
+            assert!(!COMMON.contains(number) && !NATIVE.contains(number), "{number}");
         }
         assert!(!COMMON.contains(&libc::SYS_clone3));
     }

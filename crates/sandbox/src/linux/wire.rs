@@ -12,8 +12,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
-    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, sockopt,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, sockopt,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -207,12 +207,8 @@ pub(crate) struct Received<M> {
 
 /// Two connected packet sockets, closed on exec.
 pub(crate) fn socket_pair() -> Result<(OwnedFd, OwnedFd), Errno> {
-    let (left, right) = rustix::net::socketpair(
-        AddressFamily::UNIX,
-        SocketType::SEQPACKET,
-        SocketFlags::CLOEXEC,
-        None,
-    )?;
+    let (left, right) =
+        rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
     for end in [&left, &right] {
         sockopt::set_socket_send_buffer_size(end, PACKET_BYTES + 64 * 1024)?;
     }
@@ -238,11 +234,7 @@ pub(crate) fn send<M: Serialize>(
     if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
         return Err(WireError::TooLarge(total));
     }
-    let parts = [
-        IoSlice::new(&length),
-        IoSlice::new(&header),
-        IoSlice::new(bytes),
-    ];
+    let parts = [IoSlice::new(&length), IoSlice::new(&header), IoSlice::new(bytes)];
     loop {
         match rustix::net::sendmsg(socket, &parts, &mut control, SendFlags::NOSIGNAL) {
             Ok(_) => return Ok(()),
@@ -254,12 +246,8 @@ pub(crate) fn send<M: Serialize>(
 }
 
 /// Receives one message into `buffer`, which must have `PACKET_BYTES`.
-pub(crate) fn receive<M: DeserializeOwned>(
-    socket: impl AsFd,
-    buffer: &mut [u8],
-) -> Result<Received<M>, WireError> {
-    let mut space =
-        [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(PACKET_FDS), ScmCredentials(1))];
+pub(crate) fn receive<M: DeserializeOwned>(socket: impl AsFd, buffer: &mut [u8]) -> Result<Received<M>, WireError> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(PACKET_FDS), ScmCredentials(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let got = loop {
         let mut parts = [IoSliceMut::new(buffer)];
@@ -277,34 +265,22 @@ pub(crate) fn receive<M: DeserializeOwned>(
     for item in control.drain() {
         match item {
             RecvAncillaryMessage::ScmRights(rights) => fds.extend(rights),
-            RecvAncillaryMessage::ScmCredentials(who) => {
-                sender = Some(who.pid.as_raw_nonzero().get())
-            }
+            RecvAncillaryMessage::ScmCredentials(who) => sender = Some(who.pid.as_raw_nonzero().get()),
             _ => {}
         }
     }
     if got.bytes == 0 {
         return Err(WireError::Closed);
     }
-    if got
-        .flags
-        .intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC)
-    {
+    if got.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
         return Err(WireError::Malformed);
     }
     let packet = buffer.get(..got.bytes).ok_or(WireError::Malformed)?;
-    let (length, rest) = packet
-        .split_first_chunk::<4>()
-        .ok_or(WireError::Malformed)?;
+    let (length, rest) = packet.split_first_chunk::<4>().ok_or(WireError::Malformed)?;
     let length = usize::try_from(u32::from_le_bytes(*length)).map_err(|_| WireError::Malformed)?;
     let (header, bytes) = rest.split_at_checked(length).ok_or(WireError::Malformed)?;
     let message = serde_json::from_slice(header).map_err(|_| WireError::Malformed)?;
-    Ok(Received {
-        message,
-        bytes: bytes.to_vec(),
-        fds,
-        sender,
-    })
+    Ok(Received { message, bytes: bytes.to_vec(), fds, sender })
 }
 
 #[cfg(test)]
@@ -324,59 +300,29 @@ mod tests {
     #[test]
     fn a_message_arrives_with_its_bytes_and_descriptors() {
         let (ours, theirs) = socket_pair().unwrap();
-        let message = FromJail::Ended {
-            exec: 7,
-            status: WireStatus::Exited(3),
-        };
+        let message = FromJail::Ended { exec: 7, status: WireStatus::Exited(3) };
         send(theirs.as_fd(), &message, b"\0raw", &[ours.as_fd()]).unwrap();
         let got: Received<FromJail> = receive(&ours, &mut vec![0; PACKET_BYTES]).unwrap();
-        assert!(matches!(
-            got.message,
-            FromJail::Ended {
-                exec: 7,
-                status: WireStatus::Exited(3)
-            }
-        ));
-        assert_eq!(
-            (got.bytes.as_slice(), got.fds.len()),
-            (b"\0raw".as_slice(), 1)
-        );
+        assert!(matches!(got.message, FromJail::Ended { exec: 7, status: WireStatus::Exited(3) }));
+        assert_eq!((got.bytes.as_slice(), got.fds.len()), (b"\0raw".as_slice(), 1));
     }
 
     #[test]
     fn truncated_and_empty_packets_are_no_messages() {
-        assert!(matches!(
-            through_a_socket(&[b' '; 5000]),
-            Err(WireError::Malformed)
-        ));
+        assert!(matches!(through_a_socket(&[b' '; 5000]), Err(WireError::Malformed)));
         assert!(matches!(through_a_socket(&[]), Err(WireError::Closed)));
-        assert!(matches!(
-            through_a_socket(&[255; 4]),
-            Err(WireError::Malformed)
-        ));
+        assert!(matches!(through_a_socket(&[255; 4]), Err(WireError::Malformed)));
     }
 
     #[test]
     fn the_last_message_of_a_side_that_read_nothing_arrives() {
         let (ours, theirs) = socket_pair().unwrap();
-        send(
-            ours.as_fd(),
-            &ToInit::Stop {
-                exec: 1,
-                force: StopForce::Kill,
-            },
-            &[],
-            &[],
-        )
-        .unwrap();
+        send(ours.as_fd(), &ToInit::Stop { exec: 1, force: StopForce::Kill }, &[], &[]).unwrap();
         let message = FromJail::ExecFailed { exec: 1, errno: 11 };
         send(theirs.as_fd(), &message, &[], &[]).unwrap();
         drop(theirs);
         let got: Received<FromJail> = receive(&ours, &mut vec![0; PACKET_BYTES]).unwrap();
-        assert!(matches!(
-            got.message,
-            FromJail::ExecFailed { exec: 1, errno: 11 }
-        ));
+        assert!(matches!(got.message, FromJail::ExecFailed { exec: 1, errno: 11 }));
     }
 
     proptest! {

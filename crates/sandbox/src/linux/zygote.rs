@@ -17,10 +17,7 @@ use rustix::process::{DumpableBehavior, Pid, Signal, WaitOptions};
 use super::cgroup::Group;
 use super::native::{self, Materials, SetupError, attempt};
 use super::raw::{self, Forked};
-use super::wire::{
-    self, FromJail, LauncherSetup, Method, PACKET_BYTES, Received, StartRequest, ToLauncher,
-    WireError,
-};
+use super::wire::{self, FromJail, LauncherSetup, Method, PACKET_BYTES, Received, StartRequest, ToLauncher, WireError};
 use super::{bwrap, signals};
 
 /// A jail that this process started.
@@ -54,20 +51,11 @@ fn serve() -> Result<(), WireError> {
         return Err(WireError::Malformed);
     };
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    let program = rustix::fs::openat(CWD, "/proc/self/exe", flags, Mode::empty())
-        .map_err(WireError::Socket)?;
+    let program = rustix::fs::openat(CWD, "/proc/self/exe", flags, Mode::empty()).map_err(WireError::Socket)?;
     let children = raw::signal_descriptor(&[libc::SIGCHLD]).map_err(|_| WireError::Closed)?;
-    let mut zygote = Zygote {
-        socket,
-        setup,
-        program,
-        jails: BTreeMap::new(),
-    };
+    let mut zygote = Zygote { socket, setup, program, jails: BTreeMap::new() };
     loop {
-        let mut waiting = [
-            PollFd::new(&zygote.socket, PollFlags::IN),
-            PollFd::new(&children, PollFlags::IN),
-        ];
+        let mut waiting = [PollFd::new(&zygote.socket, PollFlags::IN), PollFd::new(&children, PollFlags::IN)];
         match poll(&mut waiting, None) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(WireError::Socket(errno)),
@@ -93,12 +81,7 @@ fn serve() -> Result<(), WireError> {
 fn prepare() -> Result<OwnedFd, Errno> {
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     let socket = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
-    let null = rustix::fs::openat(
-        CWD,
-        "/dev/null",
-        OFlags::RDWR | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?;
+    let null = rustix::fs::openat(CWD, "/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
     rustix::stdio::dup2_stdin(&null)?;
     rustix::stdio::dup2_stdout(&null)?;
     raw::close_from_on_exec(3).map_err(|_| Errno::NOSYS)?;
@@ -141,10 +124,7 @@ impl Zygote {
         errors: &OwnedFd,
         folders: &[OwnedFd],
     ) -> Result<(), SetupError> {
-        let group = attempt(
-            "make the control groups",
-            self.setup.cgroups.create(&request.name, &request.limits),
-        )?;
+        let group = attempt("make the control groups", self.setup.cgroups.create(&request.name, &request.limits))?;
         let forked = match self.setup.method {
             Method::Native => raw::fork_into_pid_namespace(),
             Method::Bubblewrap { .. } => raw::fork(),
@@ -156,13 +136,7 @@ impl Zygote {
                 raw::exit_now(1)
             }
             Forked::Parent(process) => {
-                self.jails.insert(
-                    request.jail,
-                    Running {
-                        process,
-                        _group: group,
-                    },
-                );
+                self.jails.insert(request.jail, Running { process, _group: group });
                 Ok(())
             }
         }
@@ -177,16 +151,10 @@ impl Zygote {
         group: &Group,
     ) -> Result<Infallible, SetupError> {
         attempt("reset the signals", raw::block_only(&[]))?;
-        attempt(
-            "keep errors for the server",
-            rustix::stdio::dup2_stderr(errors),
-        )?;
+        attempt("keep errors for the server", rustix::stdio::dup2_stderr(errors))?;
         match &self.setup.method {
             Method::Native => {
-                let workspace = folders.first().ok_or(SetupError {
-                    step: "find the workspace",
-                    errno: 0,
-                })?;
+                let workspace = folders.first().ok_or(SetupError { step: "find the workspace", errno: 0 })?;
                 native::become_init(&Materials {
                     request,
                     control,
@@ -199,10 +167,7 @@ impl Zygote {
             Method::Bubblewrap { program, init } => {
                 // Without root a process that cannot be looked into may not
                 // write its own settings either.
-                attempt(
-                    "become ordinary again",
-                    rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable),
-                )?;
+                attempt("become ordinary again", rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable))?;
                 native::join_group(group)?;
                 bwrap::become_bubblewrap(program, init, request, control)
             }
@@ -226,9 +191,6 @@ impl Zygote {
 }
 
 fn report(control: BorrowedFd<'_>, error: &SetupError) {
-    let message = FromJail::SetupFailed {
-        step: error.step.to_owned(),
-        errno: error.errno,
-    };
+    let message = FromJail::SetupFailed { step: error.step.to_owned(), errno: error.errno };
     let _ = wire::send(control, &message, &[], &[]);
 }

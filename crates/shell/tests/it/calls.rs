@@ -13,8 +13,11 @@ use crate::{LONG, Tenant, pool, stdout, worker};
 async fn each_call_starts_fresh_and_keeps_only_files() {
     for isolation in [worker(), Isolation::Thread] {
         let tenant = Tenant::with(|spec| spec.pool = pool(isolation));
-        tenant.print("x=1; export Y=2; f(){ :; }; alias a=b; mkdir d; cd d; echo w > w; echo t > /tmp/t; > /var-file").await;
-        let text = tenant.print("pwd; echo \"[$x$Y]\"; type f 2>/dev/null; cat d/w /tmp/t; ls / | grep var-file; true").await;
+        tenant
+            .print("x=1; export Y=2; f(){ :; }; alias a=b; mkdir d; cd d; echo w > w; echo t > /tmp/t; > /var-file")
+            .await;
+        let text =
+            tenant.print("pwd; echo \"[$x$Y]\"; type f 2>/dev/null; cat d/w /tmp/t; ls / | grep var-file; true").await;
         assert_eq!(text, "/workspace\n[]\nw\nt\n");
     }
 }
@@ -27,17 +30,9 @@ async fn the_environment_is_ours_and_holds_nothing_of_the_servers() {
     for isolation in [worker(), Isolation::Thread] {
         let tenant = Tenant::with(|spec| spec.pool = pool(isolation));
         let text = tenant.print("env | sort").await;
-        let expected = [
-            "AI_AGENT=bailiwick",
-            "HOME=/workspace",
-            "PATH=/usr/bin:/bin",
-            "PWD=/workspace",
-            "USER=agent",
-        ];
+        let expected = ["AI_AGENT=bailiwick", "HOME=/workspace", "PATH=/usr/bin:/bin", "PWD=/workspace", "USER=agent"];
         assert_eq!(text.lines().collect::<Vec<_>>(), expected);
-        let all = tenant
-            .print("set; export -p; declare -p; cat /proc/self/* 2>/dev/null; true")
-            .await;
+        let all = tenant.print("set; export -p; declare -p; cat /proc/self/* 2>/dev/null; true").await;
         for (name, value) in std::env::vars().filter(|(name, _)| name.starts_with("CARGO")) {
             assert!(!all.contains(&name), "{name}");
             assert!(value.len() < 12 || !all.contains(&value), "{name}");
@@ -67,10 +62,7 @@ async fn output_streams_while_the_command_runs() {
         (output.stdout.as_slice(), output.stderr.as_slice()),
         (b"one\n\xff\0two".as_slice(), b"err\n".as_slice())
     );
-    assert!(
-        first.unwrap() + Duration::from_millis(500) < start.elapsed(),
-        "it all came at the end"
-    );
+    assert!(first.unwrap() + Duration::from_millis(500) < start.elapsed(), "it all came at the end");
 }
 
 /// Ticks every 5 ms on the caller's only thread and keeps the longest delay.
@@ -95,53 +87,32 @@ async fn a_busy_shell_does_not_delay_the_servers_timers() {
                 count.fetch_add(1, Ordering::Relaxed);
             }
         });
-        for command in [
-            "while :; do :; done",
-            "seq 100000 | sort -rn | md5sum",
-            "jq -n '[range(300000)]|length'",
-        ] {
+        for command in ["while :; do :; done", "seq 100000 | sort -rn | md5sum", "jq -n '[range(300000)]|length'"] {
             tenant.run_for(command, Duration::from_secs(2)).await;
         }
         ticker.abort();
         assert!(ticks.load(Ordering::Relaxed) > 50, "the timer hardly ran");
-        assert!(
-            longest.load(Ordering::Relaxed) < 50,
-            "{} ms",
-            longest.load(Ordering::Relaxed)
-        );
+        assert!(longest.load(Ordering::Relaxed) < 50, "{} ms", longest.load(Ordering::Relaxed));
     }
 }
 
 /// Processor time of this thread.
 fn thread_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::new(
-        time.tv_sec.unsigned_abs(),
-        time.tv_nsec.unsigned_abs() as u32,
-    )
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hundred_shells_at_once() {
-    let shared = ShellPool::new(
-        PoolLimits {
-            threads: 16,
-            queue: LONG,
-        },
-        worker(),
-    );
-    let tenants: Vec<_> = (0..100)
-        .map(|_| Tenant::with(|spec| spec.pool = shared.clone()))
-        .collect();
+    let shared = ShellPool::new(PoolLimits { threads: 16, queue: LONG }, worker());
+    let tenants: Vec<_> = (0..100).map(|_| Tenant::with(|spec| spec.pool = shared.clone())).collect();
     let calls: Vec<_> = tenants
         .iter()
         .enumerate()
         .map(|(number, tenant)| {
             let shell = tenant.shell.clone();
             tokio::spawn(async move {
-                let command = format!(
-                    "echo {number} > f; sleep 0.1; cat f; ls /tmp; echo {number} > /tmp/mine"
-                );
+                let command = format!("echo {number} > f; sleep 0.1; cat f; ls /tmp; echo {number} > /tmp/mine");
                 crate::run(&shell, &command, LONG).await
             })
         })

@@ -13,8 +13,7 @@ use std::time::Duration;
 
 use bailiwick_files::{Access, Workspace};
 use bailiwick_shell::{
-    Isolation, Mount, Output, PoolLimits, SharedTmp, Shell, ShellLimits, ShellPool, ShellSpec,
-    Stream, WorkerProgram,
+    Isolation, Mount, Output, PoolLimits, SharedTmp, Shell, ShellLimits, ShellPool, ShellSpec, Stream, WorkerProgram,
 };
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -31,20 +30,11 @@ const SECRET: &str = "SECRET-OF-ANOTHER-TENANT";
 
 fn worker() -> Isolation {
     let path = env!("CARGO_BIN_EXE_bailiwick-shell-worker").into();
-    Isolation::Process(WorkerProgram {
-        path,
-        arguments: Vec::new(),
-    })
+    Isolation::Process(WorkerProgram { path, arguments: Vec::new() })
 }
 
 fn pool(isolation: Isolation) -> ShellPool {
-    ShellPool::new(
-        PoolLimits {
-            threads: 8,
-            queue: LONG,
-        },
-        isolation,
-    )
+    ShellPool::new(PoolLimits { threads: 8, queue: LONG }, isolation)
 }
 
 impl Tenant {
@@ -64,11 +54,7 @@ impl Tenant {
             limits: ShellLimits::default(),
         };
         change(&mut spec);
-        Self {
-            top,
-            shell: Shell::new(spec.clone()),
-            spec,
-        }
+        Self { top, shell: Shell::new(spec.clone()), spec }
     }
 
     /// The same tenant's shell with something changed.
@@ -99,15 +85,7 @@ impl Tenant {
 }
 
 async fn run(shell: &Shell, command: &str, timeout: Duration) -> Output {
-    shell
-        .exec(
-            command,
-            timeout,
-            &mut |_: Stream, _: &[u8]| {},
-            CancellationToken::new(),
-        )
-        .await
-        .unwrap()
+    shell.exec(command, timeout, &mut |_: Stream, _: &[u8]| {}, CancellationToken::new()).await.unwrap()
 }
 
 fn stdout(output: &Output) -> String {

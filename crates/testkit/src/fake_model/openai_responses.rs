@@ -29,40 +29,21 @@ pub(super) fn check(body: &Value) -> Result<(), Refusal> {
     )?;
     ensure(body["store"] == false, "store: this fake stores nothing")?;
     if let Some(limit) = body.get("max_output_tokens") {
-        ensure(
-            limit.as_u64().is_some_and(|limit| limit >= 16),
-            "max_output_tokens: integer below minimum value 16",
-        )?;
+        ensure(limit.as_u64().is_some_and(|limit| limit >= 16), "max_output_tokens: integer below minimum value 16")?;
     }
-    for tool in body["tools"]
-        .as_array()
-        .map(Vec::as_slice)
-        .unwrap_or_default()
-    {
-        known_fields(
-            tool,
-            &["type", "name", "description", "parameters", "strict"],
-            "tools",
-        )?;
-        ensure(
-            tool["type"] == "function" && is_name(text(tool, "name", "tools")?),
-            "tools.name: pattern",
-        )?;
+    for tool in body["tools"].as_array().map(Vec::as_slice).unwrap_or_default() {
+        known_fields(tool, &["type", "name", "description", "parameters", "strict"], "tools")?;
+        ensure(tool["type"] == "function" && is_name(text(tool, "name", "tools")?), "tools.name: pattern")?;
     }
     if let Some(format) = body["text"].get("format") {
         let named = format["name"].is_string() && format["schema"].is_object();
-        ensure(
-            format["type"] == "json_schema" && named,
-            "text.format: invalid",
-        )?;
+        ensure(format["type"] == "json_schema" && named, "text.format: invalid")?;
     }
     check_input(body)
 }
 
 fn check_input(body: &Value) -> Result<(), Refusal> {
-    let input = body["input"]
-        .as_array()
-        .ok_or_else(|| bad_request("input: a list is required"))?;
+    let input = body["input"].as_array().ok_or_else(|| bad_request("input: a list is required"))?;
     ensure(!input.is_empty(), "input: [] is too short")?;
     let mut open: HashSet<&str> = HashSet::new();
     for (index, item) in input.iter().enumerate() {
@@ -70,43 +51,27 @@ fn check_input(body: &Value) -> Result<(), Refusal> {
         match text(item, "type", &place)? {
             "message" => check_message(item, &place)?,
             "function_call" => {
-                ensure(
-                    is_name(text(item, "name", &place)?),
-                    format!("{place}.name: pattern"),
-                )?;
+                ensure(is_name(text(item, "name", &place)?), format!("{place}.name: pattern"))?;
                 let arguments = text(item, "arguments", &place)?;
-                ensure(
-                    serde_json::from_str::<Value>(arguments).is_ok(),
-                    format!("{place}.arguments"),
-                )?;
-                ensure(
-                    open.insert(text(item, "call_id", &place)?),
-                    format!("{place}: duplicate call_id"),
-                )?;
+                ensure(serde_json::from_str::<Value>(arguments).is_ok(), format!("{place}.arguments"))?;
+                ensure(open.insert(text(item, "call_id", &place)?), format!("{place}: duplicate call_id"))?;
             }
             "function_call_output" => {
                 known_fields(item, &["type", "call_id", "output"], &place)?;
                 let known = open.remove(text(item, "call_id", &place)?);
-                ensure(
-                    known,
-                    "No tool call found for function call output with this call_id.",
-                )?;
+                ensure(known, "No tool call found for function call output with this call_id.")?;
             }
             "reasoning" => {
                 let id = text(item, "id", &place)?;
                 let encrypted = item["encrypted_content"].as_str();
                 ensure(
                     encrypted == Some(seal(id).as_str()),
-                    format!(
-                        "Item with id '{id}' not found. Items are not persisted when `store` is set to false."
-                    ),
+                    format!("Item with id '{id}' not found. Items are not persisted when `store` is set to false."),
                 )?;
                 let next = input.get(index + 1).and_then(|next| next["type"].as_str());
                 ensure(
                     matches!(next, Some("message" | "function_call" | "reasoning")),
-                    format!(
-                        "Item '{id}' of type 'reasoning' was provided without its required following item."
-                    ),
+                    format!("Item '{id}' of type 'reasoning' was provided without its required following item."),
                 )?;
             }
             other => return Err(bad_request(format!("{place}.type: {other} is not known"))),
@@ -117,28 +82,17 @@ fn check_input(body: &Value) -> Result<(), Refusal> {
 
 fn check_message(item: &Value, place: &str) -> Result<(), Refusal> {
     let role = text(item, "role", place)?;
-    for part in item["content"]
-        .as_array()
-        .map(Vec::as_slice)
-        .unwrap_or_default()
-    {
+    for part in item["content"].as_array().map(Vec::as_slice).unwrap_or_default() {
         let fits = match (role, part["type"].as_str()) {
-            ("user", Some("input_text")) | ("assistant", Some("output_text")) => {
-                part["text"].is_string()
+            ("user", Some("input_text")) | ("assistant", Some("output_text")) => part["text"].is_string(),
+            ("user", Some("input_image")) => {
+                part["image_url"].as_str().is_some_and(|url| url.starts_with("data:image/"))
             }
-            ("user", Some("input_image")) => part["image_url"]
-                .as_str()
-                .is_some_and(|url| url.starts_with("data:image/")),
-            ("user", Some("input_file")) => {
-                part["file_data"].is_string() && part["filename"].is_string()
-            }
+            ("user", Some("input_file")) => part["file_data"].is_string() && part["filename"].is_string(),
             ("assistant", Some("refusal")) => part["refusal"].is_string(),
             _ => false,
         };
-        ensure(
-            fits,
-            format!("{place}.content: invalid part for role {role}"),
-        )?;
+        ensure(fits, format!("{place}.content: invalid part for role {role}"))?;
     }
     Ok(())
 }
@@ -159,9 +113,8 @@ pub(super) fn events(request: &Value, answer: &Answer, number: usize) -> Vec<Str
     };
     send(json!({ "type": "response.created", "response": frame("in_progress") }));
     send(json!({ "type": "response.in_progress", "response": frame("in_progress") }));
-    let encrypted = request["include"]
-        .as_array()
-        .is_some_and(|list| list.contains(&json!("reasoning.encrypted_content")));
+    let encrypted =
+        request["include"].as_array().is_some_and(|list| list.contains(&json!("reasoning.encrypted_content")));
     let mut items = Vec::new();
     for part in &answer.parts {
         let index = items.len();
@@ -170,8 +123,7 @@ pub(super) fn events(request: &Value, answer: &Answer, number: usize) -> Vec<Str
         send(json!({ "type": "response.output_item.added", "output_index": index, "item": begun }));
         for (kind, piece) in deltas {
             let kind = format!("response.{kind}.delta");
-            let mut delta =
-                json!({ "type": kind, "item_id": item_id, "output_index": index, "delta": piece });
+            let mut delta = json!({ "type": kind, "item_id": item_id, "output_index": index, "delta": piece });
             delta["content_index"] = json!(0);
             send(delta);
         }
@@ -180,11 +132,7 @@ pub(super) fn events(request: &Value, answer: &Answer, number: usize) -> Vec<Str
     }
     let usage = answer.usage;
     let input = usage.input + usage.cache_read;
-    let mut response = frame(if answer.finish.is_some() {
-        "incomplete"
-    } else {
-        "completed"
-    });
+    let mut response = frame(if answer.finish.is_some() { "incomplete" } else { "completed" });
     response["output"] = Value::Array(items);
     response["usage"] = json!({
         "input_tokens": input, "output_tokens": usage.output, "total_tokens": input + usage.output,
@@ -194,33 +142,20 @@ pub(super) fn events(request: &Value, answer: &Answer, number: usize) -> Vec<Str
     if let Some(reason) = &answer.finish {
         response["incomplete_details"] = json!({ "reason": reason });
     }
-    let kind = if answer.finish.is_some() {
-        "response.incomplete"
-    } else {
-        "response.completed"
-    };
+    let kind = if answer.finish.is_some() { "response.incomplete" } else { "response.completed" };
     send(json!({ "type": kind, "response": response }));
     out
 }
 
 /// An item as it begins, as it ends, and its deltas in between.
-fn item(
-    part: &Part,
-    id: &str,
-    number: usize,
-    encrypted: bool,
-) -> (Value, Value, Vec<(&'static str, String)>) {
-    let deltas = |kind: &'static str, text: &str| {
-        pieces(text)
-            .into_iter()
-            .map(|piece| (kind, piece))
-            .collect()
-    };
+fn item(part: &Part, id: &str, number: usize, encrypted: bool) -> (Value, Value, Vec<(&'static str, String)>) {
+    let deltas = |kind: &'static str, text: &str| pieces(text).into_iter().map(|piece| (kind, piece)).collect();
     let message = |content: Value| json!({ "type": "message", "id": id, "status": "completed", "role": "assistant", "content": content });
     match part {
         Part::Thinking(text) => {
             let begun = json!({ "type": "reasoning", "id": id, "summary": [] });
-            let mut done = json!({ "type": "reasoning", "id": id, "summary": [{ "type": "summary_text", "text": text }] });
+            let mut done =
+                json!({ "type": "reasoning", "id": id, "summary": [{ "type": "summary_text", "text": text }] });
             if encrypted {
                 done["encrypted_content"] = json!(seal(id));
             }
@@ -234,41 +169,22 @@ fn item(
             (done.clone(), done, Vec::new())
         }
         Part::Text(text) => {
-            let content =
-                json!([{ "type": "output_text", "text": text, "annotations": [], "logprobs": [] }]);
-            (
-                message(json!([])),
-                message(content),
-                deltas("output_text", text),
-            )
+            let content = json!([{ "type": "output_text", "text": text, "annotations": [], "logprobs": [] }]);
+            (message(json!([])), message(content), deltas("output_text", text))
         }
         Part::Refusal(text) => {
             let content = json!([{ "type": "refusal", "refusal": text }]);
-            (
-                message(json!([])),
-                message(content),
-                deltas("refusal", text),
-            )
+            (message(json!([])), message(content), deltas("refusal", text))
         }
-        Part::Tool {
-            id: call_id,
-            name,
-            arguments,
-        } => {
-            let call_id = call_id
-                .clone()
-                .unwrap_or_else(|| format!("call_{number}_{id}"));
+        Part::Tool { id: call_id, name, arguments } => {
+            let call_id = call_id.clone().unwrap_or_else(|| format!("call_{number}_{id}"));
             let call = |arguments: &str| {
                 json!({
                     "type": "function_call", "id": id, "call_id": call_id, "name": name,
                     "arguments": arguments, "status": "completed",
                 })
             };
-            (
-                call(""),
-                call(arguments),
-                deltas("function_call_arguments", arguments),
-            )
+            (call(""), call(arguments), deltas("function_call_arguments", arguments))
         }
     }
 }

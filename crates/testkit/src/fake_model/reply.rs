@@ -18,17 +18,9 @@ pub(super) enum What {
     /// An answer in the API's own events.
     Answer(Answer),
     /// An error with the API's own body.
-    Error {
-        status: u16,
-        kind: String,
-        message: String,
-    },
+    Error { status: u16, kind: String, message: String },
     /// These very bytes.
-    Raw {
-        status: u16,
-        content_type: String,
-        body: Bytes,
-    },
+    Raw { status: u16, content_type: String, body: Bytes },
     /// Nothing, ever.
     Hang,
 }
@@ -51,11 +43,7 @@ pub(super) enum Part {
     Redacted(String),
     Text(String),
     Refusal(String),
-    Tool {
-        id: Option<String>,
-        name: String,
-        arguments: String,
-    },
+    Tool { id: Option<String>, name: String, arguments: String },
 }
 
 /// What happens to the events on the way.
@@ -88,23 +76,14 @@ pub struct FakeUsage {
 
 impl Default for FakeUsage {
     fn default() -> Self {
-        Self {
-            input: 10,
-            output: 5,
-            cache_read: 0,
-            cache_write: 0,
-        }
+        Self { input: 10, output: 5, cache_read: 0, cache_write: 0 }
     }
 }
 
 impl Reply {
     /// An empty answer to add parts to.
     pub fn answer() -> Self {
-        Self {
-            what: What::Answer(Answer::default()),
-            headers: Vec::new(),
-            way: Way::default(),
-        }
+        Self { what: What::Answer(Answer::default()), headers: Vec::new(), way: Way::default() }
     }
 
     /// A text.
@@ -119,20 +98,12 @@ impl Reply {
 
     /// An error by status, with the API's body.
     pub fn error(status: u16, kind: &str, message: &str) -> Self {
-        Self::of(What::Error {
-            status,
-            kind: kind.to_owned(),
-            message: message.to_owned(),
-        })
+        Self::of(What::Error { status, kind: kind.to_owned(), message: message.to_owned() })
     }
 
     /// These very bytes.
     pub fn raw(status: u16, content_type: &str, body: impl Into<Bytes>) -> Self {
-        Self::of(What::Raw {
-            status,
-            content_type: content_type.to_owned(),
-            body: body.into(),
-        })
+        Self::of(What::Raw { status, content_type: content_type.to_owned(), body: body.into() })
     }
 
     /// No answer at all; the request stays open.
@@ -141,11 +112,7 @@ impl Reply {
     }
 
     fn of(what: What) -> Self {
-        Self {
-            what,
-            headers: Vec::new(),
-            way: Way::default(),
-        }
+        Self { what, headers: Vec::new(), way: Way::default() }
     }
 
     fn part(mut self, part: Part) -> Self {
@@ -182,21 +149,13 @@ impl Reply {
     /// Adds a tool call with an id of the fake's choice.
     #[must_use]
     pub fn and_tool(self, name: &str, input: Value) -> Self {
-        self.part(Part::Tool {
-            id: None,
-            name: name.to_owned(),
-            arguments: input.to_string(),
-        })
+        self.part(Part::Tool { id: None, name: name.to_owned(), arguments: input.to_string() })
     }
 
     /// Adds a tool call with this id and these arguments, whatever they are.
     #[must_use]
     pub fn and_odd_tool(self, id: &str, name: &str, arguments: &str) -> Self {
-        self.part(Part::Tool {
-            id: Some(id.to_owned()),
-            name: name.to_owned(),
-            arguments: arguments.to_owned(),
-        })
+        self.part(Part::Tool { id: Some(id.to_owned()), name: name.to_owned(), arguments: arguments.to_owned() })
     }
 
     /// Sets the API's own reason to stop; for Responses the reason of an incomplete answer.

@@ -85,11 +85,7 @@ impl Fake {
         let router = Router::new().fallback(serve).with_state(shared.clone());
         let service = router.into_make_service_with_connect_info::<SocketAddr>();
         let task = tokio::spawn(async move { axum::serve(listener, service).await.unwrap() });
-        Self {
-            address,
-            shared,
-            task,
-        }
+        Self { address, shared, task }
     }
 
     /// The address without a path.
@@ -124,12 +120,7 @@ impl Fake {
 
     /// Waits until so many requests have come.
     pub async fn until_requests(&self, count: usize) {
-        self.shared
-            .requests
-            .subscribe()
-            .wait_for(|all| all.len() >= count)
-            .await
-            .unwrap();
+        self.shared.requests.subscribe().wait_for(|all| all.len() >= count).await.unwrap();
     }
 
     /// How many clients have left before their answer was complete.
@@ -139,12 +130,7 @@ impl Fake {
 
     /// Waits until so many clients have left before their answer was complete.
     pub async fn until_abandoned(&self, count: usize) {
-        self.shared
-            .abandoned
-            .subscribe()
-            .wait_for(|left| *left >= count)
-            .await
-            .unwrap();
+        self.shared.abandoned.subscribe().wait_for(|left| *left >= count).await.unwrap();
     }
 }
 
@@ -154,9 +140,7 @@ async fn serve(
     request: Request,
 ) -> Response {
     let (parts, body) = request.into_parts();
-    let bytes = axum::body::to_bytes(body, 64 * 1024 * 1024)
-        .await
-        .unwrap_or_default();
+    let bytes = axum::body::to_bytes(body, 64 * 1024 * 1024).await.unwrap_or_default();
     let recorded = Recorded {
         peer,
         path: parts.uri.path().to_owned(),
@@ -167,17 +151,9 @@ async fn serve(
     let body = recorded.body.clone();
     let key = shared.key.lock().unwrap().clone();
     let checked = if !shared.dialect.serves(&path) {
-        Err(Refusal {
-            status: 404,
-            kind: "not_found_error",
-            message: format!("no such route: {path}"),
-        })
+        Err(Refusal { status: 404, kind: "not_found_error", message: format!("no such route: {path}") })
     } else if parts.method != "POST" {
-        Err(Refusal {
-            status: 405,
-            kind: "invalid_request_error",
-            message: "use POST".to_owned(),
-        })
+        Err(Refusal { status: 405, kind: "invalid_request_error", message: "use POST".to_owned() })
     } else {
         shared.dialect.check(&recorded, key.as_deref())
     };
@@ -188,58 +164,24 @@ async fn serve(
     });
     let id = format!("req_fake_{number}");
     if let Err(refusal) = checked {
-        let body = shared
-            .dialect
-            .error_body(refusal.kind, &refusal.message)
-            .to_string();
-        return shared.respond(
-            refusal.status,
-            "application/json",
-            &id,
-            &[],
-            Body::from(body),
-        );
+        let body = shared.dialect.error_body(refusal.kind, &refusal.message).to_string();
+        return shared.respond(refusal.status, "application/json", &id, &[], Body::from(body));
     }
-    let reply = shared
-        .queue
-        .lock()
-        .unwrap()
-        .pop_front()
-        .or_else(|| shared.always.lock().unwrap().clone());
+    let reply = shared.queue.lock().unwrap().pop_front().or_else(|| shared.always.lock().unwrap().clone());
     let Some(reply) = reply else {
-        let body = shared
-            .dialect
-            .error_body("invalid_request_error", "the fake has no reply queued")
-            .to_string();
+        let body = shared.dialect.error_body("invalid_request_error", "the fake has no reply queued").to_string();
         return shared.respond(400, "application/json", &id, &[], Body::from(body));
     };
     match reply.what {
         What::Hang => {
-            let _guard = Guard {
-                shared: shared.clone(),
-                complete: false,
-            };
+            let _guard = Guard { shared: shared.clone(), complete: false };
             std::future::pending().await
         }
-        What::Error {
-            status,
-            kind,
-            message,
-        } => {
+        What::Error { status, kind, message } => {
             let body = shared.dialect.error_body(&kind, &message).to_string();
-            shared.respond(
-                status,
-                "application/json",
-                &id,
-                &reply.headers,
-                Body::from(body),
-            )
+            shared.respond(status, "application/json", &id, &reply.headers, Body::from(body))
         }
-        What::Raw {
-            status,
-            content_type,
-            body,
-        } => {
+        What::Raw { status, content_type, body } => {
             let body = shared.clone().send(vec![body], reply.way);
             shared.respond(status, &content_type, &id, &reply.headers, body)
         }
@@ -247,25 +189,13 @@ async fn serve(
             let events = arranged(&*shared.dialect, &path, &body, &answer, number);
             let events = events.into_iter().map(Bytes::from).collect();
             let body = shared.clone().send(events, reply.way);
-            shared.respond(
-                200,
-                "text/event-stream; charset=utf-8",
-                &id,
-                &reply.headers,
-                body,
-            )
+            shared.respond(200, "text/event-stream; charset=utf-8", &id, &reply.headers, body)
         }
     }
 }
 
 /// The answer's events with the extra ones put in.
-fn arranged(
-    dialect: &dyn Dialect,
-    path: &str,
-    request: &Value,
-    answer: &Answer,
-    number: usize,
-) -> Vec<String> {
+fn arranged(dialect: &dyn Dialect, path: &str, request: &Value, answer: &Answer, number: usize) -> Vec<String> {
     let mut events = dialect.events(path, request, answer, number);
     if let Some((after, kind, message)) = &answer.error {
         events.truncate(*after);
@@ -278,41 +208,24 @@ fn arranged(
 }
 
 impl Shared {
-    fn respond(
-        &self,
-        status: u16,
-        content_type: &str,
-        id: &str,
-        headers: &[(String, String)],
-        body: Body,
-    ) -> Response {
+    fn respond(&self, status: u16, content_type: &str, id: &str, headers: &[(String, String)], body: Body) -> Response {
         let mut response = Response::builder()
             .status(StatusCode::from_u16(status).unwrap())
             .header(header::CONTENT_TYPE, content_type)
             .header(self.dialect.request_id_header(), id);
         for (name, value) in headers {
             let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
-            response
-                .headers_mut()
-                .unwrap()
-                .insert(name, value.parse().unwrap());
+            response.headers_mut().unwrap().insert(name, value.parse().unwrap());
         }
         response.body(body).unwrap()
     }
 
     fn send(self: Arc<Self>, events: Vec<Bytes>, way: Way) -> Body {
         let chunks: Vec<Bytes> = match way.bytes_per_chunk {
-            Some(size) => events
-                .concat()
-                .chunks(size)
-                .map(Bytes::copy_from_slice)
-                .collect(),
+            Some(size) => events.concat().chunks(size).map(Bytes::copy_from_slice).collect(),
             None => events,
         };
-        let guard = Guard {
-            shared: self,
-            complete: false,
-        };
+        let guard = Guard { shared: self, complete: false };
         let start = (chunks.into_iter().enumerate(), guard);
         Body::from_stream(stream::unfold(start, move |(mut chunks, mut guard)| {
             let way = way.clone();
@@ -324,10 +237,7 @@ impl Shared {
                         guard.done();
                         // Time for what was sent before to leave: hyper drops it otherwise.
                         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-                        return Some((
-                            Err(io::Error::from(io::ErrorKind::ConnectionReset)),
-                            (chunks, guard),
-                        ));
+                        return Some((Err(io::Error::from(io::ErrorKind::ConnectionReset)), (chunks, guard)));
                     }
                     WayEnd::Stall(after) if sent >= after => {
                         std::future::pending::<()>().await;

@@ -31,7 +31,10 @@ pub(crate) async fn read(
     };
     let total = content.lines().count();
     if first > total.max(1) {
-        return Err(ToolError::Said(format!("{}: has {total} lines, offset {first} is past its end", path.in_sandbox())));
+        return Err(ToolError::Said(format!(
+            "{}: has {total} lines, offset {first} is past its end",
+            path.in_sandbox()
+        )));
     }
     let mut shown = String::new();
     let mut next = None;

@@ -38,7 +38,8 @@ fn matcher(pattern: &str) -> Result<GlobMatcher, ToolError> {
         }
     }
     let glob: Result<Glob, _> = GlobBuilder::new(pattern).literal_separator(true).build();
-    glob.map(|glob| glob.compile_matcher()).map_err(|error| ToolError::Said(format!("the pattern cannot be read: {error}")))
+    glob.map(|glob| glob.compile_matcher())
+        .map_err(|error| ToolError::Said(format!("the pattern cannot be read: {error}")))
 }
 
 pub(crate) async fn glob(
@@ -82,7 +83,8 @@ fn limits() -> WalkLimits {
 fn fits(matcher: &GlobMatcher, start: &WorkspacePath, path: &WorkspacePath) -> bool {
     let below = path.as_str().strip_prefix(start.as_str()).unwrap_or(path.as_str()).trim_start_matches('/');
     let below = if start.is_root() { path.as_str() } else { below };
-    matcher.is_match(below) || (!matcher.glob().glob().contains('/') && path.file_name().is_some_and(|n| matcher.is_match(n)))
+    matcher.is_match(below)
+        || (!matcher.glob().glob().contains('/') && path.file_name().is_some_and(|n| matcher.is_match(n)))
 }
 
 struct Search {

@@ -49,9 +49,10 @@ impl Wanted {
         let limit = page_rows(self.limit, 100)?;
         let verdict = match &self.result {
             None => None,
-            Some(word) => Some(Verdict::parse(&word.to_ascii_uppercase()).ok_or_else(|| {
-                Failure::Parameters("query.result: use OK, FAIL, DENIED or BEGUN".to_owned())
-            })?),
+            Some(word) => Some(
+                Verdict::parse(&word.to_ascii_uppercase())
+                    .ok_or_else(|| Failure::Parameters("query.result: use OK, FAIL, DENIED or BEGUN".to_owned()))?,
+            ),
         };
         let filter = EventFilter {
             from_seq: self.after.map_or(0, |after| after.saturating_add(1)),
@@ -136,7 +137,11 @@ async fn list_space(
     Ok(page(events, limit, |event| shown_among(&scope, event)))
 }
 
-async fn list_host(State(app): State<App>, caller: Caller, Params(wanted): Params<Wanted>) -> Result<Response, Failure> {
+async fn list_host(
+    State(app): State<App>,
+    caller: Caller,
+    Params(wanted): Params<Wanted>,
+) -> Result<Response, Failure> {
     let permit = caller.host().authorize::<ReadHostAudit>()?;
     let (filter, limit) = wanted.filter()?;
     Ok(page(app.store().event_list_host(permit, filter).await?, limit, shown))

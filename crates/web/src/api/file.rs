@@ -216,10 +216,7 @@ async fn change<T: Send + 'static>(
     path: &WorkspacePath,
     effect: impl Future<Output = Result<T, Failure>> + Send + 'static,
 ) -> Result<T, Failure> {
-    let detail = Map::from_iter([
-        ("file".to_owned(), json!(operation)),
-        ("path".to_owned(), json!(path.as_str())),
-    ]);
+    let detail = Map::from_iter([("file".to_owned(), json!(operation)), ("path".to_owned(), json!(path.as_str()))]);
     let act = record(store, permit, detail.clone()).await?;
     let store = store.clone();
     let done = tokio::spawn(async move {

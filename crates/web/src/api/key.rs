@@ -66,7 +66,13 @@ impl New {
         if self.expires_at.is_some_and(|end| end <= Timestamp::now()) {
             return Err(Failure::Parameters("body.expires_at: lies in the past".to_owned()));
         }
-        Ok(KeyTerms { name: self.name, scopes, agent: self.agent_id, space: self.space_id, expires_at: self.expires_at })
+        Ok(KeyTerms {
+            name: self.name,
+            scopes,
+            agent: self.agent_id,
+            space: self.space_id,
+            expires_at: self.expires_at,
+        })
     }
 }
 

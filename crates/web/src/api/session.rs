@@ -67,14 +67,22 @@ struct Limit {
     limit: Option<usize>,
 }
 
-async fn list(State(app): State<App>, caller: Caller, Params(Limit { limit }): Params<Limit>) -> Result<Response, Failure> {
+async fn list(
+    State(app): State<App>,
+    caller: Caller,
+    Params(Limit { limit }): Params<Limit>,
+) -> Result<Response, Failure> {
     let scope = caller.scope()?;
     let permit = scope.authorize::<ListSessions>(scope.account())?;
     let rows = app.store().session_list(permit, page_rows(limit, 100)?).await?;
     Ok(reply::done(rows.into_iter().map(Shown::from).collect::<Vec<_>>()))
 }
 
-async fn show(State(app): State<App>, caller: Caller, Segments(session): Segments<String>) -> Result<Response, Failure> {
+async fn show(
+    State(app): State<App>,
+    caller: Caller,
+    Segments(session): Segments<String>,
+) -> Result<Response, Failure> {
     let scope = caller.scope()?;
     let permit = scope.authorize::<ReadSession>(find(&app, &scope, &session).await?)?;
     Ok(reply::done(Shown::from(app.store().session_read(&permit).await?)))

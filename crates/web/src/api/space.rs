@@ -111,7 +111,11 @@ async fn update(
     Ok(reply::done(Shown::from(app.store().space_update(permit, change.name, change.description).await?)))
 }
 
-async fn delete(State(app): State<App>, caller: Caller, Segments(space): Segments<String>) -> Result<Response, Failure> {
+async fn delete(
+    State(app): State<App>,
+    caller: Caller,
+    Segments(space): Segments<String>,
+) -> Result<Response, Failure> {
     let scope = caller.scope()?;
     let permit = scope.authorize::<DeleteSpace>(find(&app, &scope, &space).await?)?;
     app.runtime().space_delete(permit).await?;

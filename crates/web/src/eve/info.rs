@@ -64,9 +64,12 @@ fn shown(row: &AgentRow) -> Value {
     let instructions = if agent.instructions.is_empty() {
         Vec::new()
     } else {
-        vec![source("instructions", json!({
-            "name": "instructions", "content": agent.instructions, "role": "system",
-        }))]
+        vec![source(
+            "instructions",
+            json!({
+                "name": "instructions", "content": agent.instructions, "role": "system",
+            }),
+        )]
     };
     let mut about = json!({
         "agentRoot": "", "appRoot": "", "name": row.name, "nodeId": "__root__",

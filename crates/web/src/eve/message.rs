@@ -48,13 +48,19 @@ pub(crate) fn object(body: Option<Value>) -> Result<Map<String, Value>, Failure>
 fn refuse_foreign(body: &Map<String, Value>) -> Result<(), Failure> {
     let refused = |reason, message| Err(Failure::NotAccepted { reason, message });
     if present(body, "callback").is_some() {
-        return refused("callback_not_supported", "'callback' is not accepted: this server calls no address that a caller names.");
+        return refused(
+            "callback_not_supported",
+            "'callback' is not accepted: this server calls no address that a caller names.",
+        );
     }
     if present(body, "stubs").is_some() {
         return refused("stubs_not_supported", "'stubs' is not accepted: tools are never stubbed here.");
     }
     if present(body, "forwardedPrincipal").is_some() {
-        return refused("forwarding_not_supported", "'forwardedPrincipal' is not accepted: use the key of the person it is for.");
+        return refused(
+            "forwarding_not_supported",
+            "'forwardedPrincipal' is not accepted: use the key of the person it is for.",
+        );
     }
     if present(body, "continuationToken").is_some() {
         return Err(Failure::Words("Session-ID routes do not accept 'continuationToken'."));
@@ -102,9 +108,7 @@ pub(crate) fn follow_up(body: Map<String, Value>) -> Result<FollowUp, Failure> {
         (true, Some(_)) => Err(Failure::Words("'message' and 'inputResponses' are mutually exclusive.")),
         (true, None) => Ok(FollowUp::Message(message(&body)?)),
         (false, Some(answers)) => Ok(FollowUp::Answers(resolutions(answers)?)),
-        (false, None) => {
-            Err(Failure::Words("Expected a non-empty 'message' or a non-empty 'inputResponses' array."))
-        }
+        (false, None) => Err(Failure::Words("Expected a non-empty 'message' or a non-empty 'inputResponses' array.")),
     }
 }
 
@@ -193,8 +197,7 @@ fn file(part: &Map<String, Value>) -> Result<IncomingPart, Failure> {
 }
 
 fn resolutions(answers: &Value) -> Result<Vec<Resolution>, Failure> {
-    const ENTRY: Failure =
-        Failure::Words("Expected every 'inputResponses' entry to match the HITL response schema.");
+    const ENTRY: Failure = Failure::Words("Expected every 'inputResponses' entry to match the HITL response schema.");
     let Some(entries) = answers.as_array().filter(|entries| !entries.is_empty()) else {
         return Err(Failure::Words("Expected 'inputResponses' to be a non-empty array."));
     };
@@ -239,7 +242,10 @@ mod tests {
             (r#"{"message":[{"type":"text"}]}"#, "Text parts require a non-empty 'text' string."),
             (r#"{"message":[{"type":"file"}]}"#, "File parts require a non-empty 'mediaType' string."),
             (r#"{"message":"x","turnPolicy":"now"}"#, "Expected 'turnPolicy' to be either 'queue' or 'steer'."),
-            (r#"{"message":"x","clientContext":5}"#, "Expected 'clientContext' to be a string, string array, or JSON object."),
+            (
+                r#"{"message":"x","clientContext":5}"#,
+                "Expected 'clientContext' to be a string, string array, or JSON object.",
+            ),
             (r#"{"message":"x","outputSchema":[]}"#, "Expected 'outputSchema' to be a JSON-serializable object."),
             (r#"{"inputResponses":[]}"#, "'inputResponses' is only accepted for an existing session."),
             (r#"{"operationId":""}"#, "Expected 'operationId' to be a non-empty string."),

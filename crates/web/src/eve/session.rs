@@ -110,7 +110,11 @@ async fn clear(State(app): State<App>, caller: Caller, Segments(name): Segments<
     command(&app, &caller, name, Control::Clear).await
 }
 
-async fn compact(State(app): State<App>, caller: Caller, Segments(name): Segments<String>) -> Result<Response, Failure> {
+async fn compact(
+    State(app): State<App>,
+    caller: Caller,
+    Segments(name): Segments<String>,
+) -> Result<Response, Failure> {
     command(&app, &caller, name, Control::Compact).await
 }
 

@@ -116,7 +116,9 @@ async fn i15_keys_are_several_bounded_shown_once_and_mortal() {
     assert_eq!(status, 400);
     let past = json!({ "name": "x", "expires_at": "2020-01-01T00:00:00Z" });
     assert_eq!(server.refused("POST", keys, &people.carol, past).await.0, 400);
-    let seeded = server.refused("POST", "/api/v1/admin/accounts/acme/users/carol/key", &people.carol, json!({ "seed": "s" })).await;
+    let seeded = server
+        .refused("POST", "/api/v1/admin/accounts/acme/users/carol/key", &people.carol, json!({ "seed": "s" }))
+        .await;
     assert_eq!((seeded.0, reason(&seeded.1)), (400, "seed_not_supported"));
 
     let id = reading["id"].as_str().unwrap();

@@ -23,7 +23,10 @@ async fn e01_requests_refusals_and_rejections_are_on_record_without_what_they_he
     server.send("POST", "/api/v1/spaces", &people.vera, json!({ "name": "e08-body" })).await;
     let refused = |event: &Value| event["action"] == "space.create" && event["result"] == "DENIED";
     let event = server.event("/api/v1/audit", &people.alice, refused).await;
-    assert_eq!((event["actor"].as_str(), event["detail"]["code"].as_str()), (Some("user:vera"), Some("viewer_readonly")));
+    assert_eq!(
+        (event["actor"].as_str(), event["detail"]["code"].as_str()),
+        (Some("user:vera"), Some("viewer_readonly"))
+    );
 
     server.get("/api/v1/spaces", "bwk_wrong").await;
     let rejected = |event: &Value| event["action"] == "auth.reject" && event["detail"]["code"] == "invalid";
@@ -73,7 +76,9 @@ async fn events(stream: &mut reqwest::Response, action: &str, count: usize) -> V
         loop {
             let found: Vec<Value> = text
                 .split("\n\n")
-                .filter_map(|block| serde_json::from_str(block.lines().find_map(|line| line.strip_prefix("data: "))?).ok())
+                .filter_map(|block| {
+                    serde_json::from_str(block.lines().find_map(|line| line.strip_prefix("data: "))?).ok()
+                })
                 .filter(|event: &Value| event["action"] == action)
                 .collect();
             if found.len() >= count {

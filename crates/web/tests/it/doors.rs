@@ -43,7 +43,11 @@ async fn a01_every_route_but_the_public_ones_answers_401_without_and_with_a_wron
             assert_eq!(response.headers()["cache-control"], "no-store");
             let (_, body) = taken(response).await;
             if path.starts_with("/eve/") {
-                assert_eq!((body["ok"].as_bool(), body["code"].as_str()), (Some(false), Some("unauthorized")), "{name}");
+                assert_eq!(
+                    (body["ok"].as_bool(), body["code"].as_str()),
+                    (Some(false), Some("unauthorized")),
+                    "{name}"
+                );
                 assert_eq!(body["error"], "Authorization is required for this route.");
             } else {
                 assert_eq!(code(&body), "UNAUTHENTICATED", "{name}");
@@ -145,7 +149,11 @@ async fn i12_dev_mode_lets_in_the_loopback_but_no_page_of_another() {
         assert_eq!(asked.send().await.unwrap().status(), 401, "{name}: {value}");
     }
     assert_eq!(server.get("/api/v1/spaces", "wrong").await.status(), 401, "a wrong key is not overlooked");
-    let own = server.client.post(&spaces).header("origin", format!("http://{}", server.address)).json(&json!({ "name": "x" }));
+    let own = server
+        .client
+        .post(&spaces)
+        .header("origin", format!("http://{}", server.address))
+        .json(&json!({ "name": "x" }));
     assert_eq!(own.send().await.unwrap().status(), 200);
 }
 

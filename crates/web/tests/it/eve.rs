@@ -30,7 +30,10 @@ async fn until(server: &Server, session: &str, key: &str, from: usize, kinds: &[
 }
 
 async fn begin(server: &Server, key: &str, agent: &str, message: &str) -> String {
-    let request = server.request("POST", "/eve/v1/session", key).header("x-bailiwick-agent", agent).json(&json!({ "message": message }));
+    let request = server
+        .request("POST", "/eve/v1/session", key)
+        .header("x-bailiwick-agent", agent)
+        .json(&json!({ "message": message }));
     let response = request.send().await.unwrap();
     assert_eq!(response.headers()["cache-control"], "no-store");
     let head = response.headers()["x-eve-session-id"].to_str().unwrap().to_owned();
@@ -48,7 +51,10 @@ async fn health_and_inspection_have_the_exact_shape() {
     assert_eq!(health.as_object().unwrap().keys().collect::<Vec<_>>(), ["ok", "status", "workflowId"]);
     let info = server.request("GET", "/eve/v1/info", &people.carol).header("x-openviking-agent", "careful");
     let (_, info) = taken(info.send().await.unwrap()).await;
-    assert_eq!((info["kind"].as_str(), info["version"].as_u64(), info["agent"]["name"].as_str()), (Some("eve-agent-info"), Some(5), Some("careful")));
+    assert_eq!(
+        (info["kind"].as_str(), info["version"].as_u64(), info["agent"]["name"].as_str()),
+        (Some("eve-agent-info"), Some(5), Some("careful"))
+    );
     let tool = info["tools"]["static"].as_array().unwrap().iter().find(|tool| tool["name"] == "write_file").unwrap();
     assert_eq!(tool["requiresApproval"], true);
     assert_eq!(tool["binding"]["owner"].to_string(), tool["owner"].to_string());
@@ -84,12 +90,18 @@ async fn a_turn_is_streamed_and_read_again_byte_for_byte() {
     assert!(whole.starts_with('\n'));
     let lines: Vec<&str> = whole.lines().filter(|line| !line.is_empty()).collect();
     assert_eq!(lines.len(), events.len());
-    for (query, from) in [("startIndex=5&follow=0", 5), ("startIndex=-2&follow=false&includeTailIndex=1", lines.len() - 2), ("startIndex=-999&follow=false", 0), ("startIndex=999&follow=false", lines.len())] {
+    for (query, from) in [
+        ("startIndex=5&follow=0", 5),
+        ("startIndex=-2&follow=false&includeTailIndex=1", lines.len() - 2),
+        ("startIndex=-999&follow=false", 0),
+        ("startIndex=999&follow=false", lines.len()),
+    ] {
         let (again, part) = read(query).await;
         assert_eq!(again, tail, "{query}");
         assert_eq!(part.lines().filter(|line| !line.is_empty()).collect::<Vec<_>>(), lines[from..], "{query}");
     }
-    let (status, body) = taken(server.get(&format!("/eve/v1/session/{session}/stream?startIndex=x"), &people.carol).await).await;
+    let (status, body) =
+        taken(server.get(&format!("/eve/v1/session/{session}/stream?startIndex=x"), &people.carol).await).await;
     assert_eq!((status.as_u16(), body["error"].as_str()), (400, Some("Expected startIndex to be an integer.")));
 
     let path = format!("/eve/v1/session/{session}");
@@ -120,10 +132,14 @@ async fn a_prewarmed_session_is_empty_and_the_words_are_the_protocols() {
         assert_eq!((status, answer["error"].as_str(), answer["ok"].as_bool()), (400, Some(expected), Some(false)));
         assert!(answer.get("code").is_none());
     }
-    let broken = server.request("POST", "/eve/v1/session", &people.carol).header("content-type", "application/json").body("{");
+    let broken =
+        server.request("POST", "/eve/v1/session", &people.carol).header("content-type", "application/json").body("{");
     let (status, answer) = taken(broken.send().await.unwrap()).await;
     assert_eq!((status.as_u16(), answer["error"].as_str()), (400, Some("Invalid JSON body.")));
-    for refused in [json!({ "message": "x", "callback": { "url": "http://127.0.0.1:9/" } }), json!({ "message": "x", "forwardedPrincipal": {} })] {
+    for refused in [
+        json!({ "message": "x", "callback": { "url": "http://127.0.0.1:9/" } }),
+        json!({ "message": "x", "forwardedPrincipal": {} }),
+    ] {
         assert_eq!(server.refused("POST", "/eve/v1/session", &people.carol, refused).await.0, 400);
     }
 }
@@ -179,7 +195,11 @@ async fn commands_answer_as_the_client_demands() {
     };
     for name in ["cancel", "clear", "compact"] {
         let (status, body) = command(name, json!({})).await;
-        assert_eq!((status.as_u16(), body), (202, json!({ "ok": true, "sessionId": session, "status": "accepted" })), "{name}");
+        assert_eq!(
+            (status.as_u16(), body),
+            (202, json!({ "ok": true, "sessionId": session, "status": "accepted" })),
+            "{name}"
+        );
     }
     let (status, body) = command("cancel", json!({ "turnId": 5 })).await;
     assert_eq!((status.as_u16(), body["error"].as_str()), (400, Some("Expected 'turnId' to be a non-empty string.")));
@@ -198,7 +218,8 @@ async fn commands_answer_as_the_client_demands() {
     assert_eq!(command("cancel", json!({})).await.1, json!({ "ok": true, "status": "no_active_turn" }));
     assert_eq!(command("clear", json!({})).await.1, json!({ "ok": true, "status": "no_active_session" }));
     assert_eq!(command("reset", json!({})).await.1, json!({ "ok": true, "status": "no_active_session" }));
-    let sent = server.send("POST", &format!("/eve/v1/session/{session}"), &people.carol, json!({ "message": "x" })).await;
+    let sent =
+        server.send("POST", &format!("/eve/v1/session/{session}"), &people.carol, json!({ "message": "x" })).await;
     let (status, body) = taken(sent).await;
     assert_eq!((status.as_u16(), body["code"].as_str()), (409, Some("session_not_active")));
     // The stream of an ended session ends by itself.

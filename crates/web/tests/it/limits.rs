@@ -18,9 +18,11 @@ async fn a_body_of_60_mib_is_answered_413_while_others_are_served() {
     let people = server.people().await;
     let big = vec![b'x'; 60 * MIB];
     for chunked in [false, true] {
-        let request = server.request("POST", "/api/v1/spaces", &people.alice).header("content-type", "application/json");
+        let request =
+            server.request("POST", "/api/v1/spaces", &people.alice).header("content-type", "application/json");
         let request = if chunked {
-            let pieces: Vec<Result<Vec<u8>, std::io::Error>> = big.chunks(MIB).map(|piece| Ok(piece.to_vec())).collect();
+            let pieces: Vec<Result<Vec<u8>, std::io::Error>> =
+                big.chunks(MIB).map(|piece| Ok(piece.to_vec())).collect();
             request.body(reqwest::Body::wrap_stream(futures::stream::iter(pieces)))
         } else {
             request.body(big.clone())
@@ -68,7 +70,9 @@ async fn uploads_are_bounded_and_a_broken_one_leaves_no_file() {
     assert_eq!(listed.as_array().unwrap().len(), 1);
     let declared = server
         .request("PUT", &path("huge"), &people.carol)
-        .body(reqwest::Body::wrap_stream(futures::stream::iter((0..101).map(|_| Ok::<_, std::io::Error>(vec![b'z'; MIB])))))
+        .body(reqwest::Body::wrap_stream(futures::stream::iter(
+            (0..101).map(|_| Ok::<_, std::io::Error>(vec![b'z'; MIB])),
+        )))
         .send()
         .await
         .unwrap();

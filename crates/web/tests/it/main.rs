@@ -3,6 +3,7 @@
 
 mod admin;
 mod audit;
+mod document;
 mod doors;
 mod eve;
 mod limits;

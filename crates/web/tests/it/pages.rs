@@ -14,7 +14,10 @@ async fn health_says_who_a_key_is_and_refuses_a_wrong_one() {
     assert_eq!((body["healthy"].clone(), body["auth_mode"].clone()), (json!(true), json!("api_key")));
     assert!(body.get("account_id").is_none());
     let (_, body) = taken(server.get("/health", &people.carol).await).await;
-    assert_eq!((body["account_id"].clone(), body["user_id"].clone(), body["role"].clone()), (json!("acme"), json!("carol"), json!("user")));
+    assert_eq!(
+        (body["account_id"].clone(), body["user_id"].clone(), body["role"].clone()),
+        (json!("acme"), json!("carol"), json!("user"))
+    );
     let (_, body) = taken(server.get("/health", ROOT).await).await;
     assert_eq!(body["role"], "root");
     assert_eq!(server.get("/health", "wrong").await.status(), 401);
@@ -28,7 +31,11 @@ async fn metrics_are_the_operators() {
     assert_eq!(server.get("/metrics", "").await.status(), 401);
     assert_eq!(server.get("/metrics", &people.alice).await.status(), 403);
     let text = server.get("/metrics", ROOT).await.text().await.unwrap();
-    assert!(text.contains("bailiwick_http_requests_total{route=\"/api/v1/admin/accounts\",method=\"POST\",status=\"200\"} 2"));
+    assert!(
+        text.contains(
+            "bailiwick_http_requests_total{route=\"/api/v1/admin/accounts\",method=\"POST\",status=\"200\"} 2"
+        )
+    );
     assert!(!text.contains("acme") && !text.contains("alice"), "e08: no tenant in a metric");
 }
 

@@ -89,8 +89,7 @@ impl Server {
             tmp: dir.path().to_owned(),
         }));
         let redactor = Redactor::new([("test".to_owned(), "very-secret-value")].into_iter());
-        let tools =
-            Arc::new(ToolManager::new(store.clone(), Arc::clone(&sandboxes), redactor, Ceilings::default()));
+        let tools = Arc::new(ToolManager::new(store.clone(), Arc::clone(&sandboxes), redactor, Ceilings::default()));
         let provider = Provider::scripted(Script::parse("test.yaml", SCRIPT).unwrap());
         let models = Models::new(BTreeMap::from([(ModelName::first(), provider)]), ModelKeys::new());
         let runtime = Runtime::new(store.clone(), Arc::clone(&walk), tools, models, RuntimeLimits::default());

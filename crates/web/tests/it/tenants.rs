@@ -51,7 +51,8 @@ async fn a03_a04_foreign_spaces_and_sessions_are_told_apart_from_none_by_nobody(
             let (b, b_body) = taken(server.send(method, &none, key, json!({ "message": "x" })).await).await;
             assert_eq!((a.as_u16(), b.as_u16()), (404, 404), "{method} {route}");
             let a_text = without_id(a_body).replace(&space, "ID").replace(&session, "ID");
-            let b_text = without_id(b_body).replace(&format!("spc_{NEVER}"), "ID").replace(&format!("ses_{NEVER}"), "ID");
+            let b_text =
+                without_id(b_body).replace(&format!("spc_{NEVER}"), "ID").replace(&format!("ses_{NEVER}"), "ID");
             assert_eq!(a_text, b_text, "{method} {route}");
             if route.starts_with("/eve") {
                 assert!(a_text.contains("Session not found."), "{a_text}");
@@ -76,7 +77,8 @@ async fn a02_a11_a12_lists_show_ones_own_and_what_was_granted() {
     assert_eq!(names(&people.carol, "").await, ["Personal", "carols"]);
     assert_eq!(names(&people.vera, "?userId=carol&user=carol&owner=carol").await, ["Personal"]);
     assert_eq!(names(&people.bob, "?account=acme").await, ["Personal", "Personal"], "globex, as its admin");
-    let (status, _) = server.refused("POST", "/api/v1/spaces", &people.carol, json!({ "name": "x", "owner": "vera" })).await;
+    let (status, _) =
+        server.refused("POST", "/api/v1/spaces", &people.carol, json!({ "name": "x", "owner": "vera" })).await;
     assert_eq!(status, 400, "a body names no owner");
 
     // An admin sees that it exists, and reads it only after granting themselves access, on record.
@@ -87,7 +89,10 @@ async fn a02_a11_a12_lists_show_ones_own_and_what_was_granted() {
     server.done("PUT", &grants, &people.alice, json!({ "user": "alice", "level": "read" })).await;
     assert_eq!(server.get(&plan, &people.alice).await.status(), 200);
     let events = server.done("GET", "/api/v1/audit?action=space.grant", &people.alice, Value::Null).await;
-    assert_eq!((events[0]["actor"].as_str(), events[0]["detail"]["user"].as_str()), (Some("user:alice"), Some("alice")));
+    assert_eq!(
+        (events[0]["actor"].as_str(), events[0]["detail"]["user"].as_str()),
+        (Some("user:alice"), Some("alice"))
+    );
     server.done("DELETE", &format!("{grants}/alice"), &people.carol, Value::Null).await;
     assert_eq!(server.get(&plan, &people.alice).await.status(), 403);
 }
@@ -98,7 +103,8 @@ async fn bound_keys_reach_one_space_and_one_agent() {
     let people = server.people().await;
     let (one, two) = (server.space(&people.carol, "one").await, server.space(&people.carol, "two").await);
     let keys = "/api/v1/admin/accounts/acme/users/carol/keys";
-    let made = server.done("POST", keys, &people.carol, json!({ "name": "b", "space_id": one, "agent_id": "careful" })).await;
+    let made =
+        server.done("POST", keys, &people.carol, json!({ "name": "b", "space_id": one, "agent_id": "careful" })).await;
     let key = made["key"].as_str().unwrap();
     assert_eq!(server.get(&format!("/api/v1/spaces/{one}"), key).await.status(), 200);
     assert_eq!(server.get(&format!("/api/v1/spaces/{two}"), key).await.status(), 404);

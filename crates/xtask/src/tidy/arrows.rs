@@ -20,7 +20,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("tools", &["types", "audit", "auth", "files", "vault", "store", "sandbox"]),
     ("agent", &["types", "audit", "auth", "files", "vault", "store", "model", "tools"]),
     ("web", &["types", "audit", "auth", "files", "vault", "store", "sandbox", "tools", "agent"]),
-    ("bailiwick", &["types", "auth", "files", "vault", "store", "sandbox", "model", "tools", "agent", "web"]),
+    ("bailiwick", &["types", "auth", "vault", "store", "sandbox", "model", "tools", "agent", "web"]),
     ("testkit", &[]),
     ("xtask", &[]),
 ];

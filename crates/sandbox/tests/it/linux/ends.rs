@@ -10,10 +10,7 @@ use super::harness::{Host, helper, probe, run, sh};
 /// How many processes with this name the jail has.
 async fn count(jail: &Jail, name: &str) -> usize {
     let ran = sh(jail, "cat /proc/[0-9]*/comm 2>/dev/null").await;
-    assert!(
-        ran.stdout.text.lines().any(|line| line == "init"),
-        "{ran:?}"
-    );
+    assert!(ran.stdout.text.lines().any(|line| line == "init"), "{ran:?}");
     ran.stdout.text.lines().filter(|line| *line == name).count()
 }
 
@@ -24,11 +21,7 @@ async fn wait_for(jail: &Jail, path: &str) {
 }
 
 fn hurried(script: &str, timeout: u64, grace: u64) -> Exec {
-    Exec {
-        timeout: Duration::from_millis(timeout),
-        grace: Duration::from_millis(grace),
-        ..Exec::shell(script)
-    }
+    Exec { timeout: Duration::from_millis(timeout), grace: Duration::from_millis(grace), ..Exec::shell(script) }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -56,20 +49,8 @@ async fn b06_cancel_is_sigterm_first_and_sigkill_after_the_grace() {
     let deaf = "trap '' TERM; touch /workspace/deaf; while :; do sleep 0.01; done";
     let cancel = CancellationToken::new();
     let (polite, deaf, ()) = tokio::join!(
-        jail.exec(
-            Exec {
-                grace: Duration::from_secs(20),
-                ..Exec::shell(polite)
-            },
-            cancel.clone()
-        ),
-        jail.exec(
-            Exec {
-                grace: Duration::from_millis(300),
-                ..Exec::shell(deaf)
-            },
-            cancel.clone()
-        ),
+        jail.exec(Exec { grace: Duration::from_secs(20), ..Exec::shell(polite) }, cancel.clone()),
+        jail.exec(Exec { grace: Duration::from_millis(300), ..Exec::shell(deaf) }, cancel.clone()),
         async {
             wait_for(&jail, "/workspace/polite").await;
             wait_for(&jail, "/workspace/deaf").await;
@@ -77,15 +58,9 @@ async fn b06_cancel_is_sigterm_first_and_sigkill_after_the_grace() {
         }
     );
     let (polite, deaf) = (polite.unwrap(), deaf.unwrap());
-    assert_eq!(
-        (polite.status, deaf.status),
-        (ExitStatus::Canceled, ExitStatus::Canceled)
-    );
+    assert_eq!((polite.status, deaf.status), (ExitStatus::Canceled, ExitStatus::Canceled));
     assert_eq!(polite.stdout.text, "got-term\n");
-    assert!(
-        polite.wall < Duration::from_secs(10),
-        "it did not wait for SIGKILL"
-    );
+    assert!(polite.wall < Duration::from_secs(10), "it did not wait for SIGKILL");
     assert!(deaf.wall >= Duration::from_millis(300));
     assert_eq!(deaf.stdout.text, "");
 }
@@ -102,17 +77,10 @@ async fn several_commands_run_at_once_and_only_their_own_processes_end() {
     let (first, ()) = tokio::join!(sh(&jail, first), async {
         assert_eq!(sh(&jail, second).await.status, ExitStatus::Exited(7));
         let ran = sh(&jail, "grep -l 1000 /proc/[0-9]*/cmdline").await;
-        assert_eq!(
-            ran.stdout.text.lines().count(),
-            1,
-            "only grep itself: {ran:?}"
-        );
+        assert_eq!(ran.stdout.text.lines().count(), 1, "only grep itself: {ran:?}");
         sh(&jail, "touch /workspace/stop").await;
     });
-    assert_eq!(
-        (first.status, first.stdout.text.as_str()),
-        (ExitStatus::Exited(0), "first\n")
-    );
+    assert_eq!((first.status, first.stdout.text.as_str()), (ExitStatus::Exited(0), "first\n"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -134,9 +102,7 @@ async fn a_stopped_supervisor_costs_the_jail_not_the_server() {
     let jail = host.jail(&host.space()).await;
     let ran = run(&jail, hurried("kill -STOP $PPID; sleep 1000", 300, 100)).await;
     assert_eq!(ran.status, ExitStatus::TimedOut);
-    let ended = jail
-        .exec(Exec::shell("true"), CancellationToken::new())
-        .await;
+    let ended = jail.exec(Exec::shell("true"), CancellationToken::new()).await;
     assert!(matches!(ended, Err(ExecError::JailEnded)), "{ended:?}");
     assert!(!jail.is_alive());
 }
@@ -178,41 +144,16 @@ async fn a_dropped_command_is_killed() {
 async fn commands_that_cannot_run_say_so() {
     let host = Host::new().await;
     let jail = host.jail(&host.space()).await;
-    let words = |words: &[&str]| {
-        CommandLine::Arguments(words.iter().map(|word| (*word).to_owned()).collect())
-    };
-    let ran = run(
-        &jail,
-        Exec {
-            command: words(&["nonexistent"]),
-            ..Exec::shell("")
-        },
-    )
-    .await;
+    let words = |words: &[&str]| CommandLine::Arguments(words.iter().map(|word| (*word).to_owned()).collect());
+    let ran = run(&jail, Exec { command: words(&["nonexistent"]), ..Exec::shell("") }).await;
     assert_eq!(ran.status, ExitStatus::Exited(127));
     assert!(ran.stderr.text.contains("No such file"), "{ran:?}");
-    let ran = run(
-        &jail,
-        Exec {
-            directory: "/nowhere".to_owned(),
-            ..Exec::shell("true")
-        },
-    )
-    .await;
+    let ran = run(&jail, Exec { directory: "/nowhere".to_owned(), ..Exec::shell("true") }).await;
     assert_eq!(ran.status, ExitStatus::Exited(127));
-    let ran = run(
-        &jail,
-        Exec {
-            command: words(&["echo", "a b", ""]),
-            ..Exec::shell("")
-        },
-    )
-    .await;
+    let ran = run(&jail, Exec { command: words(&["echo", "a b", ""]), ..Exec::shell("") }).await;
     assert_eq!(ran.stdout.text, "a b \n");
     for script in ["", "a\0b"] {
-        let refused = jail
-            .exec(Exec::shell(script), CancellationToken::new())
-            .await;
+        let refused = jail.exec(Exec::shell(script), CancellationToken::new()).await;
         assert!(matches!(refused, Err(ExecError::Unreadable)));
     }
     let long = "#".repeat(128 * 1024);
@@ -253,26 +194,17 @@ async fn b05_when_the_server_is_killed_its_jails_are_gone() {
     let mut line = String::new();
     let mut output = std::io::BufReader::new(server.stdout.take().unwrap());
     output.read_line(&mut line).unwrap();
-    let first: i32 = line
-        .trim()
-        .strip_prefix("ready=")
-        .unwrap_or_else(|| panic!("{line}"))
-        .parse()
-        .unwrap();
+    let first: i32 = line.trim().strip_prefix("ready=").unwrap_or_else(|| panic!("{line}")).parse().unwrap();
     let first = watch(first);
     let server_id = server.id();
     server.kill().unwrap();
     server.wait().unwrap();
     // The first process is reaped only after everything in its namespace.
     ended(&first).await;
-    let groups = ["memory", "pids", "cpu", "unified"].map(|controller| {
-        format!("/sys/fs/cgroup/{controller}/bailiwick-jails/victim-{server_id}")
-    });
+    let groups = ["memory", "pids", "cpu", "unified"]
+        .map(|controller| format!("/sys/fs/cgroup/{controller}/bailiwick-jails/victim-{server_id}"));
     for _ in 0..200 {
-        if groups
-            .iter()
-            .all(|group| !std::path::Path::new(group).exists())
-        {
+        if groups.iter().all(|group| !std::path::Path::new(group).exists()) {
             return;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -288,14 +220,8 @@ fn watch(process: i32) -> std::os::fd::OwnedFd {
 async fn ended(process: &std::os::fd::OwnedFd) {
     let process = process.try_clone().unwrap();
     let ended = tokio::task::spawn_blocking(move || {
-        let mut wait = [rustix::event::PollFd::new(
-            &process,
-            rustix::event::PollFlags::IN,
-        )];
-        let limit = rustix::event::Timespec {
-            tv_sec: 10,
-            tv_nsec: 0,
-        };
+        let mut wait = [rustix::event::PollFd::new(&process, rustix::event::PollFlags::IN)];
+        let limit = rustix::event::Timespec { tv_sec: 10, tv_nsec: 0 };
         rustix::event::poll(&mut wait, Some(&limit)).unwrap()
     });
     assert_eq!(ended.await.unwrap(), 1, "the process ended in ten seconds");

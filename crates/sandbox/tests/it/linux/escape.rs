@@ -78,16 +78,9 @@ pub(crate) fn place_probe(host: &Host, space: &Space) {
 pub(crate) async fn probe_inside(jail: &Jail, arguments: &[&str]) -> BTreeMap<String, String> {
     let mut command = vec!["/workspace/probe".to_owned()];
     command.extend(arguments.iter().map(|one| (*one).to_owned()));
-    let exec = Exec {
-        command: bailiwick_sandbox::linux::CommandLine::Arguments(command),
-        ..Exec::shell("")
-    };
+    let exec = Exec { command: bailiwick_sandbox::linux::CommandLine::Arguments(command), ..Exec::shell("") };
     let ran = run(jail, exec).await;
-    assert_eq!(
-        ran.stderr.text, "",
-        "the probe itself ran: {:?}",
-        ran.status
-    );
+    assert_eq!(ran.stderr.text, "", "the probe itself ran: {:?}", ran.status);
     answers(&ran.stdout.text)
 }
 
@@ -118,23 +111,13 @@ async fn b04_the_kernels_dangerous_calls_are_refused_inside_and_answered_outside
             wrong.push(format!("{name}: no control, outside {there:?}"));
         }
     }
-    for (name, answer) in inside
-        .iter()
-        .filter(|(name, _)| name.starts_with("allowed_"))
-    {
+    for (name, answer) in inside.iter().filter(|(name, _)| name.starts_with("allowed_")) {
         if answer != "ok" {
             wrong.push(format!("{name}: inside {answer}, not ok"));
         }
     }
-    let allowed = inside
-        .keys()
-        .filter(|name| name.starts_with("allowed_"))
-        .count();
-    assert_eq!(
-        inside.len(),
-        REFUSED.len() + allowed,
-        "every probe is in the table: {inside:?}"
-    );
+    let allowed = inside.keys().filter(|name| name.starts_with("allowed_")).count();
+    assert_eq!(inside.len(), REFUSED.len() + allowed, "every probe is in the table: {inside:?}");
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
@@ -159,22 +142,12 @@ async fn b04_files_of_the_host_and_of_the_first_process_are_closed() {
         ("mkdir:/dev/x", "30"),
         ("unlink:/etc/passwd", "30"),
         // Its owner is asked for before the mount; by bubblewrap it is our own.
-        (
-            "truncate:/etc/passwd",
-            if host.is_native() { EACCES } else { "30" },
-        ),
+        ("truncate:/etc/passwd", if host.is_native() { EACCES } else { "30" }),
     ];
-    let names: Vec<&str> = ["files"]
-        .into_iter()
-        .chain(refused.iter().map(|(name, _)| *name))
-        .collect();
+    let names: Vec<&str> = ["files"].into_iter().chain(refused.iter().map(|(name, _)| *name)).collect();
     let inside = probe_inside(&jail, &names).await;
     for (name, expected) in refused {
-        assert_eq!(
-            inside.get(name).map(String::as_str),
-            Some(expected),
-            "{name}"
-        );
+        assert_eq!(inside.get(name).map(String::as_str), Some(expected), "{name}");
     }
     // The same verbs work where they may.
     let allowed = [
@@ -206,14 +179,7 @@ async fn b04_the_hosts_kernel_files_are_masked_or_frozen() {
     place_probe(&host, &space);
     let jail = host.jail(&space).await;
     // What is in there may be read by name, but holds nothing of the host.
-    for name in [
-        "kallsyms",
-        "cmdline",
-        "config.gz",
-        "keys",
-        "timer_list",
-        "kcore",
-    ] {
+    for name in ["kallsyms", "cmdline", "config.gz", "keys", "timer_list", "kcore"] {
         let path = format!("/proc/{name}");
         if !Path::new(&path).exists() {
             continue;
@@ -231,23 +197,17 @@ async fn b04_the_hosts_kernel_files_are_masked_or_frozen() {
         if path == "/proc/sysrq-trigger" && !Path::new(path).exists() {
             continue;
         }
-        assert!(
-            Path::new(path).exists(),
-            "the control exists outside: {path}"
-        );
+        assert!(Path::new(path).exists(), "the control exists outside: {path}");
         let verb = format!("write:{path}");
         let inside = probe_inside(&jail, &["files", &verb]).await;
         let answer = inside.get(&verb).map(String::as_str);
-        assert!(
-            matches!(answer, Some("13" | "30" | "1")),
-            "{path}: {answer:?}"
-        );
+        assert!(matches!(answer, Some("13" | "30" | "1")), "{path}: {answer:?}");
     }
     let ran = sh(&jail, "ls /dev | sort | tr '\\n' ' '").await;
     for node in ran.stdout.text.split_whitespace() {
         let known = [
-            "core", "console", "fd", "full", "null", "ptmx", "pts", "random", "shm", "stderr",
-            "stdin", "stdout", "tty", "urandom", "zero",
+            "core", "console", "fd", "full", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin", "stdout",
+            "tty", "urandom", "zero",
         ];
         assert!(known.contains(&node), "/dev/{node}");
     }
@@ -268,60 +228,32 @@ async fn b04_nothing_of_the_server_is_visible() {
     assert_eq!(probe_outside(&["files", &format!("read:{path}")]).len(), 1);
     let verb = format!("read:{path}");
     let inside = probe_inside(&jail, &["files", &verb]).await;
-    assert_eq!(
-        inside.get(&verb).map(String::as_str),
-        Some("2"),
-        "absent, not forbidden"
-    );
+    assert_eq!(inside.get(&verb).map(String::as_str), Some("2"), "absent, not forbidden");
 
     // The environment of every process is the small fixed one.
-    let ran = sh(
-        &jail,
-        "cat /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n' | sort -u",
-    )
-    .await;
-    let names: Vec<&str> = ran
-        .stdout
-        .text
-        .lines()
-        .filter_map(|line| line.split_once('='))
-        .map(|pair| pair.0)
-        .collect();
+    let ran = sh(&jail, "cat /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n' | sort -u").await;
+    let names: Vec<&str> = ran.stdout.text.lines().filter_map(|line| line.split_once('=')).map(|pair| pair.0).collect();
     assert!(names.contains(&"AI_AGENT"), "{names:?}");
     for name in names {
         let known = [
-            "AI_AGENT", "HOME", "LANG", "LOGNAME", "OLDPWD", "PATH", "PWD", "SHELL", "SHLVL",
-            "TERM", "TMPDIR", "USER", "_",
+            "AI_AGENT", "HOME", "LANG", "LOGNAME", "OLDPWD", "PATH", "PWD", "SHELL", "SHLVL", "TERM", "TMPDIR", "USER",
+            "_",
         ];
         assert!(known.contains(&name), "{name}");
     }
     // The test process has more than that, or the check above shows nothing.
-    assert!(
-        std::env::vars()
-            .any(|(name, _)| name.starts_with("CARGO") || name.starts_with("BAILIWICK"))
-    );
+    assert!(std::env::vars().any(|(name, _)| name.starts_with("CARGO") || name.starts_with("BAILIWICK")));
 
     // Only this jail's processes: the first one, this command, nothing else.
-    let ran = sh(
-        &jail,
-        "echo /proc/[0-9]* | wc -w; cat /proc/1/cmdline | tr '\\0' ' '",
-    )
-    .await;
+    let ran = sh(&jail, "echo /proc/[0-9]* | wc -w; cat /proc/1/cmdline | tr '\\0' ' '").await;
     let (count, first) = ran.stdout.text.split_once('\n').unwrap();
     assert!(count.trim().parse::<u32>().unwrap() <= 5, "{count}");
-    assert!(
-        !first.contains("bwrap") && !first.contains("/tmp"),
-        "{first}"
-    );
+    assert!(!first.contains("bwrap") && !first.contains("/tmp"), "{first}");
 
     // No descriptor but the three.
     let open = probe_inside(&jail, &["descriptors"]).await;
     let open = open.get("open").unwrap();
-    let numbers: Vec<&str> = open
-        .split(' ')
-        .filter_map(|one| one.split_once(':'))
-        .map(|pair| pair.0)
-        .collect();
+    let numbers: Vec<&str> = open.split(' ').filter_map(|one| one.split_once(':')).map(|pair| pair.0).collect();
     assert_eq!(numbers, ["0", "1", "2"], "{open}");
 }
 
@@ -339,11 +271,7 @@ async fn b04_the_hosts_abstract_sockets_are_out_of_reach() {
     let outside = probe_outside(&["abstract", &name]);
     assert_eq!(outside.get(&name).map(String::as_str), Some("ok"));
     let inside = probe_inside(&jail, &["abstract", &name]).await;
-    assert_eq!(
-        inside.get(&name).map(String::as_str),
-        Some("111"),
-        "connection refused"
-    );
+    assert_eq!(inside.get(&name).map(String::as_str), Some("111"), "connection refused");
 }
 
 #[tokio::test(flavor = "multi_thread")]

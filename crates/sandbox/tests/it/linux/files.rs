@@ -10,17 +10,8 @@ use super::harness::{Host, sh};
 #[tokio::test(flavor = "multi_thread")]
 async fn b02_two_jails_do_not_see_each_others_tmp() {
     let host = Host::new().await;
-    let (one, other) = (
-        host.jail(&host.space()).await,
-        host.jail(&host.space()).await,
-    );
-    assert_eq!(
-        sh(&one, "echo mine > /tmp/x && cat /tmp/x")
-            .await
-            .stdout
-            .text,
-        "mine\n"
-    );
+    let (one, other) = (host.jail(&host.space()).await, host.jail(&host.space()).await);
+    assert_eq!(sh(&one, "echo mine > /tmp/x && cat /tmp/x").await.stdout.text, "mine\n");
     let ran = sh(&other, "ls -A /tmp && cat /tmp/x").await;
     assert_eq!(ran.stdout.text, "");
     assert!(ran.stderr.text.contains("No such file"), "{ran:?}");
@@ -35,10 +26,7 @@ async fn b02_jails_with_a_shared_tmp_share_it() {
     let mut space = host.space();
     space.shared_tmp = Some(host.folder(space.user));
     let (one, other) = (host.jail(&space).await, host.jail(&space).await);
-    assert_eq!(
-        sh(&one, "echo ours > /tmp/x").await.status,
-        ExitStatus::Exited(0)
-    );
+    assert_eq!(sh(&one, "echo ours > /tmp/x").await.status, ExitStatus::Exited(0));
     assert_eq!(sh(&other, "cat /tmp/x").await.stdout.text, "ours\n");
 }
 
@@ -56,10 +44,7 @@ async fn b03_a_read_only_workspace_answers_erofs() {
         "unlink:/workspace/old",
         "read:/workspace/old",
     ];
-    for (access, expected) in [
-        (WorkspaceAccess::ReadOnly, "30"),
-        (WorkspaceAccess::ReadWrite, "ok"),
-    ] {
+    for (access, expected) in [(WorkspaceAccess::ReadOnly, "30"), (WorkspaceAccess::ReadWrite, "ok")] {
         let old = space.workspace.join("old");
         std::fs::write(&old, "old").unwrap();
         host.give(&old, space.user);
@@ -84,10 +69,7 @@ async fn b03_writes_land_in_the_workspace_and_nowhere_else() {
     let (one, other) = (host.space(), host.space());
     let (first, second) = (host.jail(&one).await, host.jail(&other).await);
     sh(&first, "echo hello > /workspace/x").await;
-    assert_eq!(
-        std::fs::read_to_string(one.workspace.join("x")).unwrap(),
-        "hello\n"
-    );
+    assert_eq!(std::fs::read_to_string(one.workspace.join("x")).unwrap(), "hello\n");
     assert_eq!(sh(&second, "ls -A /workspace").await.stdout.text, "");
 }
 
@@ -100,11 +82,7 @@ async fn b07_commands_run_as_the_jails_user_who_owns_nothing_else() {
         find / -xdev -user $(id -u) -not -path /workspace 2>/dev/null";
     let ran = sh(&jail, script).await;
     let mut lines = ran.stdout.text.lines();
-    let inside = if host.is_native() {
-        space.user.uid
-    } else {
-        1000
-    };
+    let inside = if host.is_native() { space.user.uid } else { 1000 };
     for _ in 0..3 {
         assert_eq!(lines.next(), Some(inside.to_string().as_str()));
     }
@@ -123,10 +101,7 @@ async fn a_workspace_behind_a_link_or_a_foreign_user_is_refused() {
     let mut space = host.space();
     let link = host.folder(space.user).join("link");
     std::os::unix::fs::symlink(&space.workspace, &link).unwrap();
-    assert!(
-        host.launcher.start(host.spec(&space)).await.is_ok(),
-        "the control starts"
-    );
+    assert!(host.launcher.start(host.spec(&space)).await.is_ok(), "the control starts");
     space.workspace = link;
     assert!(host.launcher.start(host.spec(&space)).await.is_err());
     let mut space = host.space();
@@ -148,15 +123,9 @@ async fn real_tools_work() {
     assert_eq!(ran.stdout.text, "1\nf\nb\nthrough\nnamed\nhttps 443/tcp\n");
     // Larger programs, as far as this host has them.
     for (program, script) in [
-        (
-            "python3",
-            "python3 -c 'import multiprocessing as m; print(m.Pool(2).map(abs, [-42])[0])'",
-        ),
+        ("python3", "python3 -c 'import multiprocessing as m; print(m.Pool(2).map(abs, [-42])[0])'"),
         ("node", "node -e 'setTimeout(() => console.log(42), 1)'"),
-        (
-            "gcc",
-            "echo 'int main(void) { return 42; }' | gcc -x c - -o a; ./a; echo $?",
-        ),
+        ("gcc", "echo 'int main(void) { return 42; }' | gcc -x c - -o a; ./a; echo $?"),
         ("perl", "perl -e 'print 6 * 7, \"\\n\"'"),
     ] {
         if std::path::Path::new("/usr/bin").join(program).exists() {

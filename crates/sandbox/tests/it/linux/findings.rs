@@ -3,9 +3,7 @@
 
 use std::process::Command;
 
-use bailiwick_sandbox::linux::{
-    CgroupUse, HelperPath, Launcher, LauncherKind, Source, Unavailable,
-};
+use bailiwick_sandbox::linux::{CgroupUse, HelperPath, Launcher, LauncherKind, Source, Unavailable};
 
 use super::escape::{place_probe, probe_inside, probe_outside};
 use super::harness::{Host, helper, probe, sh};
@@ -28,10 +26,7 @@ async fn finding_1_no_jail_is_the_hosts_root_and_the_kernels_settings_are_closed
     }
     // Root means the native launcher, never bubblewrap.
     let root = rustix::process::geteuid().is_root();
-    assert_eq!(
-        root,
-        host.launcher.promises().launcher == LauncherKind::Native
-    );
+    assert_eq!(root, host.launcher.promises().launcher == LauncherKind::Native);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -44,30 +39,15 @@ async fn finding_2_the_first_process_has_no_environment_and_no_host_paths() {
     let expected = ["bailiwick-init\0", "/run/bailiwick/bailiwick-init\0"];
     assert!(expected.contains(&command.as_str()), "{command:?}");
     if host.is_native() {
-        assert_eq!(
-            std::fs::read(format!("/proc/{first}/environ")).unwrap(),
-            b""
-        );
+        assert_eq!(std::fs::read(format!("/proc/{first}/environ")).unwrap(), b"");
         // Its parent, the launcher, has none either, though this process has.
         let status = std::fs::read_to_string(format!("/proc/{first}/status")).unwrap();
-        let parent = status
-            .lines()
-            .find_map(|line| line.strip_prefix("PPid:"))
-            .unwrap()
-            .trim();
-        assert_eq!(
-            std::fs::read(format!("/proc/{parent}/environ")).unwrap(),
-            b""
-        );
+        let parent = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim();
+        assert_eq!(std::fs::read(format!("/proc/{parent}/environ")).unwrap(), b"");
         assert!(!std::fs::read("/proc/self/environ").unwrap().is_empty());
     }
     let ran = sh(&jail, "cat /proc/1/environ /proc/1/cmdline | tr '\\0' ' '").await;
-    assert!(
-        ran.stderr
-            .text
-            .contains("/proc/1/environ: Permission denied"),
-        "{ran:?}"
-    );
+    assert!(ran.stderr.text.contains("/proc/1/environ: Permission denied"), "{ran:?}");
     assert!(ran.stdout.text.contains("bailiwick-init"), "{ran:?}");
 }
 
@@ -81,16 +61,8 @@ async fn finding_3_the_first_process_is_confined_and_its_memory_closed() {
     assert!(jail.receipt().filters >= 2);
     let first = jail.receipt().process;
     let status = std::fs::read_to_string(format!("/proc/{first}/status")).unwrap();
-    assert!(
-        status.contains("Seccomp:\t2") && status.contains("NoNewPrivs:\t1"),
-        "{status}"
-    );
-    let tries = [
-        "files",
-        "read:/proc/1/mem",
-        "write:/proc/1/mem",
-        "write:/proc/self/mem",
-    ];
+    assert!(status.contains("Seccomp:\t2") && status.contains("NoNewPrivs:\t1"), "{status}");
+    let tries = ["files", "read:/proc/1/mem", "write:/proc/1/mem", "write:/proc/self/mem"];
     let inside = probe_inside(&jail, &tries).await;
     assert_eq!(inside["read:/proc/1/mem"], "13");
     assert_eq!(inside["write:/proc/1/mem"], "13");
@@ -122,14 +94,8 @@ async fn finding_5_no_new_namespaces_mounts_keys_or_tracing() {
         assert_ne!(outside[name], "1", "{name}");
     }
     let ran = sh(&jail, "unshare -Ur true").await;
-    assert!(
-        ran.stderr.text.contains("Operation not permitted"),
-        "{ran:?}"
-    );
-    let outside = Command::new("unshare")
-        .args(["-Ur", "true"])
-        .status()
-        .unwrap();
+    assert!(ran.stderr.text.contains("Operation not permitted"), "{ran:?}");
+    let outside = Command::new("unshare").args(["-Ur", "true"]).status().unwrap();
     assert!(outside.success(), "user namespaces work outside");
 }
 
@@ -138,37 +104,16 @@ async fn b09_each_execution_has_a_receipt_from_the_kernel() {
     let host = Host::new().await;
     let space = host.space();
     let jail = host.jail(&space).await;
-    let ran = sh(
-        &jail,
-        "readlink /proc/self/ns/net; grep Seccomp: /proc/self/status",
-    )
-    .await;
+    let ran = sh(&jail, "readlink /proc/self/ns/net; grep Seccomp: /proc/self/status").await;
     let receipt = &ran.receipt;
     assert_eq!(receipt.namespaces.len(), 6);
-    let net = receipt
-        .namespaces
-        .iter()
-        .find(|one| one.kind == "net")
-        .unwrap();
+    let net = receipt.namespaces.iter().find(|one| one.kind == "net").unwrap();
     assert_eq!(ran.stdout.text.lines().next(), Some(net.identity.as_str()));
-    assert_ne!(
-        std::fs::read_link("/proc/self/ns/net")
-            .unwrap()
-            .to_string_lossy(),
-        net.identity
-    );
+    assert_ne!(std::fs::read_link("/proc/self/ns/net").unwrap().to_string_lossy(), net.identity);
     assert_eq!(net.source, Source::Host);
     assert!(receipt.network_devices.contains(&"lo".to_owned()));
-    assert!(
-        receipt
-            .limits
-            .contains(&("Max open files".to_owned(), space.limits.open_files))
-    );
-    let user = if host.is_native() {
-        space.user.uid
-    } else {
-        rustix::process::getuid().as_raw()
-    };
+    assert!(receipt.limits.contains(&("Max open files".to_owned(), space.limits.open_files)));
+    let user = if host.is_native() { space.user.uid } else { rustix::process::getuid().as_raw() };
     assert_eq!(receipt.user, user);
 }
 
@@ -176,41 +121,23 @@ async fn b09_each_execution_has_a_receipt_from_the_kernel() {
 async fn b08_a_missing_helper_is_a_clear_error() {
     let gone = HelperPath::At("/nonexistent/helper".into());
     let refused = Launcher::detect(gone, CgroupUse::WherePossible).await.err();
-    assert!(
-        matches!(refused, Some(Unavailable::Launcher(_))),
-        "{refused:?}"
-    );
+    assert!(matches!(refused, Some(Unavailable::Launcher(_))), "{refused:?}");
 }
 
 #[test]
 fn b08_root_without_capabilities_is_a_clear_error_and_never_bubblewrap() {
     if !rustix::process::geteuid().is_root() {
         // Covered by the run as root; here the same program must find bwrap.
-        let ran = Command::new(probe())
-            .arg("detect")
-            .arg(helper())
-            .output()
-            .unwrap();
-        assert_eq!(
-            String::from_utf8(ran.stdout).unwrap(),
-            "detect=Bubblewrap\n"
-        );
+        let ran = Command::new(probe()).arg("detect").arg(helper()).output().unwrap();
+        assert_eq!(String::from_utf8(ran.stdout).unwrap(), "detect=Bubblewrap\n");
         return;
     }
     let detect = |bounding: &str| {
-        let ran = Command::new("setpriv")
-            .args([bounding, "--"])
-            .arg(probe())
-            .arg("detect")
-            .arg(helper())
-            .output()
-            .unwrap();
+        let ran =
+            Command::new("setpriv").args([bounding, "--"]).arg(probe()).arg("detect").arg(helper()).output().unwrap();
         String::from_utf8(ran.stdout).unwrap()
     };
     assert_eq!(detect("--bounding-set=+all"), "detect=Native\n");
     let refused = detect("--bounding-set=-sys_admin");
-    assert!(
-        refused.contains("lacks these capabilities: SYS_ADMIN"),
-        "{refused}"
-    );
+    assert!(refused.contains("lacks these capabilities: SYS_ADMIN"), "{refused}");
 }

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use bailiwick_sandbox::linux::{
-    CgroupUse, Exec, Execution, HelperPath, Jail, JailName, JailSpec, JailUser, Launcher,
-    LauncherKind, Limits, WorkspaceAccess,
+    CgroupUse, Exec, Execution, HelperPath, Jail, JailName, JailSpec, JailUser, Launcher, LauncherKind, Limits,
+    WorkspaceAccess,
 };
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -18,17 +18,11 @@ pub(crate) const HELPER: &str = "BAILIWICK_TEST_HELPER";
 pub(crate) const PROBE: &str = "BAILIWICK_TEST_PROBE";
 
 pub(crate) fn helper() -> PathBuf {
-    std::env::var_os(HELPER).map_or_else(
-        || PathBuf::from(env!("CARGO_BIN_EXE_bailiwick-helper")),
-        PathBuf::from,
-    )
+    std::env::var_os(HELPER).map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_bailiwick-helper")), PathBuf::from)
 }
 
 pub(crate) fn probe() -> PathBuf {
-    std::env::var_os(PROBE).map_or_else(
-        || PathBuf::from(env!("CARGO_BIN_EXE_bailiwick-probe")),
-        PathBuf::from,
-    )
+    std::env::var_os(PROBE).map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_bailiwick-probe")), PathBuf::from)
 }
 
 /// One server's view: a launcher and folders for its jails.
@@ -58,9 +52,7 @@ impl Host {
     }
 
     pub(crate) async fn with(cgroups: CgroupUse) -> Self {
-        let launcher = Launcher::detect(HelperPath::At(helper()), cgroups)
-            .await
-            .expect("a linux backend");
+        let launcher = Launcher::detect(HelperPath::At(helper()), cgroups).await.expect("a linux backend");
         let folders = tempfile::Builder::new().prefix("bw").tempdir().unwrap();
         // The jails' users must reach their folders.
         std::fs::set_permissions(folders.path(), PermissionsExt::from_mode(0o711)).unwrap();
@@ -116,9 +108,7 @@ impl Host {
 }
 
 pub(crate) async fn run(jail: &Jail, request: Exec) -> Execution {
-    jail.exec(request, CancellationToken::new())
-        .await
-        .expect("an execution")
+    jail.exec(request, CancellationToken::new()).await.expect("an execution")
 }
 
 /// Runs a script.

@@ -7,11 +7,7 @@ use bailiwick_sandbox::linux::{CgroupUse, Enforcement, Exec, ExitStatus};
 use super::harness::{Host, run, sh};
 
 fn within(script: &str, millis: u64) -> Exec {
-    Exec {
-        timeout: Duration::from_millis(millis),
-        grace: Duration::from_millis(200),
-        ..Exec::shell(script)
-    }
+    Exec { timeout: Duration::from_millis(millis), grace: Duration::from_millis(200), ..Exec::shell(script) }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -22,11 +18,7 @@ async fn b05_fork_bomb_is_stopped_at_the_pids_limit() {
     space.limits.pids = 48;
     let jail = host.jail(&space).await;
     let bomb = tokio::spawn(async move {
-        let ran = run(
-            &jail,
-            within("bomb() { bomb | bomb & }; bomb; sleep 100", 2000),
-        )
-        .await;
+        let ran = run(&jail, within("bomb() { bomb | bomb & }; bomb; sleep 100", 2000)).await;
         (jail, ran)
     });
     // While it burns, the neighbour still answers.
@@ -34,17 +26,11 @@ async fn b05_fork_bomb_is_stopped_at_the_pids_limit() {
         assert_eq!(sh(&neighbour, "echo here").await.stdout.text, "here\n");
     }
     let (jail, ran) = bomb.await.unwrap();
-    assert!(
-        ran.stderr.text.contains("Resource temporarily unavailable"),
-        "{ran:?}"
-    );
+    assert!(ran.stderr.text.contains("Resource temporarily unavailable"), "{ran:?}");
     assert_eq!(ran.status, ExitStatus::TimedOut);
     // Nothing of it is left, and the jail can be used again.
     let ran = sh(&jail, "echo /proc/[0-9]* | wc -w").await;
-    assert!(
-        ran.stdout.text.trim().parse::<u32>().unwrap() <= 5,
-        "{ran:?}"
-    );
+    assert!(ran.stdout.text.trim().parse::<u32>().unwrap() <= 5, "{ran:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -82,15 +68,8 @@ async fn b05_without_control_groups_the_weaker_limits_are_named_and_hold() {
     let jail = host.jail(&space).await;
     let ran = sh(&jail, "head -c 300M /dev/zero | tail | wc -c").await;
     assert!(ran.stderr.text.contains("memory exhausted"), "{ran:?}");
-    let ran = run(
-        &jail,
-        within("bomb() { bomb | bomb & }; bomb; sleep 100", 1000),
-    )
-    .await;
-    assert!(
-        ran.stderr.text.contains("Resource temporarily unavailable"),
-        "{ran:?}"
-    );
+    let ran = run(&jail, within("bomb() { bomb | bomb & }; bomb; sleep 100", 1000)).await;
+    assert!(ran.stderr.text.contains("Resource temporarily unavailable"), "{ran:?}");
     assert_eq!(sh(&jail, "echo still").await.stdout.text, "still\n");
 }
 
@@ -102,11 +81,7 @@ async fn b05_file_size_open_files_and_tmp_are_limited() {
     space.limits.tmp_bytes = 256 << 10;
     space.limits.open_files = 32;
     let jail = host.jail(&space).await;
-    let ran = sh(
-        &jail,
-        "head -c 2M /dev/zero > /workspace/big; echo $?; stat -c %s /workspace/big",
-    )
-    .await;
+    let ran = sh(&jail, "head -c 2M /dev/zero > /workspace/big; echo $?; stat -c %s /workspace/big").await;
     // 128 + SIGXFSZ, and exactly the limit.
     assert_eq!(ran.stdout.text, "153\n1048576\n", "{ran:?}");
     let ran = sh(&jail, "head -c 512K /dev/zero > /workspace/small; echo $?").await;
@@ -115,8 +90,7 @@ async fn b05_file_size_open_files_and_tmp_are_limited() {
     assert!(ran.stderr.text.contains("No space left"), "{ran:?}");
     let ran = sh(&jail, "head -c 128K /dev/zero > /tmp/x; echo $?").await;
     assert_eq!(ran.stdout.text, "0\n");
-    let open =
-        "n=0; while exec {fd}< /dev/null; do n=$((n+1)); [ $n -lt 200 ] || break; done; echo $n";
+    let open = "n=0; while exec {fd}< /dev/null; do n=$((n+1)); [ $n -lt 200 ] || break; done; echo $n";
     let ran = sh(&jail, open).await;
     assert!(ran.stderr.text.contains("Too many open files"), "{ran:?}");
     let ran = sh(&host.jail(&host.space()).await, open).await;
@@ -138,13 +112,7 @@ async fn b05_processor_time_is_limited() {
     let (slow, fast) = tokio::join!(sh(&slow, burn), sh(&fast, burn));
     let seconds = |text: &str| -> f64 {
         // The second line is the children's.
-        let user = text
-            .lines()
-            .nth(1)
-            .unwrap()
-            .split_whitespace()
-            .next()
-            .unwrap();
+        let user = text.lines().nth(1).unwrap().split_whitespace().next().unwrap();
         let (minutes, seconds) = user.trim_end_matches('s').split_once('m').unwrap();
         minutes.parse::<f64>().unwrap() * 60.0 + seconds.parse::<f64>().unwrap()
     };
@@ -158,31 +126,16 @@ async fn b05_endless_output_is_cut_and_costs_no_memory() {
     let jail = host.jail(&host.space()).await;
     let resident = || {
         let status = std::fs::read_to_string("/proc/self/status").unwrap();
-        let line = status
-            .lines()
-            .find(|line| line.starts_with("VmRSS"))
-            .unwrap();
-        line.split_whitespace()
-            .nth(1)
-            .unwrap()
-            .parse::<u64>()
-            .unwrap()
-            / 1024
+        let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
     };
     let before = resident();
     let ran = run(&jail, within("yes 0123456789", 2000)).await;
     let after = resident();
     assert_eq!(ran.status, ExitStatus::TimedOut);
     assert!(ran.stdout.truncated && ran.stdout.text.len() < 52 << 10);
-    assert!(
-        ran.stdout.total_bytes > 8 << 20,
-        "{} bytes",
-        ran.stdout.total_bytes
-    );
-    assert!(
-        after < before + 24,
-        "{before} MiB before, {after} MiB after"
-    );
+    assert!(ran.stdout.total_bytes > 8 << 20, "{} bytes", ran.stdout.total_bytes);
+    assert!(after < before + 24, "{before} MiB before, {after} MiB after");
     // One line without end.
     let ran = run(&jail, within("cat /dev/zero", 1000)).await;
     assert_eq!(ran.status, ExitStatus::TimedOut);
@@ -196,10 +149,7 @@ async fn b05_output_limits_keep_the_end() {
     let jail = host.jail(&host.space()).await;
     let ran = sh(&jail, "seq 5000; seq 3 >&2").await;
     let (first, rest) = ran.stdout.text.split_once('\n').unwrap();
-    assert!(
-        first.contains("5000 lines") && first.contains("3000 lines left out"),
-        "{first}"
-    );
+    assert!(first.contains("5000 lines") && first.contains("3000 lines left out"), "{first}");
     assert!(rest.starts_with("3001\n") && rest.ends_with("\n5000\n"));
     assert_eq!(ran.stderr.text, "1\n2\n3\n");
     assert!(!ran.stderr.truncated);

@@ -14,10 +14,7 @@ async fn a_warm_command_is_cheap() {
     let started = Instant::now();
     let jail = host.jail(&space).await;
     let cold = started.elapsed();
-    let exec = Exec {
-        command: CommandLine::Arguments(vec!["/bin/true".to_owned()]),
-        ..Exec::shell("")
-    };
+    let exec = Exec { command: CommandLine::Arguments(vec!["/bin/true".to_owned()]), ..Exec::shell("") };
     let mut times = Vec::new();
     for _ in 0..100 {
         let ran = run(&jail, exec.clone()).await;
@@ -32,9 +29,6 @@ async fn a_warm_command_is_cheap() {
         plain.push(started.elapsed());
     }
     plain.sort_unstable();
-    eprintln!(
-        "cold {cold:?}, warm p50 {:?} p99 {:?}, fork+exec p50 {:?}",
-        times[50], times[98], plain[50]
-    );
+    eprintln!("cold {cold:?}, warm p50 {:?} p99 {:?}, fork+exec p50 {:?}", times[50], times[98], plain[50]);
     assert!(times[50] < plain[50] + Duration::from_millis(50));
 }

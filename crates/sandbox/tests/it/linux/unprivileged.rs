@@ -13,10 +13,7 @@ fn b10_the_suite_passes_without_root() {
         // This run is that run.
         return;
     }
-    let folder = tempfile::Builder::new()
-        .prefix("bw-unprivileged")
-        .tempdir()
-        .unwrap();
+    let folder = tempfile::Builder::new().prefix("bw-unprivileged").tempdir().unwrap();
     std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
     let copy = |name: &str, from: &std::path::Path| {
         let to = folder.path().join(name);
@@ -37,20 +34,8 @@ fn b10_the_suite_passes_without_root() {
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&ran.stdout);
-    assert!(
-        ran.status.success(),
-        "{text}\n{}",
-        String::from_utf8_lossy(&ran.stderr)
-    );
-    let passed: u32 = text
-        .lines()
-        .find_map(|line| {
-            line.strip_prefix("test result: ok. ")?
-                .split(' ')
-                .next()?
-                .parse()
-                .ok()
-        })
-        .unwrap();
+    assert!(ran.status.success(), "{text}\n{}", String::from_utf8_lossy(&ran.stderr));
+    let passed: u32 =
+        text.lines().find_map(|line| line.strip_prefix("test result: ok. ")?.split(' ').next()?.parse().ok()).unwrap();
     assert!(passed > 30, "{text}");
 }

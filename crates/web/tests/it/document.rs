@@ -1,0 +1,36 @@
+//! The list of routes in `docs/api.md` is the table that is served.
+
+use std::fmt::Write as _;
+
+use bailiwick_web::route::{Access, table};
+
+const BEGIN: &str = "<!-- routes: made by a test -->\n";
+const END: &str = "<!-- end of routes -->\n";
+
+fn rows() -> String {
+    let mut text = String::from("| route | does | needs |\n|---|---|---|\n");
+    for route in table() {
+        let needs = match route.access {
+            Access::Public => "nothing".to_owned(),
+            Access::Greeting => "nothing; a credential is told more".to_owned(),
+            Access::Known if route.verbs.is_empty() => "a credential".to_owned(),
+            Access::Known => route.verbs.iter().map(|verb| format!("`{verb}`")).collect::<Vec<_>>().join(", "),
+        };
+        let _ = writeln!(text, "| `{} {}` | {} | {needs} |", route.method, route.path, route.summary);
+    }
+    text
+}
+
+#[test]
+fn the_document_lists_the_routes_that_are_served() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/api.md");
+    let document = std::fs::read_to_string(path).unwrap();
+    let (before, rest) = document.split_once(BEGIN).unwrap();
+    let (listed, after) = rest.split_once(END).unwrap();
+    let rows = rows();
+    if std::env::var_os("UPDATE_EXPECT").is_some() {
+        std::fs::write(path, format!("{before}{BEGIN}{rows}{END}{after}")).unwrap();
+        return;
+    }
+    assert!(listed == rows, "docs/api.md does not list the routes that are served: run with UPDATE_EXPECT=1");
+}
