@@ -309,7 +309,7 @@ impl Drive<'_> {
                 // A reset ends the turn first, and then the session.
                 Some(Body::Reset) => return Ok(Some(Urgent::Cancel)),
                 Some(Body::Message(message)) if steering.is_none() && turn.steered_by(&delivery, &message) => {
-                    steering = Some(Urgent::Steer(delivery, message));
+                    steering = Some(Urgent::Steer(Box::new((delivery, message))));
                 }
                 _ => {}
             }
@@ -321,7 +321,7 @@ impl Drive<'_> {
 /// Something that cannot wait for the end of the turn.
 enum Urgent {
     Cancel,
-    Steer(Delivery, Message),
+    Steer(Box<(Delivery, Message)>),
 }
 
 impl Turn {

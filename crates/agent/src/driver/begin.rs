@@ -119,7 +119,10 @@ impl Drive<'_> {
         loop {
             match self.urgent(turn).await? {
                 Some(Urgent::Cancel) => return Err(Stop::Canceled),
-                Some(Urgent::Steer(delivery, message)) => self.steer(turn, &delivery, message).await?,
+                Some(Urgent::Steer(steering)) => {
+                    let (delivery, message) = *steering;
+                    self.steer(turn, &delivery, message).await?;
+                }
                 None => {}
             }
             if self.handle.stopping.is_cancelled() {

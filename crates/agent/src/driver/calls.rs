@@ -29,7 +29,7 @@ const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_secs(10);
 /// What becomes of a call that the model asked for.
 pub(super) enum Planned {
     /// It may run.
-    Go(CallRow, Permit<CallTool>),
+    Go(Box<(CallRow, Permit<CallTool>)>),
     /// It waits for a person, or has been refused.
     Settled,
 }
@@ -129,7 +129,7 @@ impl Drive<'_> {
                     change.events.push(event::action_requested(turn.at, id, &call.name, &arguments, label));
                     let row = row(tool.name.clone(), &arguments, CallState::Requested, None);
                     change.calls.push(CallChange::New(row.clone()));
-                    planned.push(Planned::Go(row, permit));
+                    planned.push(Planned::Go(Box::new((row, permit))));
                 }
                 Judged::Ask(asked) => {
                     let label = Some(gate::label(asked.tool, &arguments));
@@ -238,7 +238,10 @@ impl Drive<'_> {
     /// Runs the calls that may run, side by side, and brings the step to its end.
     pub(super) async fn run_calls(&self, turn: &mut Turn, planned: Vec<Planned>) -> Result<(), Stop> {
         let go = planned.into_iter().filter_map(|planned| match planned {
-            Planned::Go(row, permit) => Some((row, Ground::Permit(permit))),
+            Planned::Go(go) => {
+                let (row, permit) = *go;
+                Some((row, Ground::Permit(permit)))
+            }
             Planned::Settled => None,
         });
         self.execute_all(turn, go.collect()).await?;

@@ -175,7 +175,7 @@ async fn a_message_steers_before_the_answer_shows_and_queues_after() {
     let events = inside.events(id).await;
     let types: Vec<_> = events.iter().map(|e| e["type"].as_str().unwrap()).collect();
     assert_eq!(types.iter().filter(|t| **t == "turn.started").count(), 1, "{types:?}");
-    assert!(types.iter().any(|t| *t == "step.completed"));
+    assert!(types.contains(&"step.completed"));
     let last = events.last().unwrap();
     assert!(last["meta"]["deliveryIds"].to_string().contains(&delivery));
 
