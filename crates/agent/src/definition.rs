@@ -77,7 +77,10 @@ pub fn parse(text: &str) -> Result<AgentDefinition, Problem> {
     }
     let (end, after) = end.ok_or(Problem::Unclosed)?;
     let yaml = &rest[..end];
-    let plain: Value = serde_saphyr::from_str(yaml).map_err(|error| Problem::Yaml(error.to_string()))?;
+    // YAML 1.2: `off` is a word, as in `sandbox: { mode: off }`, and no boolean.
+    let options = serde_saphyr::options! { strict_booleans: true };
+    let plain: Value =
+        serde_saphyr::from_str_with_options(yaml, options).map_err(|error| Problem::Yaml(error.to_string()))?;
     let Value::Object(mut fields) = plain else { return Err(Problem::NotAnObject) };
     if fields.contains_key("instructions") {
         return Err(Problem::Yaml("instructions stand below the frontmatter, not in it".to_owned()));
@@ -141,6 +144,12 @@ mod tests {
         assert_eq!(agent.instructions, "You build things.");
         assert_eq!(agent.tools.len(), 2);
         assert_eq!(agent.limits.pids, Some(256));
+    }
+
+    #[test]
+    fn off_is_a_word() {
+        let agent = parse("---\ntools: [bash]\nsandbox: { mode: off }\n---\n").unwrap();
+        assert_eq!(agent.sandbox.mode, bailiwick_types::agent::SandboxMode::Off);
     }
 
     #[test]

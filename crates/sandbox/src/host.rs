@@ -47,7 +47,13 @@ pub(crate) async fn run(folder: &Path, user: u32, run: Run) -> Result<Ran, HostE
     if rustix::process::geteuid().is_root() {
         command.uid(user).gid(user);
     }
-    let mut child = command.spawn().map_err(failed("start the command"))?;
+    let mut child = command.spawn().map_err(|source| match source.kind() {
+        // The folders above the workspace must let the account's user pass.
+        std::io::ErrorKind::PermissionDenied => {
+            HostError { doing: "come to the workspace as the account's user", source }
+        }
+        _ => HostError { doing: "start the command", source },
+    })?;
     let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
     // Also if nobody waits for it any more: what was begun is ended, with its group. A process that makes
     // a group of its own escapes this; only a sandbox holds those.

@@ -232,7 +232,7 @@ pub enum SandboxError {
     #[error("the command could not be run: {0}")]
     Shell(#[source] ShellError),
     /// The command could not be run.
-    #[error("the command could not be run on the host")]
+    #[error("the command could not be run: {0}")]
     Host(#[source] HostError),
 }
 

@@ -215,10 +215,12 @@ fn open_lock(path: &Path) -> Result<std::fs::File, StoreError> {
     Ok(std::fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?)
 }
 
+/// Nobody can list it or open its files; what is known by its full name can be reached, because tools on
+/// the host run as the account's own user and must come to their workspace.
 fn make_private(dir: &Path) -> Result<(), StoreError> {
     use std::os::unix::fs::DirBuilderExt;
     if !dir.exists() {
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        std::fs::DirBuilder::new().recursive(true).mode(0o711).create(dir)?;
     }
     Ok(())
 }

@@ -37,6 +37,11 @@ impl HostKeys {
     /// If a key is damaged, can be read by others, or cannot be made.
     pub fn load_or_make(dir: &Path) -> Result<Self, HostKeysError> {
         if !dir.exists() {
+            // The folder above is not the keys' alone: others may pass through it, not look into it.
+            if let Some(above) = dir.parent() {
+                let made = DirBuilder::new().recursive(true).mode(0o711).create(above);
+                made.map_err(|error| HostKeysError::Io("keys".to_owned(), error))?;
+            }
             let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
             made.map_err(|error| HostKeysError::Io("keys".to_owned(), error))?;
         }

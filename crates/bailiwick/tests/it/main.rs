@@ -9,3 +9,4 @@ mod configuration;
 mod demo;
 mod serve;
 mod support;
+mod walls;

@@ -89,11 +89,16 @@ impl Home {
 
     /// A server in production mode with the scripted model.
     pub(crate) fn serve(&self, script: &str) -> Running {
+        self.serve_with(script, "")
+    }
+
+    /// The same, with more in its configuration.
+    pub(crate) fn serve_with(&self, script: &str, more: &str) -> Running {
         self.write("root.key", ROOT_KEY, 0o600);
         self.write("model.yaml", script, 0o644);
         let text = "[server]\nlisten = \"127.0.0.1:0\"\ndata_dir = \"data\"\nroot_api_key_file = \"root.key\"\n\
                     [model.default]\nprovider = \"scripted\"\nscript = \"model.yaml\"\n";
-        self.write("bailiwick.toml", text, 0o600);
+        self.write("bailiwick.toml", &format!("{text}{more}"), 0o600);
         self.start(&["serve", "-c", "bailiwick.toml"])
     }
 

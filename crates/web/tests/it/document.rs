@@ -34,3 +34,15 @@ fn the_document_lists_the_routes_that_are_served() {
     }
     assert!(listed == rows, "docs/api.md does not list the routes that are served: run with UPDATE_EXPECT=1");
 }
+
+#[test]
+fn u04_no_route_runs_a_command() {
+    // A command runs as a tool call of a turn, through the gate; no route may ask for that right itself.
+    let asking = |verb: &str| table().filter(|route| route.verbs.contains(&verb)).count();
+    assert_eq!(asking("tool.call"), 0);
+    assert_eq!(asking("sandbox.start"), 0);
+    assert!(asking("session.send") > 0, "positive control");
+    for word in ["exec", "shell", "terminal", "console"] {
+        assert!(!table().any(|route| route.path.contains(word)), "{word}");
+    }
+}
