@@ -20,7 +20,10 @@ pub(crate) struct Repository {
 impl Repository {
     /// Finds the checkout that this program was built from.
     pub(crate) fn open() -> io::Result<Self> {
-        let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+        // As cargo says it when it runs us: what was compiled in may be of another checkout that shares the
+        // target directory.
+        let folder = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+        let manifest = Path::new(&folder);
         let root = manifest.ancestors().nth(2).ok_or(io::ErrorKind::NotFound)?;
         Ok(Self { root: root.to_owned() })
     }

