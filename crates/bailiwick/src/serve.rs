@@ -100,7 +100,7 @@ async fn welcome(server: &Server, shown: &Shown) {
     let title = format!("Bailiwick {}, dev mode", env!("CARGO_PKG_VERSION"));
     out::line(&format!("{}: whoever is on this machine is the operator.", out::paint(Style::Bold, &title)));
     out::line("");
-    out::line(&format!("  {}   http://{}/", dim("console"), server.address()));
+    out::line(&format!("  {}   http://{}/", dim("page   "), server.address()));
     out::line(&format!("  {}      {}", dim("data"), out::clean(&shown.data)));
     out::line(&format!("  {}   {}", dim("sandbox"), sandbox_line(&server.sandboxes().linux().await)));
     if shown.spoken {

@@ -352,15 +352,26 @@ impl Store {
 
     /// Makes a folder for files that a sandbox may own.
     pub(crate) fn prepare_dir(&self, dir: &std::path::Path, tenant: &Tenant) -> Result<(), StoreError> {
+        use std::os::unix::fs::{DirBuilderExt, MetadataExt};
         if !dir.exists() {
             // Whoever still holds a permit of a deleted account gets no new folder in it.
             if self.is_deleted(tenant.incarnation()) {
                 return Err(StoreError::not_found("account", "of this request"));
             }
-            std::fs::create_dir_all(dir)?;
-            if let Some(owner) = self.file_owner(tenant) {
-                std::os::unix::fs::chown(dir, Some(owner.uid), Some(owner.gid))?;
+            if let Some(above) = dir.parent() {
+                std::fs::DirBuilder::new().recursive(true).mode(0o711).create(above)?;
             }
+            // For the account's own user alone.
+            match std::fs::DirBuilder::new().mode(0o700).create(dir) {
+                Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error.into()),
+                _ => {}
+            }
+        }
+        // Looked at each time: a crash may have come between the making and the giving away.
+        if let Some(owner) = self.file_owner(tenant)
+            && std::fs::metadata(dir)?.uid() != owner.uid
+        {
+            std::os::unix::fs::chown(dir, Some(owner.uid), Some(owner.gid))?;
         }
         Ok(())
     }
