@@ -5,6 +5,7 @@
 mod approvals;
 mod fixture;
 mod hostile;
+mod model;
 mod recovery;
 mod turns;
 
