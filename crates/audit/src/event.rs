@@ -10,6 +10,10 @@ use sha2::{Digest, Sha256};
 
 use crate::tree::{self, Hash};
 
+/// Marks, in an event's detail, that its caller was told that there is no such thing. Such a line is not
+/// for the caller: it would say that there is.
+pub const UNTOLD: &str = "untold";
+
 /// How an act ended, or that it was begun.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Verdict {

@@ -66,6 +66,8 @@ pub struct Presented {
     pub user: Option<UserName>,
     /// The peer's socket address. Never a header.
     pub peer: IpAddr,
+    /// The client's address for the record: the peer's, or what a trusted proxy said. Decides nothing.
+    pub client: IpAddr,
     /// Whether the request could have been made by a page of somebody else in the caller's browser.
     pub browser: Browser,
 }
@@ -190,6 +192,7 @@ impl Walk {
         address: IpAddr,
     ) -> Result<Principal, Rejection> {
         let found = match credential {
+            Credential::Key(_) if !self.steps.contains(&Step::ApiKey) => return Err(Rejection::Invalid),
             Credential::Key(id) => {
                 let record = directory.key(id).await?.filter(still_good).ok_or(Rejection::Invalid)?;
                 if record.tenant.account() != account || record.user != *user {
@@ -197,7 +200,9 @@ impl Walk {
                 }
                 Found::User(member_of(record))
             }
-            Credential::RootKey if self.root.is_none() => return Err(Rejection::Invalid),
+            Credential::RootKey if self.root.is_none() || !self.steps.contains(&Step::ApiKey) => {
+                return Err(Rejection::Invalid);
+            }
             Credential::RootKey => Found::Operator(Some(named(directory, account, user).await?)),
             Credential::LocalDev if !self.admits_local_dev() => return Err(Rejection::Invalid),
             Credential::LocalDev => Found::Operator(Some(named(directory, account, user).await?)),
@@ -216,7 +221,7 @@ impl Walk {
                 _ => return Err(Rejection::HalfTenant),
             };
             let found = Found::Operator(member);
-            return Ok(Some(Principal { found, credential: Credential::RootKey, address: shown.peer }));
+            return Ok(Some(Principal { found, credential: Credential::RootKey, address: shown.client }));
         }
         let Some(id) = key.id() else { return Err(Rejection::Invalid) };
         let Some(record) = directory.key(id).await? else { return Err(Rejection::Invalid) };
@@ -225,7 +230,7 @@ impl Walk {
         }
         directory.key_used(id, &record);
         let credential = Credential::Key(id.clone());
-        Ok(Some(Principal { found: Found::User(member_of(record)), credential, address: shown.peer }))
+        Ok(Some(Principal { found: Found::User(member_of(record)), credential, address: shown.client }))
     }
 
     async fn local_dev(&self, directory: &impl Directory, shown: &Presented) -> Result<Option<Principal>, Rejection> {
@@ -241,13 +246,13 @@ impl Walk {
             _ => return Err(Rejection::HalfTenant),
         };
         let found = Found::Operator(Some(member));
-        Ok(Some(Principal { found, credential: Credential::LocalDev, address: shown.peer }))
+        Ok(Some(Principal { found, credential: Credential::LocalDev, address: shown.client }))
     }
 
     async fn anonymous(&self, directory: &impl Directory, shown: &Presented) -> Result<Option<Principal>, Rejection> {
         let user = ANONYMOUS_USER.parse().map_err(|_| Rejection::NoSuchTenant)?;
         let found = Found::User(named(directory, &AccountName::first(), &user).await?);
-        Ok(Some(Principal { found, credential: Credential::Anonymous, address: shown.peer }))
+        Ok(Some(Principal { found, credential: Credential::Anonymous, address: shown.client }))
     }
 }
 

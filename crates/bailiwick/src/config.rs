@@ -19,6 +19,7 @@ use bailiwick_auth::authn::Step;
 use bailiwick_sandbox::HostUse;
 use bailiwick_sandbox::linux::{CgroupUse, Limits};
 use bailiwick_types::{AccountName, ModelName};
+use bailiwick_web::Network;
 use zeroize::Zeroizing;
 
 pub(crate) use layers::{DEFAULTS, Entry, Origin};
@@ -32,8 +33,8 @@ pub(crate) struct Config {
     pub(crate) public_url: Option<String>,
     pub(crate) data_dir: PathBuf,
     pub(crate) root_key: Option<Zeroizing<String>>,
-    pub(crate) trusted_proxies: Vec<String>,
-    pub(crate) ip_allow: Vec<String>,
+    pub(crate) trusted_proxies: Vec<Network>,
+    pub(crate) ip_allow: Vec<Network>,
     pub(crate) mode: AuthMode,
     pub(crate) walk: Vec<Step>,
     pub(crate) models: BTreeMap<ModelName, bailiwick_model::Config>,

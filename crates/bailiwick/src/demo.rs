@@ -7,9 +7,11 @@
 mod steps;
 mod tamper;
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::Instant;
 
 use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli;
 use crate::client::{Client, ClientError, Settings};
@@ -26,6 +28,10 @@ pub(crate) enum DemoError {
     Dir(#[source] std::io::Error),
     #[error("the demo's own script cannot be read")]
     Script(#[source] bailiwick_model::ScriptError),
+    #[error("the signals cannot be listened for")]
+    Signal(#[source] std::io::Error),
+    #[error("stopped before its end")]
+    Stopped,
     #[error("the session did not come to rest in time")]
     Slow,
     #[error("{0} of {1} checks did not hold")]
@@ -100,7 +106,11 @@ impl From<bool> for Held {
 /// Runs the command.
 pub(crate) async fn run(arguments: cli::Demo, format: Format) -> Result<(), Failure> {
     let began = Instant::now();
-    let mut dir = tempfile::Builder::new().prefix("bailiwick-demo-").tempdir().map_err(DemoError::Dir)?;
+    // Its folder is to be removed at the end, whoever has stopped reading.
+    out::go_on_unread();
+    let own = std::fs::Permissions::from_mode(0o700);
+    let mut dir =
+        tempfile::Builder::new().prefix("bailiwick-demo-").permissions(own).tempdir().map_err(DemoError::Dir)?;
     dir.disable_cleanup(arguments.keep);
     let mut report = Report { format, stage: "", checks: Vec::new() };
     if format == Format::Text {
@@ -110,7 +120,12 @@ pub(crate) async fn run(arguments: cli::Demo, format: Format) -> Result<(), Fail
             "A server on this machine, two tenants, one agent. Everything goes over HTTP.",
         ));
     }
-    let played = play(dir.path(), &mut report).await;
+    let mut terminate = signal(SignalKind::terminate()).map_err(DemoError::Signal)?;
+    let played = tokio::select! {
+        played = play(dir.path(), &mut report) => played,
+        _ = terminate.recv() => return Err(DemoError::Stopped.into()),
+        _ = tokio::signal::ctrl_c() => return Err(DemoError::Stopped.into()),
+    };
     let failed = report.checks.iter().filter(|check| !check.held).count();
     let kept = arguments.keep.then(|| dir.path().display().to_string());
     if format == Format::Json {

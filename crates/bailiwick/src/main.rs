@@ -50,7 +50,8 @@ fn run(cli: Cli) -> Result<(), Failure> {
         command => {
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, 4)))
-                .max_blocking_threads(64)
+                // Far above the places of uploads, each of which holds one for as long as it trickles.
+                .max_blocking_threads(512)
                 .thread_keep_alive(std::time::Duration::from_secs(5))
                 .enable_all()
                 .build()

@@ -2,10 +2,12 @@
 //!
 //! Texts of servers, models and tools are hostile: a terminal obeys what it is sent. So what is shown
 //! goes through [`clean`], which leaves no control character and nothing that turns the order of
-//! letters round. A reader that has gone away (`| head`) ends the program in silence, never in a panic.
+//! letters round. A reader that has gone away (`| head`) ends the program in silence, never in a panic,
+//! and never as if all had gone well.
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write as _};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::Value;
 
@@ -95,12 +97,39 @@ pub(crate) fn error(text: &str, hint: Option<&str>) {
 
 /// Prints a value as indented JSON.
 pub(crate) fn json(value: &Value) {
-    line(&serde_json::to_string_pretty(value).unwrap_or_default());
+    line(&escaped(&serde_json::to_string_pretty(value).unwrap_or_default()));
 }
 
+/// JSON text whose strings hold nothing that a terminal would obey: such characters can stand nowhere
+/// else in JSON, and `\\u` says the same.
+pub(crate) fn escaped(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c {
+            '\n' => text.push(c),
+            c if c.is_control() || is_deceptive(c) => {
+                let _ = write!(text, "\\u{:04x}", u32::from(c));
+            }
+            c => text.push(c),
+        }
+    }
+    text
+}
+
+/// Whether the program goes on when nobody reads its output any more.
+static GOES_ON: AtomicBool = AtomicBool::new(false);
+
+/// From now on a reader that has gone away does not end the program: it has work beside its output.
+pub(crate) fn go_on_unread() {
+    GOES_ON.store(true, Ordering::Relaxed);
+}
+
+/// What a shell reports for a program that was ended by a closed pipe (128 + SIGPIPE).
+const UNREAD: i32 = 141;
+
 fn written(result: io::Result<()>) {
-    if result.is_err() {
-        std::process::exit(0);
+    if result.is_err() && !GOES_ON.load(Ordering::Relaxed) {
+        std::process::exit(UNREAD);
     }
 }
 
@@ -134,7 +163,7 @@ pub(crate) fn cut(line: &str, most: usize) -> String {
 }
 
 fn is_deceptive(c: char) -> bool {
-    matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 /// Columns of the terminal; wide where there is none, so that nothing is cut in a file.
@@ -255,6 +284,14 @@ mod tests {
         let shown = clean(hostile);
         assert!(!shown.contains(['\x1b', '\x07', '\r', '\u{202e}', '\u{9b}']), "{shown:?}");
         assert!(shown.contains("\nnext\tcell"));
+    }
+
+    #[test]
+    fn json_says_the_same_without_what_a_terminal_obeys() {
+        let hostile = serde_json::json!({ "a": "\u{9b}31m\u{202e}\u{61c}\u{7f}\n" });
+        let shown = escaped(&serde_json::to_string_pretty(&hostile).unwrap());
+        assert!(!shown.contains(['\u{9b}', '\u{202e}', '\u{61c}', '\u{7f}']), "{shown:?}");
+        assert_eq!(serde_json::from_str::<Value>(&shown).unwrap(), hostile);
     }
 
     #[test]

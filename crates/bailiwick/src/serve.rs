@@ -57,6 +57,7 @@ pub(crate) async fn serve(arguments: Serve, format: Format) -> Result<(), Failur
         tracing::warn!("no model is configured: sessions will fail until [model.default] is there");
     }
     let server = wiring::start(config, None).await.map_err(ServeError::from)?;
+    out::go_on_unread();
     ready(&server, format);
     wait(server).await
 }
@@ -82,6 +83,8 @@ pub(crate) async fn up(arguments: Up, format: Format) -> Result<(), Failure> {
     let script = Script::parse("the built-in model", include_str!("serve/greeting.yaml")).map_err(ServeError::from)?;
     let shown = Shown { data: config.data_dir.display().to_string(), spoken };
     let server = wiring::start(config, Some(script)).await.map_err(ServeError::from)?;
+    // Who reads the greeting and goes has not asked for the server's end.
+    out::go_on_unread();
     if format == Format::Text {
         welcome(&server, &shown).await;
     }

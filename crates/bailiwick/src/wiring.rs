@@ -243,8 +243,6 @@ fn models(config: &Config, spoken: Option<Script>) -> Result<Wired, WiringError>
 }
 
 fn edge(config: &Config, models: Vec<ModelName>) -> web::Settings {
-    // What cannot be read here was refused when the configuration was checked.
-    let networks = |texts: &[String]| texts.iter().filter_map(|text| text.parse().ok()).collect();
     web::Settings {
         server_name: config.name.clone(),
         public_url: config.public_url.clone(),
@@ -252,8 +250,8 @@ fn edge(config: &Config, models: Vec<ModelName>) -> web::Settings {
             AuthMode::Dev => web::AuthMode::Dev,
             AuthMode::ApiKey | AuthMode::Trusted => web::AuthMode::ApiKey,
         },
-        trusted_proxies: networks(&config.trusted_proxies),
-        ip_allow: networks(&config.ip_allow),
+        trusted_proxies: config.trusted_proxies.clone(),
+        ip_allow: config.ip_allow.clone(),
         first_agents: first_agents(),
         models,
         ..web::Settings::default()

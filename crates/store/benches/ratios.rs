@@ -121,6 +121,7 @@ async fn login(store: &Store, walk: &Walk, key: &str) -> Principal {
         account: None,
         user: None,
         peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        client: IpAddr::V4(Ipv4Addr::LOCALHOST),
         browser: Browser::Own,
     };
     walk.authenticate(store, &shown).await.unwrap()

@@ -4,6 +4,7 @@
 //! committed. The same tables stand in an account's file and in the host's.
 
 use bailiwick_audit::event::LogId;
+use bailiwick_audit::event::UNTOLD;
 use bailiwick_audit::{Actor, Draft, Event, Frontier, Hash, Head, Phase, Verdict, Verifier};
 use bailiwick_auth::access::verb::{ReadAccountAudit, ReadAudit, ReadHostAudit, ReadSpace};
 use bailiwick_auth::access::{HostPermit, Journal, JournalError};
@@ -136,13 +137,23 @@ pub enum Order {
     Newest,
 }
 
-fn list(sql: &Sql<'_>, filter: &EventFilter) -> Result<Vec<Event>, StoreError> {
+/// Which refusals to list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Refusals {
+    /// All.
+    All,
+    /// Not those whose caller was told that there is no such thing: the line would say that there is.
+    Told,
+}
+
+fn list(sql: &Sql<'_>, filter: &EventFilter, refusals: Refusals) -> Result<Vec<Event>, StoreError> {
     // One statement for both orders: the sign of `seq` turns it round.
     let text = match filter.order {
         Order::Oldest => LIST_OLDEST,
         Order::Newest => LIST_NEWEST,
     };
     let user = filter.user.as_ref();
+    let untold = (refusals == Refusals::Told).then(|| format!("$.{UNTOLD}"));
     sql.all(
         text,
         args![
@@ -155,6 +166,7 @@ fn list(sql: &Sql<'_>, filter: &EventFilter) -> Result<Vec<Event>, StoreError> {
             filter.space,
             filter.from,
             filter.to,
+            untold,
             filter.limit,
         ],
         |row| event(row).map(|(event, _)| event),
@@ -169,9 +181,10 @@ macro_rules! list_statement {
              AND (?3 IS NULL OR action = ?3 OR substr(action, 1, length(?3) + 1) = ?3 || '.') \
              AND (?4 IS NULL OR verdict = ?4) AND (?5 IS NULL OR actor IN (?5, ?6)) \
              AND (?7 IS NULL OR agent = ?7) AND (?8 IS NULL OR space = ?8) \
-             AND (?9 IS NULL OR at >= ?9) AND (?10 IS NULL OR at < ?10) ORDER BY seq ",
+             AND (?9 IS NULL OR at >= ?9) AND (?10 IS NULL OR at < ?10) \
+             AND (?11 IS NULL OR json_extract(detail, ?11) IS NULL) ORDER BY seq ",
             $order,
-            " LIMIT ?11"
+            " LIMIT ?12"
         )
     };
 }
@@ -242,12 +255,17 @@ impl Store {
             agent: bounds.agent.map(|name| name.to_string()).or(filter.agent.clone()),
             ..filter
         };
-        self.listed(database, filter).await
+        self.listed(database, filter, Refusals::Told).await
     }
 
     /// Lists in a thread of its own: a log can be long.
-    async fn listed(&self, database: std::sync::Arc<Database>, filter: EventFilter) -> Result<Vec<Event>, StoreError> {
-        tokio::task::spawn_blocking(move || database.read(|sql| list(sql, &filter)))
+    async fn listed(
+        &self,
+        database: std::sync::Arc<Database>,
+        filter: EventFilter,
+        refusals: Refusals,
+    ) -> Result<Vec<Event>, StoreError> {
+        tokio::task::spawn_blocking(move || database.read(|sql| list(sql, &filter, refusals)))
             .await
             .map_err(|_| StoreError::Closed)?
     }
@@ -261,7 +279,7 @@ impl Store {
         permit: Permit<ReadAccountAudit>,
         filter: EventFilter,
     ) -> Result<Vec<Event>, StoreError> {
-        self.listed(self.database(permit.tenant())?, filter).await
+        self.listed(self.database(permit.tenant())?, filter, Refusals::All).await
     }
 
     /// Events in one space, by whomever.
@@ -274,7 +292,7 @@ impl Store {
         filter: EventFilter,
     ) -> Result<Vec<Event>, StoreError> {
         let filter = EventFilter { space: Some(permit.resource().id()), ..filter };
-        self.listed(self.database(permit.tenant())?, filter).await
+        self.listed(self.database(permit.tenant())?, filter, Refusals::All).await
     }
 
     /// The number that the account's next event will have. For those who follow the log and must not
@@ -295,7 +313,7 @@ impl Store {
         _permit: HostPermit<ReadHostAudit>,
         filter: EventFilter,
     ) -> Result<Vec<Event>, StoreError> {
-        self.listed(std::sync::Arc::clone(self.host()), filter).await
+        self.listed(std::sync::Arc::clone(self.host()), filter, Refusals::All).await
     }
 
     /// Woken when the account's log grows.

@@ -288,6 +288,11 @@ impl Store {
                 if let Some(earlier) = earlier {
                     let session =
                         facts(tx, &within, earlier)?.ok_or_else(|| StoreError::not_found("session", earlier))?;
+                    // The same name for another thing: whoever repeats must mean the same.
+                    if session.space().id() != space_facts.id() || *session.agent() != agent_name {
+                        let message = "this operationId began a session in another space or of another agent";
+                        return Err(StoreError::Conflict { code: "operation_mismatch", message });
+                    }
                     return Ok(Created { session, fresh: Fresh::No });
                 }
             }

@@ -11,6 +11,8 @@ pub const UPLOAD_BYTES: u64 = 100 * 1024 * 1024;
 pub const HEADER_BYTES: usize = 32 * 1024;
 /// Deepest nesting of a JSON body.
 pub const JSON_DEPTH: usize = 64;
+/// Most values in a JSON body: each costs memory far beyond its text.
+pub const JSON_VALUES: usize = 200_000;
 /// Longest request target, bytes.
 pub const URI_BYTES: usize = 4 * 1024;
 /// Most rows in one page of a listing.

@@ -8,7 +8,7 @@ use bailiwick_auth::authn::Walk;
 use bailiwick_sandbox::Sandboxes;
 use bailiwick_store::Store;
 use bailiwick_types::{AgentDefinition, AgentName, ModelName};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::Failure;
@@ -125,7 +125,7 @@ struct Inner {
     settings: Settings,
     meters: Meters,
     uploads: Arc<Semaphore>,
-    verifications: Semaphore,
+    verifications: Arc<Semaphore>,
     closing: CancellationToken,
 }
 
@@ -138,7 +138,7 @@ impl App {
     /// The edge over the server's parts.
     pub fn new(parts: Parts, settings: Settings) -> Self {
         let (meters, closing) = (Meters::default(), CancellationToken::new());
-        let (uploads, verifications) = (Arc::new(Semaphore::new(UPLOADS)), Semaphore::new(VERIFICATIONS));
+        let (uploads, verifications) = (Arc::new(Semaphore::new(UPLOADS)), Arc::new(Semaphore::new(VERIFICATIONS)));
         Self(Arc::new(Inner { parts, settings, meters, uploads, verifications, closing }))
     }
 
@@ -173,8 +173,9 @@ impl App {
     }
 
     /// A place among those who read whole logs.
-    pub(crate) async fn verification_place(&self) -> Result<SemaphorePermit<'_>, Failure> {
-        self.0.verifications.acquire().await.map_err(|_| Failure::Defect("the places of verifications are closed"))
+    pub(crate) async fn verification_place(&self) -> Result<OwnedSemaphorePermit, Failure> {
+        let place = Arc::clone(&self.0.verifications).acquire_owned().await;
+        place.map_err(|_| Failure::Defect("the places of verifications are closed"))
     }
 
     /// Cancelled when the server begins to stop: streams end, so that connections can.

@@ -22,6 +22,7 @@ use http::{HeaderValue, StatusCode};
 use serde_json::{Map, Value, json};
 
 use crate::json::JsonProblem;
+use crate::meters::Scarce;
 
 /// A request that is not answered as asked.
 #[derive(Debug, thiserror::Error)]
@@ -82,9 +83,14 @@ pub(crate) enum Failure {
     /// The body did not come in time, or its connection broke.
     #[error("the request's body did not arrive in time")]
     BodyLate,
-    /// The caller holds all the streams that one may.
-    #[error("too many streams are open: at most {0} for one user; close some")]
-    TooManyStreams(usize),
+    /// The caller holds all that one may.
+    #[error("too many {} at once: at most {most} for one user; wait for some to end", .of.as_str())]
+    TooMany {
+        /// Of what.
+        of: Scarce,
+        /// How many one may hold.
+        most: usize,
+    },
     /// Something that this server does not do on purpose.
     #[error("{message}")]
     NotAccepted {
@@ -246,9 +252,9 @@ impl Failure {
             Self::BodyLate => {
                 Told::new(StatusCode::REQUEST_TIMEOUT, "DEADLINE_EXCEEDED", self.to_string()).because("body_timeout")
             }
-            Self::TooManyStreams(_) => {
+            Self::TooMany { of, .. } => {
                 let status = StatusCode::TOO_MANY_REQUESTS;
-                Told::new(status, "RESOURCE_EXHAUSTED", self.to_string()).because("too_many_streams")
+                Told::new(status, "RESOURCE_EXHAUSTED", self.to_string()).because(of.reason())
             }
             Self::NotAccepted { reason, message } => Told::invalid(*message).because(reason),
             Self::Address => Told::forbidden(self.to_string(), "address_not_allowed"),

@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use bailiwick_types::RequestId;
 use bailiwick_types::limits::{HEADER_BYTES, URI_BYTES};
 use http::HeaderValue;
-use http::header::{HeaderName, X_CONTENT_TYPE_OPTIONS};
+use http::header::{CACHE_CONTROL, HeaderName, X_CONTENT_TYPE_OPTIONS};
 use tracing::Instrument;
 
 use crate::app::App;
@@ -31,6 +31,8 @@ pub(crate) async fn number(mut request: Request, next: Next) -> Response {
     if let Ok(value) = HeaderValue::from_str(&id.to_string()) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
+    // Whose the answer is, its URL does not say: no cache may keep it for somebody else.
+    response.headers_mut().entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response.headers_mut().entry(X_CONTENT_TYPE_OPTIONS).or_insert(HeaderValue::from_static("nosniff"));
     response
 }

@@ -3,12 +3,14 @@
 //! The gate lets in, or not; it permits nothing. Refusals and rejections are written down here, so that
 //! no handler can forget to, and so is every request.
 
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::time::Instant;
 
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use bailiwick_audit::event::UNTOLD;
 use bailiwick_audit::{Actor, Draft, Phase, Verdict};
 use bailiwick_auth::authn::Rejection;
 use bailiwick_types::RequestId;
@@ -22,11 +24,15 @@ use crate::app::App;
 use crate::caller::Caller;
 use crate::error::{Failed, Failure};
 use crate::frame::Peer;
+use crate::network;
 use crate::presented;
 use crate::route::{Access, Route, Shape};
 
 /// Asked for again and again by machines, and about nobody's data: not worth a line each.
 const NOT_RECORDED: [&str; 3] = ["/health", "/ready", "/metrics"];
+
+/// Characters of a name that names nothing, in the record.
+const NAME_SHOWN: usize = 100;
 
 /// Lets a request through to its handler, and records what came of it.
 pub(crate) async fn pass(
@@ -38,6 +44,7 @@ pub(crate) async fn pass(
     let id = request.extensions().get::<RequestId>().copied().unwrap_or_else(RequestId::new);
     let peer = request.extensions().get::<Peer>().copied();
     let mut caller = None;
+    let from = peer.map(|peer| client(&app, request.headers(), peer));
     let response = match enter(&app, route, request.headers(), peer, id, &mut caller).await {
         Err(failure) => failure.into_response(),
         Ok(()) => {
@@ -51,7 +58,7 @@ pub(crate) async fn pass(
             }
         }
     };
-    record(&app, route, caller.as_ref(), peer, id, &response, begun);
+    record(&app, route, caller.as_ref(), from, id, &response, begun);
     response
 }
 
@@ -70,7 +77,7 @@ async fn enter(
     };
     if wanted {
         let peer = peer.ok_or(Failure::Defect("a request without its socket"))?;
-        let (presented, wanted) = presented::read(headers, peer.0)?;
+        let (presented, wanted) = presented::read(headers, peer.0, client(app, headers, peer))?;
         let principal = app.walk().authenticate(app.store(), &presented).await?;
         *caller = Some(Caller { principal, request, wanted });
     }
@@ -83,11 +90,16 @@ async fn enter(
     if declared.is_some_and(|length| length > limit) { Err(Failure::TooLong(limit)) } else { Ok(()) }
 }
 
+/// The client's address, for the record: a trusted proxy's word for it, else the socket's.
+fn client(app: &App, headers: &HeaderMap, peer: Peer) -> IpAddr {
+    network::client(peer.0, headers, &app.settings().trusted_proxies).unwrap_or(peer.0)
+}
+
 fn record(
     app: &App,
     route: &'static Route,
     caller: Option<&Caller>,
-    peer: Option<Peer>,
+    from: Option<IpAddr>,
     request: RequestId,
     response: &Response,
     begun: Instant,
@@ -96,12 +108,21 @@ fn record(
     app.meters().request(route.method, route.path, status.as_u16());
     let failure = response.extensions().get::<Failed>().map(|failed| &*failed.0);
     if let Some(Failure::Rejected(rejection)) = failure {
-        return reject(app, route, rejection, peer, request);
+        return reject(app, route, rejection, from, request);
     }
     let Some(caller) = caller else { return };
     let tenant = caller.principal.tenant();
     if let Some(refusal) = failure.and_then(Failure::refusal) {
         app.store().observe(tenant, refusal.draft().clone());
+    }
+    // Beside a refusal that is told in the same words, nothing shows which of the two it was: not even
+    // the numbers of the caller's own events.
+    if let (Some(Failure::NotFound { kind, name }), Ok(scope)) = (failure, caller.principal.scope(request)) {
+        let mut draft = scope.draft("not_found", &scope.account(), Phase::Observation, Verdict::Denied);
+        draft.resource = format!("{kind}:{}", name.chars().take(NAME_SHOWN).collect::<String>());
+        draft.detail.insert("code".to_owned(), json!("not_found"));
+        draft.detail.insert(UNTOLD.to_owned(), json!(true));
+        app.store().observe(tenant, draft);
     }
     if NOT_RECORDED.contains(&route.path) {
         return;
@@ -124,7 +145,7 @@ fn record(
 }
 
 /// Writes a refused credential into the host's log: whose it was meant to be, nobody knows.
-fn reject(app: &App, route: &Route, rejection: &Rejection, peer: Option<Peer>, request: RequestId) {
+fn reject(app: &App, route: &Route, rejection: &Rejection, from: Option<IpAddr>, request: RequestId) {
     let Some(unwritten) = app.meters().rejection() else { return };
     let code = match rejection {
         Rejection::Missing => "missing",
@@ -141,7 +162,7 @@ fn reject(app: &App, route: &Route, rejection: &Rejection, peer: Option<Peer>, r
     let draft = Draft {
         actor: Actor::Unknown,
         credential: "none".to_owned(),
-        address: peer.map_or_else(|| "unknown".to_owned(), |peer| peer.0.to_string()),
+        address: from.map_or_else(|| "unknown".to_owned(), |from| from.to_string()),
         request: Some(request),
         action: "auth.reject".to_owned(),
         resource: format!("route:{}", route.path),

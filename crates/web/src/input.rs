@@ -15,8 +15,10 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::app::{App, Times};
+use crate::caller::Caller;
 use crate::error::Failure;
 use crate::json;
+use crate::meters::{Place, Scarce};
 
 /// The variable parts of a path.
 pub(crate) struct Segments<T>(pub(crate) T);
@@ -45,11 +47,16 @@ impl<T: DeserializeOwned + Send> FromRequestParts<App> for Params<T> {
     }
 }
 
+/// Bodies up to this length, bytes, are read without ado.
+const SHORT_BODY: usize = 256 * 1024;
+
 /// A body that was not read yet.
 pub(crate) struct Unread {
     headers: HeaderMap,
     body: Body,
     times: Times,
+    app: App,
+    caller: Option<Caller>,
 }
 
 impl FromRequest<App> for Unread {
@@ -57,7 +64,8 @@ impl FromRequest<App> for Unread {
 
     async fn from_request(request: Request, app: &App) -> Result<Self, Self::Rejection> {
         let (parts, body) = request.into_parts();
-        Ok(Self { headers: parts.headers, body, times: app.settings().times })
+        let caller = parts.extensions.get::<Caller>().cloned();
+        Ok(Self { headers: parts.headers, body, times: app.settings().times, app: app.clone(), caller })
     }
 }
 
@@ -81,12 +89,19 @@ impl Unread {
     /// The whole body, within the limits of an ordinary request.
     pub(crate) async fn bytes(mut self) -> Result<Bytes, Failure> {
         let limit = tokio::time::Instant::now() + self.times.body;
+        // Of long ones, one user may only have a few under way, so that memory is bounded.
+        let mut place = None;
         let mut whole = BytesMut::new();
         loop {
             let piece = tokio::time::timeout_at(limit, self.piece()).await.map_err(|_| Failure::BodyLate)??;
             let Some(piece) = piece else { return Ok(whole.freeze()) };
             if whole.len() + piece.len() > BODY_BYTES {
                 return Err(Failure::TooLong(BODY_BYTES as u64));
+            }
+            if let (None, Some(caller)) = (&place, &self.caller)
+                && whole.len() + piece.len() > SHORT_BODY
+            {
+                place = Some(Place::take(Scarce::LongBodies, &self.app, caller)?);
             }
             whole.extend_from_slice(&piece);
         }
@@ -110,7 +125,12 @@ impl Unread {
         if !typed {
             return Err(Failure::MediaType("application/json"));
         }
-        Ok(Some(json::parse(&bytes)?))
+        if bytes.len() <= SHORT_BODY {
+            return Ok(Some(json::parse(&bytes)?));
+        }
+        // Long work would hold up everybody whose requests share this thread.
+        let parsed = tokio::task::spawn_blocking(move || json::parse(&bytes)).await;
+        Ok(Some(parsed.map_err(|_| Failure::Defect("the reading of a body panicked"))??))
     }
 
     /// The body as one of our types. An empty body is an object without fields.

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use bailiwick_types::limits::JSON_DEPTH;
+use bailiwick_types::limits::{JSON_DEPTH, JSON_VALUES};
 use serde::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
@@ -18,6 +18,9 @@ pub(crate) enum JsonProblem {
     /// Nested too deep.
     #[error("the body is nested deeper than {JSON_DEPTH} levels")]
     TooDeep,
+    /// More values than any request needs; each costs memory far beyond its text.
+    #[error("the body holds more than {JSON_VALUES} values")]
+    TooMany,
     /// Not JSON, or a key comes twice.
     #[error("the body is not valid JSON: {0}")]
     Syntax(#[source] serde_json::Error),
@@ -26,8 +29,12 @@ pub(crate) enum JsonProblem {
 /// Reads one value.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Value, JsonProblem> {
     let text = std::str::from_utf8(bytes).map_err(|_| JsonProblem::NotUtf8)?;
-    if depth(bytes) > JSON_DEPTH {
+    let shape = Outline::of(bytes);
+    if shape.depth > JSON_DEPTH {
         return Err(JsonProblem::TooDeep);
+    }
+    if shape.values > JSON_VALUES {
+        return Err(JsonProblem::TooMany);
     }
     let mut reader = serde_json::Deserializer::from_str(text);
     let value = Strict.deserialize(&mut reader).map_err(JsonProblem::Syntax)?;
@@ -35,30 +42,42 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Value, JsonProblem> {
     Ok(value)
 }
 
-/// The deepest nesting, by brackets outside of strings. Counted before anything is built.
-fn depth(bytes: &[u8]) -> usize {
-    let (mut now, mut deepest, mut in_string, mut escaped) = (0usize, 0usize, false, false);
-    for byte in bytes {
-        if in_string {
+/// What a text will cost, counted outside of its strings before anything is built.
+struct Outline {
+    /// The deepest nesting.
+    depth: usize,
+    /// Values, or a few more.
+    values: usize,
+}
+
+impl Outline {
+    fn of(bytes: &[u8]) -> Self {
+        let (mut now, mut in_string, mut escaped) = (0usize, false, false);
+        let mut outline = Self { depth: 0, values: 1 };
+        for byte in bytes {
+            if in_string {
+                match byte {
+                    _ if escaped => escaped = false,
+                    b'\\' => escaped = true,
+                    b'"' => in_string = false,
+                    _ => {}
+                }
+                continue;
+            }
             match byte {
-                _ if escaped => escaped = false,
-                b'\\' => escaped = true,
-                b'"' => in_string = false,
+                b'"' => in_string = true,
+                b'[' | b'{' => {
+                    now += 1;
+                    outline.values += 1;
+                    outline.depth = outline.depth.max(now);
+                }
+                b']' | b'}' => now = now.saturating_sub(1),
+                b',' => outline.values += 1,
                 _ => {}
             }
-            continue;
         }
-        match byte {
-            b'"' => in_string = true,
-            b'[' | b'{' => {
-                now += 1;
-                deepest = deepest.max(now);
-            }
-            b']' | b'}' => now = now.saturating_sub(1),
-            _ => {}
-        }
+        outline
     }
-    deepest
 }
 
 /// Builds a value and refuses a key that comes twice.
@@ -119,7 +138,10 @@ impl<'de> Visitor<'de> for Strict {
         let mut object = Map::new();
         while let Some(key) = entries.next_key::<String>()? {
             if object.contains_key(&key) {
-                return Err(A::Error::custom(format!("the key {key:?} comes twice")));
+                return Err(A::Error::custom(format!(
+                    "the key {:?} comes twice",
+                    key.chars().take(40).collect::<String>()
+                )));
             }
             let value = entries.next_value_seed(Self)?;
             object.insert(key, value);
@@ -147,6 +169,9 @@ mod tests {
         assert!(parse(nested(JSON_DEPTH).as_bytes()).is_ok());
         assert!(matches!(parse(nested(JSON_DEPTH + 1).as_bytes()), Err(JsonProblem::TooDeep)));
         assert!(matches!(parse("[".repeat(1_000_000).as_bytes()), Err(JsonProblem::TooDeep)));
+        let many = |n: usize| format!("[{}0]", "0,".repeat(n));
+        assert!(parse(many(JSON_VALUES - 2).as_bytes()).is_ok());
+        assert!(matches!(parse(many(JSON_VALUES).as_bytes()), Err(JsonProblem::TooMany)));
         for text in ["", "{", "{} {}", "nul", "1e999", "'a'"] {
             assert!(parse(text.as_bytes()).is_err(), "{text}");
         }

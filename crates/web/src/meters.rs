@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use bailiwick_types::{Incarnation, UserName};
@@ -12,8 +12,6 @@ use crate::app::App;
 use crate::caller::Caller;
 use crate::error::Failure;
 
-/// Streams that one user may hold open. A stream is a connection, and connections are everybody's.
-const STREAMS_A_USER: usize = 64;
 /// Refused credentials that are written down in a second; more are counted. Somebody who guesses keys
 /// must not be able to fill the log.
 const REJECTIONS_A_SECOND: u32 = 20;
@@ -23,7 +21,51 @@ const REJECTIONS_A_SECOND: u32 = 20;
 pub(crate) struct Meters {
     requests: Mutex<BTreeMap<(&'static str, &'static str, u16), u64>>,
     rejections: Mutex<Rejections>,
-    streams: Mutex<HashMap<(Incarnation, UserName), usize>>,
+    streams: Mutex<HashMap<Holder, usize>>,
+    uploads: Mutex<HashMap<Holder, usize>>,
+    long_bodies: Mutex<HashMap<Holder, usize>>,
+}
+
+/// A user, told apart from earlier ones of that name.
+type Holder = (Incarnation, UserName);
+
+/// What one user may have only so many of at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scarce {
+    /// Streams that are read. A stream is a connection, and connections are everybody's.
+    Streams,
+    /// Files that are sent. An upload holds a thread.
+    Uploads,
+    /// Long bodies that are no files. They are held in memory.
+    LongBodies,
+}
+
+impl Scarce {
+    /// In words.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Streams => "streams",
+            Self::Uploads => "uploads",
+            Self::LongBodies => "long bodies",
+        }
+    }
+
+    /// A stable word for having too many.
+    pub(crate) const fn reason(self) -> &'static str {
+        match self {
+            Self::Streams => "too_many_streams",
+            Self::Uploads => "too_many_uploads",
+            Self::LongBodies => "too_many_long_bodies",
+        }
+    }
+
+    const fn most(self) -> usize {
+        match self {
+            Self::Streams => 64,
+            Self::Uploads => 8,
+            Self::LongBodies => 4,
+        }
+    }
 }
 
 #[derive(Default)]
@@ -34,44 +76,53 @@ struct Rejections {
     total: u64,
 }
 
-/// A place among the streams of a user, for as long as the stream lives.
-pub(crate) struct OpenStream {
+/// One of the places of a user, for as long as it is kept.
+pub(crate) struct Place {
     app: App,
-    holder: (Incarnation, UserName),
+    of: Scarce,
+    holder: Holder,
 }
 
-impl OpenStream {
+impl Place {
     /// Takes a place.
-    pub(crate) fn new(app: &App, caller: &Caller) -> Result<Self, Failure> {
-        let nobody = Failure::Defect("a stream for nobody");
+    pub(crate) fn take(of: Scarce, app: &App, caller: &Caller) -> Result<Self, Failure> {
         let (Some(tenant), Some(user)) = (caller.principal.tenant(), caller.principal.user()) else {
-            return Err(nobody);
+            return Err(Failure::Defect("a place for nobody"));
         };
         let holder = (tenant.incarnation(), user.clone());
-        let mut streams = app.meters().streams.lock().unwrap_or_else(PoisonError::into_inner);
-        let open = streams.entry(holder.clone()).or_default();
-        if *open >= STREAMS_A_USER {
-            return Err(Failure::TooManyStreams(STREAMS_A_USER));
+        let mut taken = app.meters().places(of);
+        let now = taken.entry(holder.clone()).or_default();
+        if *now >= of.most() {
+            return Err(Failure::TooMany { of, most: of.most() });
         }
-        *open += 1;
-        drop(streams);
-        Ok(Self { app: app.clone(), holder })
+        *now += 1;
+        drop(taken);
+        Ok(Self { app: app.clone(), of, holder })
     }
 }
 
-impl Drop for OpenStream {
+impl Drop for Place {
     fn drop(&mut self) {
-        let mut streams = self.app.meters().streams.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(open) = streams.get_mut(&self.holder) {
-            *open -= 1;
-            if *open == 0 {
-                streams.remove(&self.holder);
+        let mut taken = self.app.meters().places(self.of);
+        if let Some(now) = taken.get_mut(&self.holder) {
+            *now -= 1;
+            if *now == 0 {
+                taken.remove(&self.holder);
             }
         }
     }
 }
 
 impl Meters {
+    fn places(&self, of: Scarce) -> MutexGuard<'_, HashMap<Holder, usize>> {
+        let places = match of {
+            Scarce::Streams => &self.streams,
+            Scarce::Uploads => &self.uploads,
+            Scarce::LongBodies => &self.long_bodies,
+        };
+        places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn request(&self, method: &'static str, route: &'static str, status: u16) {
         let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
         *requests.entry((route, method, status)).or_default() += 1;
@@ -106,7 +157,7 @@ impl Meters {
             );
         }
         let rejected = self.rejections.lock().unwrap_or_else(PoisonError::into_inner).total;
-        let streams: usize = self.streams.lock().unwrap_or_else(PoisonError::into_inner).values().sum();
+        let streams: usize = self.places(Scarce::Streams).values().sum();
         let _ = write!(
             text,
             "# TYPE bailiwick_credentials_refused_total counter\nbailiwick_credentials_refused_total {rejected}\n\

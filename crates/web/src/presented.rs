@@ -26,13 +26,14 @@ pub(crate) struct Wanted {
 const KEY: HeaderName = HeaderName::from_static("x-api-key");
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Reads the headers.
-pub(crate) fn read(headers: &HeaderMap, peer: IpAddr) -> Result<(Presented, Wanted), Failure> {
+/// Reads the headers. `client` is for the record alone.
+pub(crate) fn read(headers: &HeaderMap, peer: IpAddr, client: IpAddr) -> Result<(Presented, Wanted), Failure> {
     let presented = Presented {
         key: credential(headers)?,
         account: aliased::<AccountName>(headers, ["x-openviking-account", "x-bailiwick-account"])?,
         user: aliased::<UserName>(headers, ["x-openviking-user", "x-bailiwick-user"])?,
         peer,
+        client,
         browser: browser(headers),
     };
     let wanted = Wanted {
@@ -50,16 +51,23 @@ pub(crate) fn shows_credential(headers: &HeaderMap) -> bool {
 fn credential(headers: &HeaderMap) -> Result<Option<PresentedKey>, Failure> {
     let authorization = once(headers, &AUTHORIZATION)?;
     if let Some(key) = once(headers, &KEY)? {
-        return Ok(Some(PresentedKey::new(&lossy(key))));
+        let key = lossy(key);
+        if authorization.is_some_and(|value| bearer(&lossy(value)) != Some(key.as_str())) {
+            return Err(Failure::Words("headers x-api-key and authorization contradict each other"));
+        }
+        return Ok(Some(PresentedKey::new(&key)));
     }
     Ok(authorization.map(|value| {
         let text = lossy(value);
-        match text.split_once(' ') {
-            Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => PresentedKey::new(token.trim()),
-            // Another scheme is a credential that no step knows, hence a wrong one.
-            _ => PresentedKey::new(&text),
-        }
+        // Another scheme is a credential that no step knows, hence a wrong one.
+        PresentedKey::new(bearer(&text).unwrap_or(&text))
     }))
+}
+
+/// The token of a value of `Authorization` (RFC 6750, section 2.1).
+fn bearer(text: &str) -> Option<&str> {
+    let (scheme, token) = text.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
 /// The value of a header that may come once.
@@ -112,9 +120,12 @@ fn browser(headers: &HeaderMap) -> Browser {
     let own_origin =
         origin.is_none_or(|origin| origin.strip_prefix("http://").is_some_and(|from| from.eq_ignore_ascii_case(host)));
     // What came through a proxy came from somewhere else, whatever the socket says.
-    let direct = ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via"]
-        .iter()
-        .all(|name| !headers.contains_key(*name));
+    let relayed = |name: &HeaderName| {
+        let name = name.as_str();
+        name.starts_with("x-forwarded-")
+            || matches!(name, "forwarded" | "x-real-ip" | "via" | "cf-connecting-ip" | "true-client-ip")
+    };
+    let direct = !headers.keys().any(relayed);
     if is_loopback(host) && own_site && own_origin && direct { Browser::Own } else { Browser::Foreign }
 }
 
@@ -171,6 +182,8 @@ mod tests {
             &[("host", "localhost:17880"), ("sec-fetch-site", "cross-site")],
             &[("host", "localhost:17880"), ("sec-fetch-site", "same-site")],
             &[("host", "localhost:17880"), ("x-forwarded-for", "203.0.113.1")],
+            &[("host", "localhost:17880"), ("x-forwarded-proto", "https")],
+            &[("host", "localhost:17880"), ("cf-connecting-ip", "203.0.113.1")],
         ] {
             assert_eq!(browser(&headers(foreign)), Browser::Foreign, "{foreign:?}");
         }
@@ -184,11 +197,14 @@ mod tests {
             &[("authorization", "Bearer a"), ("authorization", "Bearer b")],
             &[("x-openviking-account", "a"), ("x-bailiwick-account", "b")],
             &[("x-openviking-account", "../a")],
+            &[("x-api-key", "a"), ("authorization", "Bearer b")],
+            &[("x-api-key", "a"), ("authorization", "Basic a")],
         ] {
-            assert!(read(&headers(bad), peer).is_err(), "{bad:?}");
+            assert!(read(&headers(bad), peer, peer).is_err(), "{bad:?}");
         }
         let (shown, wanted) = read(
             &headers(&[("x-openviking-account", "a"), ("x-bailiwick-account", "a"), ("x-openviking-agent", "x")]),
+            peer,
             peer,
         )
         .unwrap_or_else(|error| panic!("{error}"));

@@ -180,6 +180,7 @@ async fn principal(store: &Store, walk: &Walk, key: &str) -> Principal {
         account: None,
         user: None,
         peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        client: IpAddr::V4(Ipv4Addr::LOCALHOST),
         browser: bailiwick_auth::authn::Browser::Own,
     };
     walk.authenticate(store, &shown).await.unwrap()

@@ -40,13 +40,8 @@ async fn with_provider(fake: &FakeAnthropic) -> Inside {
     };
     let sandboxes = Arc::new(Sandboxes::new(settings));
     let tools = ToolManager::new(inside.store.clone(), sandboxes, redactor, Ceilings::default());
-    inside.runtime = Runtime::new(
-        inside.store.clone(),
-        Arc::clone(&inside.walk),
-        Arc::new(tools),
-        models,
-        RuntimeLimits::default(),
-    );
+    inside.runtime =
+        Runtime::new(inside.store.clone(), Arc::clone(&inside.walk), Arc::new(tools), models, RuntimeLimits::default());
     inside
 }
 

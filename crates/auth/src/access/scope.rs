@@ -4,6 +4,7 @@ use std::marker::PhantomData;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use bailiwick_audit::event::UNTOLD;
 use bailiwick_audit::{Actor, Draft, Phase, Verdict};
 use bailiwick_types::{RequestId, Role, UserName};
 use serde_json::{Map, Value, json};
@@ -148,6 +149,9 @@ impl Scope {
             || R::SEEN_BY.is_some_and(|see| see == verb || self.decide(see, resource, None) != Decision::Allow);
         let mut draft = self.draft(verb, resource, Phase::Act, Verdict::Denied);
         draft.detail.insert("code".to_owned(), json!(code));
+        if hidden {
+            draft.detail.insert(UNTOLD.to_owned(), json!(true));
+        }
         let kind = if hidden { RefusalKind::NotFound } else { RefusalKind::Forbidden(code) };
         Refusal { kind, verb, draft: Box::new(draft) }
     }

@@ -49,10 +49,13 @@ impl Talk<'_> {
     }
 
     async fn approval(&mut self, request: &Value) -> Result<Met, Failure> {
+        // What was typed before this was asked is no answer to it.
+        self.input.forget_typed();
         let prompt = out::brief(request["prompt"].as_str().unwrap_or("Approve this call?"), 400);
         out::note(&out::paint(Style::Bold, &prompt));
+        // The whole call, always: the prompt is its beginning, and the end can be what matters.
+        details(request);
         if !self.input.is_terminal() {
-            details(request);
             return match self.input.line("").await.map_err(ChatError::Terminal)? {
                 Typed::End => Err(ChatError::Unanswered.into()),
                 Typed::Line(line) => Ok(Met::Answer(json!({ "optionId": option_of(&line) }))),

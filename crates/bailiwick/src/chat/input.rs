@@ -31,6 +31,14 @@ impl Input {
         self.terminal
     }
 
+    /// Throws away what was typed and not read yet, if a person types.
+    pub(super) fn forget_typed(&self) {
+        if self.terminal {
+            // A terminal that cannot do it has nothing waiting, or its next read fails and says why.
+            let _ = rustix::termios::tcflush(io::stdin(), rustix::termios::QueueSelector::IFlush);
+        }
+    }
+
     /// The next line. Ctrl-C is the end.
     pub(super) async fn line(&self, prompt: &str) -> io::Result<Typed> {
         if self.terminal {
@@ -132,7 +140,9 @@ fn one_key(stop: &AtomicBool) -> io::Result<Option<Key>> {
         }
         match key.code {
             KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => return Ok(Some(Key::Interrupt)),
-            KeyCode::Char(c) => return Ok(Some(Key::Char(c.to_ascii_lowercase()))),
+            KeyCode::Char(c) if (key.modifiers - KeyModifiers::SHIFT).is_empty() => {
+                return Ok(Some(Key::Char(c.to_ascii_lowercase())));
+            }
             _ => {}
         }
     }

@@ -77,7 +77,7 @@ impl View {
     pub(super) fn show(&mut self, event: &Event) -> Boundary {
         self.take_note(event);
         if self.format == Format::Json {
-            out::line(&event.raw.to_string());
+            out::line(&out::escaped(&event.raw.to_string()));
         } else {
             self.show_text(event);
         }

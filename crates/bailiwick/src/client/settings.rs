@@ -64,20 +64,29 @@ impl Settings {
             None => CliFile::default(),
         };
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let url = given.url.or_else(|| variable("BAILIWICK_URL"));
+        let url = url.or_else(|| file.url.clone()).unwrap_or_else(|| USUAL.to_owned());
+        let parsed = read_url(&url).ok_or(SettingsError::Url(url))?;
+        // The file's key and names are for the file's server; no other must see them.
+        let theirs = file.url.as_deref().or(Some(USUAL)).and_then(read_url);
+        let file =
+            if theirs.is_some_and(|theirs| theirs.origin() == parsed.origin()) { file } else { CliFile::default() };
         let key = match (given.key, &given.key_file) {
             (Some(key), _) => Some(Zeroizing::new(key)),
             (None, Some(path)) => Some(read_secret(path)?),
             (None, None) => variable("BAILIWICK_API_KEY").or(file.api_key).map(Zeroizing::new),
         };
-        let url = given.url.or_else(|| variable("BAILIWICK_URL")).or(file.url).unwrap_or_else(|| USUAL.to_owned());
-        let parsed = Url::parse(&url).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
         Ok(Self {
-            url: parsed.ok_or(SettingsError::Url(url))?,
+            url: parsed,
             key,
             account: given.account.or_else(|| variable("BAILIWICK_ACCOUNT")).or(file.account),
             user: given.user.or_else(|| variable("BAILIWICK_USER")).or(file.user),
         })
     }
+}
+
+fn read_url(text: &str) -> Option<Url> {
+    Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
 }
 
 fn read_file(path: &Path) -> Result<CliFile, SettingsError> {

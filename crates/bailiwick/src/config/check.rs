@@ -10,6 +10,7 @@ use bailiwick_model::{KeySource, Kind, Script};
 use bailiwick_sandbox::HostUse;
 use bailiwick_sandbox::linux::{CgroupUse, Limits};
 use bailiwick_types::ModelName;
+use bailiwick_web::Network;
 use serde::Deserialize as _;
 use zeroize::Zeroizing;
 
@@ -17,7 +18,7 @@ use super::layers::{Layers, Origin};
 use super::raw::{AuthMode, Cgroups, Raw, Sandbox};
 use super::{Config, Loaded, Problem, Problems, SandboxSettings, Sources, read_secret, width_problem};
 
-/// A root key that is shorter can be guessed; on loopback that is a warning, elsewhere an error.
+/// A root key that is shorter can be guessed. On loopback too: that is where a proxy's requests come from.
 const ROOT_KEY_LEAST: usize = 16;
 /// What a root key should have.
 const ROOT_KEY_GOOD: usize = 32;
@@ -66,13 +67,8 @@ fn judge(layers: &mut Layers, raw: Raw, file: Option<&Path>) -> Option<Config> {
             layers.wrong("server.public_url", "not a URL: write for example \"https://bailiwick.example.com\"");
         }
     }
-    for (key, list) in
-        [("server.trusted_proxies", &raw.server.trusted_proxies), ("server.ip_allow", &raw.server.ip_allow)]
-    {
-        for text in list.iter().filter(|text| !is_network(text)) {
-            layers.wrong(key, format!("not an address or network: {text}"));
-        }
-    }
+    let trusted_proxies = networks(layers, "server.trusted_proxies", &raw.server.trusted_proxies);
+    let ip_allow = networks(layers, "server.ip_allow", &raw.server.ip_allow);
     let walk = walk(layers, raw.auth.mode, raw.auth.walk.as_deref());
     let listen = listen(layers, &raw.server.listen);
     let public = listen.is_some_and(|at| !at.ip().to_canonical().is_loopback());
@@ -86,10 +82,18 @@ fn judge(layers: &mut Layers, raw: Raw, file: Option<&Path>) -> Option<Config> {
             ),
         );
     }
+    let proxied = raw.server.public_url.is_some() || !raw.server.trusted_proxies.is_empty();
+    if proxied && raw.auth.mode == AuthMode::Dev {
+        layers.wrong(
+            "auth.mode",
+            "\"dev\" lets every caller of this host in, and through a proxy everybody is one: \
+             set auth.mode = \"api_key\", or leave out server.public_url and server.trusted_proxies",
+        );
+    }
     if public && walk.contains(&Step::Anonymous) {
         layers.warn("auth.walk", "`none` on a public address: everyone who reaches it is user `anonymous`");
     }
-    let root_key = root_key(layers, &raw, &walk, public, file);
+    let root_key = root_key(layers, &raw, &walk, file);
     for (name, model) in &raw.model {
         check_model(layers, name.as_str(), model);
     }
@@ -118,8 +122,8 @@ fn judge(layers: &mut Layers, raw: Raw, file: Option<&Path>) -> Option<Config> {
         public_url: raw.server.public_url,
         data_dir,
         root_key,
-        trusted_proxies: raw.server.trusted_proxies,
-        ip_allow: raw.server.ip_allow,
+        trusted_proxies,
+        ip_allow,
         mode: raw.auth.mode,
         walk,
         models,
@@ -208,13 +212,7 @@ fn walk(layers: &mut Layers, mode: AuthMode, words: Option<&[String]>) -> Vec<St
 }
 
 /// The operator's key, if the walk needs one.
-fn root_key(
-    layers: &mut Layers,
-    raw: &Raw,
-    walk: &[Step],
-    public: bool,
-    file: Option<&Path>,
-) -> Option<Zeroizing<String>> {
+fn root_key(layers: &mut Layers, raw: &Raw, walk: &[Step], file: Option<&Path>) -> Option<Zeroizing<String>> {
     let (inline, separate) = (&raw.server.root_api_key, &raw.server.root_api_key_file);
     if inline.is_some() && separate.is_some() {
         layers.wrong("server.root_api_key", "give either root_api_key or root_api_key_file, not both");
@@ -252,7 +250,7 @@ fn root_key(
     };
     if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
         layers.wrong(name, "must be visible ASCII characters without spaces");
-    } else if key.len() < ROOT_KEY_LEAST && public {
+    } else if key.len() < ROOT_KEY_LEAST && raw.auth.mode != AuthMode::Dev {
         layers.wrong(name, format!("has {} characters, which can be guessed: use at least {ROOT_KEY_GOOD}", key.len()));
     } else if key.len() < ROOT_KEY_GOOD {
         layers.warn(name, format!("has {} characters: use at least {ROOT_KEY_GOOD} random ones", key.len()));
@@ -262,6 +260,10 @@ fn root_key(
 
 fn check_model(layers: &mut Layers, name: &str, model: &bailiwick_model::Config) {
     let key = |what: &str| format!("model.{name}.{what}");
+    let url = model.base_url.as_deref().and_then(|url| reqwest::Url::parse(url).ok());
+    if url.is_some_and(|url| !url.username().is_empty() || url.password().is_some()) {
+        layers.wrong(&key("base_url"), "holds a credential, which logs would show: give api_key_file or api_key_env");
+    }
     for problem in model.problems() {
         layers.wrong(&key(problem.key), problem.problem);
     }
@@ -326,14 +328,16 @@ fn sandbox(layers: &mut Layers, raw: &Sandbox) -> SandboxSettings {
     }
 }
 
-fn is_network(text: &str) -> bool {
-    let (address, length) = match text.split_once('/') {
-        Some((address, length)) => (address, Some(length)),
-        None => (text, None),
-    };
-    let Ok(address) = address.parse::<std::net::IpAddr>() else { return false };
-    let longest = if address.is_ipv4() { 32 } else { 128 };
-    length.is_none_or(|length| length.parse::<u8>().is_ok_and(|length| length <= longest))
+/// The ranges as the edge reads them: what it cannot read is an error here, never a range less.
+fn networks(layers: &mut Layers, key: &str, texts: &[String]) -> Vec<Network> {
+    let mut networks = Vec::with_capacity(texts.len());
+    for text in texts {
+        match text.parse() {
+            Ok(network) => networks.push(network),
+            Err(error) => layers.wrong(key, format!("{text}: {error}")),
+        }
+    }
+    networks
 }
 
 /// A path as written: `~` is the home folder; relative to the file that says it, else to the present folder.

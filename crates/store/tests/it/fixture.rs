@@ -192,6 +192,7 @@ pub(crate) async fn login(store: &Store, walk: &Walk, key: &str) -> Result<Princ
         account: None,
         user: None,
         peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        client: IpAddr::V4(Ipv4Addr::LOCALHOST),
         browser: Browser::Own,
     };
     walk.authenticate(store, &shown).await

@@ -6,10 +6,12 @@ use axum::response::Response;
 use bailiwick_audit::{Event, Head, Problem, Verdict};
 use bailiwick_auth::Scope;
 use bailiwick_auth::access::verb::{ReadAccountAudit, ReadAudit, ReadHostAudit, ReadSpace};
+use bailiwick_store::StoreError;
 use bailiwick_store::log::{EventFilter, Order};
 use bailiwick_types::{AgentName, SpaceId, Timestamp, UserName};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::api::space;
 use crate::app::App;
@@ -150,14 +152,27 @@ async fn list_host(
 async fn verify(State(app): State<App>, caller: Caller) -> Result<Response, Failure> {
     let scope = caller.scope()?;
     let permit = scope.authorize::<ReadAccountAudit>(scope.account())?;
-    let _place = app.verification_place().await?;
-    Ok(verdict(app.store().event_verify(permit).await?))
+    let (store, place) = (app.store().clone(), app.verification_place().await?);
+    whole(place, async move { store.event_verify(permit).await }).await
 }
 
 async fn verify_host(State(app): State<App>, caller: Caller) -> Result<Response, Failure> {
     let permit = caller.host().authorize::<ReadHostAudit>()?;
-    let _place = app.verification_place().await?;
-    Ok(verdict(app.store().event_verify_host(permit).await?))
+    let (store, place) = (app.store().clone(), app.verification_place().await?);
+    whole(place, async move { store.event_verify_host(permit).await }).await
+}
+
+/// Reads a log to its end and keeps the place till then, also if the caller goes away meanwhile.
+async fn whole(
+    place: OwnedSemaphorePermit,
+    reading: impl Future<Output = Result<Result<Head, Problem>, StoreError>> + Send + 'static,
+) -> Result<Response, Failure> {
+    let read = tokio::spawn(async move {
+        let found = reading.await;
+        drop(place);
+        found
+    });
+    Ok(verdict(read.await.map_err(|_| Failure::Defect("the reading of a log panicked"))??))
 }
 
 /// That a log is not whole is what was asked, not a failure of asking.

@@ -30,6 +30,7 @@ use crate::app::App;
 use crate::caller::Caller;
 use crate::error::Failure;
 use crate::input::{Params, Segments, Unread};
+use crate::meters::{Place as UserPlace, Scarce};
 use crate::reply::{self, More};
 use crate::route::routes;
 
@@ -178,8 +179,9 @@ async fn write(
     let permit = scope.authorize::<WriteSpace>(find(&app, &scope, &space).await?)?;
     let path = place.file()?;
     let files = app.store().space_files_to_write(&permit)?;
+    let own = UserPlace::take(Scarce::Uploads, &app, &caller)?;
     // A place is waited for before anything is on record, and held until the file is written.
-    let upload = receive(files, path.clone(), body, app.upload_place().await?);
+    let upload = receive(files, path.clone(), body, (app.upload_place().await?, own));
     let written = change(app.store(), permit, "put", &path, upload).await?;
     let hash = bailiwick_audit::event::hex(&written.sha256);
     Ok(reply::done(json!({
@@ -239,7 +241,7 @@ async fn receive(
     files: Workspace,
     path: WorkspacePath,
     mut body: Unread,
-    place: OwnedSemaphorePermit,
+    places: (OwnedSemaphorePermit, UserPlace),
 ) -> Result<Written, Failure> {
     let (pieces, waiting) = mpsc::channel(PIECES);
     let target = path.clone();
@@ -248,7 +250,7 @@ async fn receive(
     });
     let broken = pump(&mut body, pieces).await;
     let written = writing.await.map_err(|_| Failure::Defect("work on files panicked"))?;
-    drop(place);
+    drop(places);
     broken?;
     written.map_err(|error| match error {
         FileError::TooLarge { limit } => Failure::TooLong(limit),

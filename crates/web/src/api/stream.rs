@@ -20,7 +20,7 @@ use crate::app::App;
 use crate::caller::Caller;
 use crate::error::Failure;
 use crate::input::Params;
-use crate::meters::OpenStream;
+use crate::meters::{Place, Scarce};
 use crate::route::routes;
 
 routes! {
@@ -40,7 +40,7 @@ struct Following {
     grown: watch::Receiver<u64>,
     ready: VecDeque<Bytes>,
     look: Instant,
-    _open: OpenStream,
+    _open: Place,
 }
 
 async fn follow(
@@ -65,7 +65,7 @@ async fn follow(
     let filter = EventFilter { from_seq, limit: PAGE, order: Order::Oldest, ..filter };
     // The right is asked for now, so that a refusal is a reply and not a stream that ends.
     audit::read(&app, &scope, EventFilter { limit: 0, ..filter.clone() }).await?;
-    let open = OpenStream::new(&app, &caller)?;
+    let open = Place::take(Scarce::Streams, &app, &caller)?;
     let following = Following {
         look: Instant::now() + app.settings().times.heartbeat,
         ready: VecDeque::from([Bytes::from_static(b": here\n\n")]),
@@ -96,7 +96,6 @@ impl Following {
             }
             if Instant::now() >= self.look {
                 self.look = Instant::now() + self.app.settings().times.heartbeat;
-                self.caller = self.caller.again(&self.app).await?;
                 self.ready.push_back(Bytes::from_static(b": still here\n\n"));
             }
             if !self.read().await? {
@@ -108,6 +107,8 @@ impl Following {
     /// Reads what has come; whether there was anything. `None` if it may not be read any more.
     async fn read(&mut self) -> Option<bool> {
         self.grown.mark_unchanged();
+        // Asked before every page: a reader whose key was revoked gets not one line more.
+        self.caller = self.caller.again(&self.app).await?;
         let scope = self.caller.scope().ok()?;
         // Asked before the read: what is written in between is read again, never left out.
         let end = self.app.store().event_next(scope.tenant()).await.ok()?;

@@ -25,7 +25,7 @@ use crate::caller::Caller;
 use crate::error::Failure;
 use crate::eve::session::SESSION_ID;
 use crate::input::{Params, Segments};
-use crate::meters::OpenStream;
+use crate::meters::{Place, Scarce};
 use crate::route::routes;
 
 routes! {
@@ -76,7 +76,7 @@ struct Reading {
     lease: Instant,
     begun: bool,
     ended: bool,
-    _open: OpenStream,
+    _open: Place,
 }
 
 async fn open(
@@ -101,7 +101,7 @@ async fn open(
     let tail = ends || matches!(wanted.include_tail_index.as_deref(), Some("1" | "true"));
     let known = wanted.stream_control_version.as_deref() == Some("1");
     let times = app.settings().times;
-    let open = OpenStream::new(&app, &caller)?;
+    let open = Place::take(Scarce::Streams, &app, &caller)?;
     let reading = Reading {
         name: permit.resource().id().to_string(),
         permit,
@@ -163,8 +163,7 @@ impl Reading {
             }
             if Instant::now() >= self.look {
                 self.look = Instant::now() + self.app.settings().times.heartbeat;
-                self.caller = self.caller.again(&self.app).await?;
-                self.permit = right(&self.app, &self.caller, &self.name).await.ok()?;
+                self.still_may().await?;
                 return Some(Bytes::from_static(b"\n"));
             }
             if self.controls == Controls::Known && Instant::now() >= self.lease {
@@ -173,6 +172,7 @@ impl Reading {
             self.grown.mark_unchanged();
             let lines = self.read().await?;
             if !lines.is_empty() {
+                self.still_may().await?;
                 return Some(lines);
             }
             if self.over().await? {
@@ -185,6 +185,13 @@ impl Reading {
                 grown = self.grown.changed() => grown.ok()?,
             }
         }
+    }
+
+    /// Looks again whether the caller may read; before every page, so that a revoked key gets no more.
+    async fn still_may(&mut self) -> Option<()> {
+        self.caller = self.caller.again(&self.app).await?;
+        self.permit = right(&self.app, &self.caller, &self.name).await.ok()?;
+        Some(())
     }
 
     /// The lines that are there, up to a page. Empty if there are none.
