@@ -134,7 +134,7 @@ impl Actor {
 pub struct Draft {
     /// Who.
     pub actor: Actor,
-    /// By which credential: `key:<id>`, `root-key`, `local-dev`, `none`.
+    /// By which credential: `key:<id>`, `root-key:<mark>`, `local-dev`, `none`.
     pub credential: String,
     /// From which address, as the server saw it.
     pub address: String,

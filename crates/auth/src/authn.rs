@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use bailiwick_types::{AccountName, AgentName, KeyId, KeyScope, Role, SpaceId, Timestamp, UserName};
 
 use crate::key::{KeyHash, KeyRing, PresentedKey};
-use crate::principal::{Bounds, Credential, Found, Member, Principal, Tenant};
+use crate::principal::{Bounds, Credential, Found, Member, Principal, RootMark, Tenant};
 
 /// The rows that authentication reads. The store implements it; nobody else may (`xtask tidy` checks).
 pub trait Directory: Send + Sync {
@@ -200,10 +200,9 @@ impl Walk {
                 }
                 Found::User(member_of(record))
             }
-            Credential::RootKey if self.root.is_none() || !self.steps.contains(&Step::ApiKey) => {
-                return Err(Rejection::Invalid);
-            }
-            Credential::RootKey => Found::Operator(Some(named(directory, account, user).await?)),
+            // The root key of then must be the one of now.
+            Credential::RootKey(mark) if Some(*mark) != self.root_mark() => return Err(Rejection::Invalid),
+            Credential::RootKey(_) => Found::Operator(Some(named(directory, account, user).await?)),
             Credential::LocalDev if !self.admits_local_dev() => return Err(Rejection::Invalid),
             Credential::LocalDev => Found::Operator(Some(named(directory, account, user).await?)),
             Credential::Anonymous if !self.steps.contains(&Step::Anonymous) => return Err(Rejection::Invalid),
@@ -212,16 +211,22 @@ impl Walk {
         Ok(Principal { found, credential: credential.clone(), address })
     }
 
+    /// The root key's mark, if the walk asks for keys at all.
+    fn root_mark(&self) -> Option<RootMark> {
+        self.root.as_ref().filter(|_| self.steps.contains(&Step::ApiKey)).map(KeyHash::mark)
+    }
+
     async fn api_key(&self, directory: &impl Directory, shown: &Presented) -> Result<Option<Principal>, Rejection> {
         let Some(key) = &shown.key else { return Ok(None) };
-        if self.root.as_ref().is_some_and(|root| self.ring.matches(key, root)) {
+        if let Some(root) = self.root.as_ref().filter(|root| self.ring.matches(key, root)) {
             let member = match (&shown.account, &shown.user) {
                 (Some(account), Some(user)) => Some(named(directory, account, user).await?),
                 (None, None) => None,
                 _ => return Err(Rejection::HalfTenant),
             };
             let found = Found::Operator(member);
-            return Ok(Some(Principal { found, credential: Credential::RootKey, address: shown.client }));
+            let credential = Credential::RootKey(root.mark());
+            return Ok(Some(Principal { found, credential, address: shown.client }));
         }
         let Some(id) = key.id() else { return Err(Rejection::Invalid) };
         let Some(record) = directory.key(id).await? else { return Err(Rejection::Invalid) };

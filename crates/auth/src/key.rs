@@ -12,6 +12,8 @@ use sha2::Sha256;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
+use crate::principal::RootMark;
+
 const SCHEME: &str = "bwk_";
 const SECRET_CHARS: usize = 43;
 
@@ -54,6 +56,12 @@ impl KeyHash {
     /// The stored form.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
+    }
+
+    /// Enough of it to tell one root key from the next.
+    pub(crate) fn mark(&self) -> RootMark {
+        let [a, b, c, d, ..] = self.0;
+        RootMark(u32::from_be_bytes([a, b, c, d]))
     }
 }
 

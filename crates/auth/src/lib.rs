@@ -63,4 +63,4 @@ pub mod key;
 mod principal;
 
 pub use access::{Permit, Recorded, Refusal, Scope};
-pub use principal::{Bounds, Credential, HostScope, NoTenant, Principal, Tenant};
+pub use principal::{Bounds, Credential, HostScope, NoTenant, Principal, RootMark, Tenant};

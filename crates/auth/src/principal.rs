@@ -48,11 +48,15 @@ impl PartialEq for Tenant {
 
 impl Eq for Tenant {}
 
+/// Tells one root key from the next: the beginning of its keyed hash. It gives nothing of the key away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RootMark(pub(crate) u32);
+
 /// By what the caller proved who they are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Credential {
-    /// The root key.
-    RootKey,
+    /// The root key of that mark.
+    RootKey(RootMark),
     /// A user's key.
     Key(KeyId),
     /// Nothing but a loopback socket, in dev mode.
@@ -65,7 +69,7 @@ impl Credential {
     /// As the record shows it.
     pub fn to_text(&self) -> String {
         match self {
-            Self::RootKey => "root-key".to_owned(),
+            Self::RootKey(RootMark(mark)) => format!("root-key:{mark:08x}"),
             Self::Key(id) => format!("key:{id}"),
             Self::LocalDev => "local-dev".to_owned(),
             Self::Anonymous => "none".to_owned(),
@@ -75,17 +79,19 @@ impl Credential {
     /// Reads what [`Self::to_text`] wrote.
     pub fn parse(text: &str) -> Option<Self> {
         match text {
-            "root-key" => Some(Self::RootKey),
             "local-dev" => Some(Self::LocalDev),
             "none" => Some(Self::Anonymous),
-            _ => text.strip_prefix("key:")?.parse().ok().map(Self::Key),
+            _ => match text.strip_prefix("root-key:") {
+                Some(mark) => u32::from_str_radix(mark, 16).ok().map(|mark| Self::RootKey(RootMark(mark))),
+                None => text.strip_prefix("key:")?.parse().ok().map(Self::Key),
+            },
         }
     }
 
     /// The authenticator's name, as eve's `SessionAuthContext.authenticator`.
     pub fn authenticator(&self) -> &'static str {
         match self {
-            Self::RootKey | Self::Key(_) => "api-key",
+            Self::RootKey(_) | Self::Key(_) => "api-key",
             Self::LocalDev => "local-dev",
             Self::Anonymous => "none",
         }

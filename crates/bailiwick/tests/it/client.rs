@@ -139,3 +139,17 @@ fn a_server_that_is_not_there_is_an_error_with_a_hint() {
     let done: Done = home.command(&["space", "list", "--url", "http://127.0.0.1:9"]).output().unwrap().into();
     done.failed(1, &["no server answers at http://127.0.0.1:9", "hint: start one with `bailiwick up`"]);
 }
+
+#[test]
+fn i15_the_key_of_one_server_is_sent_to_no_other() {
+    let home = Home::new();
+    let server = home.serve(SCRIPT);
+    let alice = server.account(&home, "acme", "alice");
+    let list = |url: &str| {
+        home.write(".config/bailiwick/cli.toml", &format!("url = \"{url}\"\napi_key = \"{alice}\"\n"), 0o600);
+        let done: Done = home.command(&["--url", &server.url(), "space", "list"]).output().unwrap().into();
+        done
+    };
+    list(&server.url()).good();
+    list("https://bailiwick.example.com").failed(1, &["Missing API Key"]);
+}

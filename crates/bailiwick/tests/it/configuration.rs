@@ -182,3 +182,34 @@ fn usage_is_exit_2_and_every_command_has_an_example() {
         }
     }
 }
+
+#[test]
+fn a03_a_list_of_addresses_that_cannot_be_read_is_never_a_list_without_them() {
+    let home = Home::new();
+    home.write("root.key", ROOT_KEY, 0o600);
+    let with = |line: &str| {
+        format!("[server]\nlisten = \"127.0.0.1:0\"\nroot_api_key_file = \"root.key\"\ndata_dir = \"data\"\n{line}\n")
+    };
+    for list in ["ip_allow", "trusted_proxies"] {
+        for odd in ["10.9.9.0/+8", "::ffff:10.9.9.0/24", "10.9.9.0/33", "office"] {
+            home.write("bailiwick.toml", &with(&format!("{list} = [\"{odd}\"]")), 0o600);
+            let key = format!("server.{list}: {odd}: not an address");
+            home.run(&["serve", "-c", "bailiwick.toml"]).failed(64, &["bailiwick.toml:5", &key]);
+        }
+    }
+    // Control: a list that can be read holds, and shuts this machine out.
+    home.write("bailiwick.toml", &with("ip_allow = [\"10.9.9.0/8\"]"), 0o600);
+    let server = home.start(&["serve", "-c", "bailiwick.toml"]);
+    server.client(&home, ROOT_KEY, &["account", "list"]).failed(1, &["from this address are not accepted"]);
+}
+
+#[test]
+fn i12_what_stands_behind_a_proxy_is_not_in_dev_mode_and_has_a_long_key() {
+    let home = Home::new();
+    for behind in ["public_url = \"https://bailiwick.example.com\"", "trusted_proxies = [\"127.0.0.1\"]"] {
+        home.write("bailiwick.toml", &format!("[server]\n{behind}\n[auth]\nmode = \"dev\"\n"), 0o600);
+        home.run(&["serve", "-c", "bailiwick.toml"]).failed(64, &["auth.mode: \"dev\" lets every caller"]);
+    }
+    home.write("bailiwick.toml", "[server]\nroot_api_key = \"short\"\n", 0o600);
+    home.run(&["serve", "-c", "bailiwick.toml"]).failed(64, &["server.root_api_key: has 5 characters"]);
+}

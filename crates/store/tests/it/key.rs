@@ -1,14 +1,18 @@
 //! Keys: hashes at rest, bounds that hold, and death at once.
 
+use std::net::{IpAddr, Ipv4Addr};
+
+use bailiwick_auth::Credential;
 use bailiwick_auth::access::verb::{
     CreateKey, CreateSpace, ListAgents, ListKeys, ListSpaces, ReadSpace, RevokeKey, UseAgent,
 };
-use bailiwick_auth::authn::Rejection;
+use bailiwick_auth::authn::{Browser, Presented, Rejection, Step, Walk};
+use bailiwick_auth::key::{KeyRing, PresentedKey};
 use bailiwick_store::StoreError;
 use bailiwick_store::key::{KeyRow, KeyTerms};
-use bailiwick_types::{KeyScope, Timestamp};
+use bailiwick_types::{AccountName, KeyScope, Timestamp};
 
-use crate::fixture::{Fixture, Person, not_found, permit};
+use crate::fixture::{Fixture, Person, ROOT_KEY, not_found, permit};
 use crate::on_every_backend;
 
 /// Makes a key for that person, by that person.
@@ -208,6 +212,33 @@ async fn a_key_of_one_directory_opens_nothing_in_another() {
         let other = Fixture::new(crate::BACKENDS[0]).await;
         assert!(matches!(other.login(&f.acme.admin.key).await, Err(Rejection::Invalid)));
         assert!(f.login(&f.acme.admin.key).await.is_ok(), "the control");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i15_what_a_root_key_began_ends_with_that_root_key() {
+    on_every_backend(async |f| {
+        let account: AccountName = "acme".parse().unwrap();
+        let shown = Presented {
+            key: Some(PresentedKey::new(ROOT_KEY)),
+            account: Some(account.clone()),
+            user: Some(f.acme.member.name.clone()),
+            peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            client: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            browser: Browser::Own,
+        };
+        let begun = f.walk.authenticate(&f.store, &shown).await.unwrap();
+        // As the record and a session's row keep it.
+        let credential = Credential::parse(&begun.credential().to_text()).unwrap();
+        let again = async |steps: Vec<Step>, root: Option<&str>| {
+            let walk = Walk::new(steps, KeyRing::new([7; 32]), root);
+            walk.resume(&f.store, &account, &f.acme.member.name, &credential, shown.peer).await.is_ok()
+        };
+        assert!(again(vec![Step::ApiKey], Some(ROOT_KEY)).await, "the control");
+        assert!(!again(vec![Step::ApiKey], Some("another-root-key-which-is-long-enough")).await);
+        assert!(!again(vec![Step::ApiKey], None).await);
+        assert!(!again(vec![Step::Anonymous], Some(ROOT_KEY)).await);
     })
     .await;
 }

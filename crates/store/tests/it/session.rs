@@ -35,6 +35,10 @@ async fn a_session_is_begun_once_for_each_operation_of_a_user() {
         let again = f.session_in(&scope, &space, operation("op-1")).await.unwrap();
         assert_eq!((one.fresh, again.fresh), (Fresh::Yes, Fresh::No));
         assert_eq!(one.session.id(), again.session.id());
+        let elsewhere = f.space(bob, "elsewhere").await;
+        let elsewhere = f.store.space_find(&scope, elsewhere.id()).await.unwrap().unwrap();
+        let mixed = f.session_in(&scope, &elsewhere, operation("op-1")).await;
+        assert!(matches!(mixed, Err(StoreError::Conflict { code: "operation_mismatch", .. })));
         let other = f.session_in(&scope, &space, operation("op-2")).await.unwrap();
         assert_ne!(one.session.id(), other.session.id());
         let theirs = f.session_in(&f.scope(admin).await, &space, operation("op-1")).await.unwrap();

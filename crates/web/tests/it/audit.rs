@@ -141,3 +141,47 @@ async fn a_revoked_key_ends_its_streams() {
         assert!(ended.is_ok_and(|rest| rest.is_ok()), "the stream goes on");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i15_a_reader_whose_key_was_revoked_gets_not_one_line_more() {
+    // The next look at the reader is an hour away.
+    let times = Times { heartbeat: Duration::from_secs(3600), ..Times::default() };
+    let server = Server::with(vec![Step::ApiKey], Settings { times, ..settings() }).await;
+    let people = server.people().await;
+    let mut stream = server.get("/api/v1/audit/stream?action=space", &people.alice).await;
+    let mut witness = server.get("/api/v1/audit/stream?action=space", &people.alice).await;
+    for stream in [&mut stream, &mut witness] {
+        assert!(stream.chunk().await.unwrap().is_some());
+    }
+    server.space(&people.carol, "before").await;
+    let seen = stream.chunk().await.unwrap().unwrap();
+    assert!(String::from_utf8_lossy(&seen).contains("space.create"), "the control");
+    server.done("POST", "/api/v1/admin/accounts/acme/users/alice/key", &people.alice, Value::Null).await;
+    server.space(&people.carol, "after").await;
+    let rest = tokio::time::timeout(Duration::from_secs(10), stream.bytes()).await.expect("it ends").unwrap();
+    assert!(rest.is_empty(), "{}", String::from_utf8_lossy(&rest));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a03_ones_own_log_does_not_tell_what_the_answer_did_not() {
+    let server = Server::start().await;
+    let people = server.people().await;
+    let hidden = server.space(&people.alice, "hidden").await;
+    let all = "/api/v1/audit?limit=1000";
+    for name in [hidden.as_str(), "spc_01ARZ3NDEKTSV4RRFFQ69G5FAV"] {
+        let answer = server.get(&format!("/api/v1/spaces/{name}"), &people.carol).await;
+        assert_eq!(answer.status(), 404);
+        let request = answer.headers()["x-request-id"].to_str().unwrap().to_owned();
+        let answered = |event: &Value| event["request"] == request && event["action"] == "http.request";
+        server.event(all, &people.carol, answered).await;
+        let lines = async |key: &str| {
+            let log = server.done("GET", all, key, Value::Null).await;
+            let of_it = log.as_array().unwrap().iter().filter(|event| event["request"] == request);
+            of_it.map(|event| event["resource"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        // The same for both, to the number of lines: a gap in the numbers would tell as much as a line.
+        assert_eq!(lines(&people.carol).await, ["route:/api/v1/spaces/{space}"]);
+        // Control: who runs the account sees what was tried.
+        assert_eq!(lines(&people.alice).await, ["route:/api/v1/spaces/{space}", &format!("space:{name}")]);
+    }
+}

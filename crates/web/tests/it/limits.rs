@@ -184,3 +184,57 @@ async fn one_user_cannot_hold_all_streams() {
     };
     tokio::time::timeout(Duration::from_secs(10), again).await.expect("places are given back");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_users_slow_uploads_hold_up_nobody_else() {
+    let server = Server::start().await;
+    let people = server.people().await;
+    let space = server.space(&people.carol, "files").await;
+    let path = |name: &str| format!("/api/v1/spaces/{space}/files/content?path={name}");
+    let mut slow = Vec::new();
+    for n in 0..8 {
+        let mut socket = TcpStream::connect(server.address).await.unwrap();
+        let (path, name) = (path(&format!("slow{n}")), format!("slow{n}"));
+        let head =
+            format!("PUT {path} HTTP/1.1\r\nhost: x\r\nx-api-key: {}\r\ncontent-length: 1000\r\n\r\nx", people.carol);
+        socket.write_all(head.as_bytes()).await.unwrap();
+        let begun = |event: &Value| event["detail"]["path"] == name.as_str() && event["result"] == "BEGUN";
+        server.event("/api/v1/audit?action=space.write&limit=1000", &people.carol, begun).await;
+        slow.push(socket);
+    }
+    let put = |key: &str| server.request("PUT", &path("more"), key).body("x");
+    let (status, body) = taken(put(&people.carol).send().await.unwrap()).await;
+    assert_eq!((status.as_u16(), reason(&body)), (429, "too_many_uploads"));
+    // Others, and other work of the same user, go on.
+    let theirs = server.space(&people.bob, "files").await;
+    let path = format!("/api/v1/spaces/{theirs}/files/content?path=a");
+    assert_eq!(server.request("PUT", &path, &people.bob).body("x").send().await.unwrap().status(), 200);
+    server.done("GET", &format!("/api/v1/spaces/{space}/files"), &people.carol, Value::Null).await;
+    // A place is free again when its upload is over.
+    drop(slow.pop());
+    let begun = Instant::now();
+    while put(&people.carol).send().await.unwrap().status() != 200 {
+        assert!(begun.elapsed() < Duration::from_secs(20), "the place stays taken");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_of_very_many_values_is_refused_and_no_answer_may_be_kept() {
+    let server = Server::start().await;
+    let people = server.people().await;
+    let many = |n: usize| format!("{{\"name\":[0{}]}}", ",0".repeat(n));
+    for (values, said) in [(1_000, "string"), (1_000_000, "more than 200000 values")] {
+        let request =
+            server.request("POST", "/api/v1/spaces", &people.alice).header("content-type", "application/json");
+        let response = request.body(many(values)).send().await.unwrap();
+        assert_eq!(
+            (response.status(), response.headers()["cache-control"].as_bytes()),
+            (400.try_into().unwrap(), &b"no-store"[..])
+        );
+        let text = response.text().await.unwrap();
+        assert!(text.contains(said), "{text}");
+    }
+    let listed = server.get("/api/v1/spaces", &people.alice).await;
+    assert_eq!((listed.status().as_u16(), listed.headers()["cache-control"].as_bytes()), (200, &b"no-store"[..]));
+}
