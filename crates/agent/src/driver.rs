@@ -156,14 +156,14 @@ impl Drive<'_> {
     async fn advance(&self) -> Result<Next, StoreError> {
         let standing = self.standing().await?;
         match standing.row.state {
-            SessionState::Idle => self.idle(standing).await,
+            SessionState::Idle | SessionState::Failed | SessionState::Canceled => self.idle(standing).await,
             SessionState::Running => {
                 let mut turn = Turn::of(&standing);
                 let result = self.recover(&mut turn, &standing).await;
                 self.conclude(&mut turn, result).await
             }
             SessionState::AwaitingApproval | SessionState::AwaitingInput => self.awaiting(standing).await,
-            SessionState::Failed | SessionState::Done | SessionState::Canceled => {
+            SessionState::Done => {
                 if standing.deliveries.is_empty() {
                     return Ok(Next::Rest);
                 }
@@ -237,26 +237,26 @@ impl Drive<'_> {
             Err(Stop::Canceled) => {
                 let closing = self.closing(turn, "The turn was canceled.", ApprovalState::Canceled).await?;
                 turn.events.push(event::turn_cancelled(turn.at));
-                self.rest(turn, closing, "canceled").await
+                self.rest(turn, closing, SessionState::Canceled, "canceled").await
             }
             Err(Stop::Failed { code, message }) => {
                 let closing = self.closing(turn, "The turn failed.", ApprovalState::Canceled).await?;
                 let details = json!({ "name": code, "message": message });
                 turn.events.push(event::step_failed(turn.at, code, &message, &details));
                 turn.events.push(event::turn_failed(turn.at, code, &message, &details, false));
-                self.rest(turn, closing, code).await
+                self.rest(turn, closing, SessionState::Failed, code).await
             }
         }
     }
 
     /// Ends the turn, in one write with what ends with it; the session waits for the next message.
-    async fn rest(&self, turn: &mut Turn, closing: Change, why: &str) -> Result<Next, StoreError> {
+    async fn rest(&self, turn: &mut Turn, closing: Change, state: SessionState, why: &str) -> Result<Next, StoreError> {
         turn.events.push(event::session_waiting(self.session(), &turn.tokens));
         let audit = vec![turn.ended(why)];
         self.commit(Change {
             events: std::mem::take(&mut turn.events),
             delivery_ids: turn.facts.ids.clone(),
-            state: Some(SessionState::Idle),
+            state: Some(state),
             place: Some((turn.at.turn + 1, 0)),
             facts: Some(turn.facts_json()),
             taken: std::mem::take(&mut turn.taken),

@@ -37,11 +37,11 @@ pub enum SessionState {
     AwaitingApproval,
     /// A turn waits for a person's answer to a question.
     AwaitingInput,
-    /// Ended by an error that cannot be mended.
+    /// The last turn failed. Waits for a message, as when idle.
     Failed,
     /// Ended by a reset.
     Done,
-    /// Ended by its caller or an admin.
+    /// The last turn was canceled. Waits for a message, as when idle.
     Canceled,
 }
 
@@ -65,7 +65,7 @@ impl SessionState {
 
     /// Whether it takes no more messages.
     pub const fn is_ended(self) -> bool {
-        matches!(self, Self::Failed | Self::Done | Self::Canceled)
+        matches!(self, Self::Done)
     }
 }
 

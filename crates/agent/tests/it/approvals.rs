@@ -3,7 +3,7 @@
 use bailiwick_agent::{Control, Resolution, RuntimeError};
 use bailiwick_auth::access::verb;
 use bailiwick_store::approval::{Decision, PendingApproval};
-use bailiwick_store::session::SessionState::{AwaitingApproval, AwaitingInput, Idle};
+use bailiwick_store::session::SessionState::{AwaitingApproval, AwaitingInput, Canceled, Idle};
 use bailiwick_types::WorkspacePath;
 
 use crate::SCRIPT;
@@ -157,7 +157,7 @@ async fn cancel_ends_a_turn_that_waits() {
     let row = inside.until(id, AwaitingApproval, 0).await;
     let alice = inside.scope(&inside.alice).await;
     inside.runtime.control(&alice, inside.session(id).await, Control::Cancel { turn: None }).await.unwrap();
-    let row = inside.until(id, Idle, row.events).await;
+    let row = inside.until(id, Canceled, row.events).await;
     let types = inside.types(id).await;
     assert_eq!(&types[types.len() - 3..], ["input.resolved", "turn.cancelled", "session.waiting"]);
     assert!(inside.pending(&inside.alice).await.is_empty());

@@ -4,7 +4,7 @@ use bailiwick_agent::message::TurnPolicy;
 use bailiwick_agent::{Control, Incoming, IncomingPart};
 use bailiwick_auth::access::verb;
 use bailiwick_store::key::KeyTerms;
-use bailiwick_store::session::SessionState::{Idle, Running};
+use bailiwick_store::session::SessionState::{Failed, Idle, Running};
 use serde_json::json;
 
 use crate::SCRIPT;
@@ -40,13 +40,13 @@ async fn an_attachment_from_a_key_that_died_ends_one_turn_and_not_all_of_them() 
         Incoming { parts: vec![IncomingPart::Text("look".into()), file], policy: TurnPolicy::Queue, ..message("look") };
     inside.runtime.send(&scope, inside.session(id).await, queued).await.unwrap();
     inside.revoke(&second).await;
-    inside.until(id, Idle, 0).await;
+    inside.until(id, Failed, 0).await;
     // The first turn's answer, the dead key's turn that failed, and nothing after it.
     tokio::time::sleep(std::time::Duration::from_millis(300)).await;
     let types = inside.types(id).await;
     assert_eq!(types.iter().filter(|t| *t == "turn.started").count(), 2, "{types:?}");
     assert_eq!(types.iter().filter(|t| *t == "turn.failed").count(), 1);
-    assert_eq!(inside.row(id).await.state, Idle);
+    assert_eq!(inside.row(id).await.state, Failed);
 }
 
 #[tokio::test]

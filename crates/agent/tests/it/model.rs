@@ -7,7 +7,7 @@ use bailiwick_agent::{Incoming, Models, Runtime, RuntimeLimits};
 use bailiwick_model::{Config, Http, Provider};
 use bailiwick_sandbox::linux::{CgroupUse, HelperPath};
 use bailiwick_sandbox::{HostUse, Sandboxes, Settings};
-use bailiwick_store::session::SessionState::Idle;
+use bailiwick_store::session::SessionState::{Failed, Idle};
 use bailiwick_testkit::fake_model::{FakeAnthropic, Reply};
 use bailiwick_tools::ToolManager;
 use bailiwick_tools::run::Ceilings;
@@ -77,7 +77,7 @@ async fn e08_the_models_key_is_in_its_header_and_nowhere_else() {
     let id = inside.begin("default", "one").await;
     let row = inside.until(id, Idle, 0).await;
     inside.send(id, "two").await;
-    inside.until(id, Idle, row.events).await;
+    inside.until(id, Failed, row.events).await;
     assert!(format!("{:?}", inside.events(id).await).contains("turn.failed"));
     // The positive control is that the fake accepted the call, for it demands the key.
     assert!(inside.types(id).await.contains(&"turn.completed".to_owned()));

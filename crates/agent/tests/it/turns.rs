@@ -4,7 +4,7 @@ use bailiwick_agent::message::TurnPolicy;
 use bailiwick_agent::{Control, Incoming};
 use bailiwick_auth::access::verb;
 use bailiwick_store::log::EventFilter;
-use bailiwick_store::session::SessionState::{Done, Idle, Running};
+use bailiwick_store::session::SessionState::{Canceled, Done, Failed, Idle, Running};
 use serde_json::json;
 
 use crate::SCRIPT;
@@ -122,7 +122,7 @@ async fn a_structured_answer_follows_its_schema_or_fails() {
     assert_eq!(result["data"]["result"], json!({ "colour": "red", "count": 3 }));
 
     let id = inside.begin_with("default", with("hello")).await;
-    inside.until(id, Idle, 0).await;
+    inside.until(id, Failed, 0).await;
     let events = inside.events(id).await;
     let failed = events.iter().find(|e| e["type"] == "turn.failed").unwrap();
     assert_eq!(failed["data"]["code"], "OUTPUT_SCHEMA_NOT_FULFILLED");
@@ -144,7 +144,7 @@ async fn client_context_is_for_one_turn() {
 async fn a_failed_model_call_ends_the_turn_and_the_session_goes_on() {
     let inside = Inside::new(SCRIPT).await;
     let id = inside.begin("default", "fail").await;
-    let row = inside.until(id, Idle, 0).await;
+    let row = inside.until(id, Failed, 0).await;
     let types = inside.types(id).await;
     assert_eq!(&types[types.len() - 3..], ["step.failed", "turn.failed", "session.waiting"]);
     inside.send(id, "hello").await;
@@ -159,7 +159,7 @@ async fn cancel_stops_an_answer_at_once() {
     inside.until(id, Running, 5).await;
     let scope = inside.scope(&inside.alice).await;
     inside.runtime.control(&scope, inside.session(id).await, Control::Cancel { turn: None }).await.unwrap();
-    inside.until(id, Idle, 0).await;
+    inside.until(id, Canceled, 0).await;
     let types = inside.types(id).await;
     assert_eq!(&types[types.len() - 2..], ["turn.cancelled", "session.waiting"]);
     assert!(!types.contains(&"message.completed".to_owned()));
