@@ -18,7 +18,7 @@ use crate::app::{App, Times};
 use crate::caller::Caller;
 use crate::error::Failure;
 use crate::json;
-use crate::meters::{Place, Scarce};
+use crate::meters::{Scarce, Slot};
 
 /// The variable parts of a path.
 pub(crate) struct Segments<T>(pub(crate) T);
@@ -101,7 +101,7 @@ impl Unread {
             if let (None, Some(caller)) = (&place, &self.caller)
                 && whole.len() + piece.len() > SHORT_BODY
             {
-                place = Some(Place::take(Scarce::LongBodies, &self.app, caller)?);
+                place = Some(Slot::take(Scarce::LongBodies, &self.app, caller)?);
             }
             whole.extend_from_slice(&piece);
         }

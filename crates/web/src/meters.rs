@@ -76,14 +76,14 @@ struct Rejections {
     total: u64,
 }
 
-/// One of the places of a user, for as long as it is kept.
-pub(crate) struct Place {
+/// One of what a user may have only so many of, for as long as it is kept.
+pub(crate) struct Slot {
     app: App,
     of: Scarce,
     holder: Holder,
 }
 
-impl Place {
+impl Slot {
     /// Takes a place.
     pub(crate) fn take(of: Scarce, app: &App, caller: &Caller) -> Result<Self, Failure> {
         let (Some(tenant), Some(user)) = (caller.principal.tenant(), caller.principal.user()) else {
@@ -101,7 +101,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Slot {
     fn drop(&mut self) {
         let mut taken = self.app.meters().places(self.of);
         if let Some(now) = taken.get_mut(&self.holder) {

@@ -30,7 +30,7 @@ use crate::app::App;
 use crate::caller::Caller;
 use crate::error::Failure;
 use crate::input::{Params, Segments, Unread};
-use crate::meters::{Place as UserPlace, Scarce};
+use crate::meters::{Scarce, Slot};
 use crate::reply::{self, More};
 use crate::route::routes;
 
@@ -179,7 +179,7 @@ async fn write(
     let permit = scope.authorize::<WriteSpace>(find(&app, &scope, &space).await?)?;
     let path = place.file()?;
     let files = app.store().space_files_to_write(&permit)?;
-    let own = UserPlace::take(Scarce::Uploads, &app, &caller)?;
+    let own = Slot::take(Scarce::Uploads, &app, &caller)?;
     // A place is waited for before anything is on record, and held until the file is written.
     let upload = receive(files, path.clone(), body, (app.upload_place().await?, own));
     let written = change(app.store(), permit, "put", &path, upload).await?;
@@ -241,7 +241,7 @@ async fn receive(
     files: Workspace,
     path: WorkspacePath,
     mut body: Unread,
-    places: (OwnedSemaphorePermit, UserPlace),
+    places: (OwnedSemaphorePermit, Slot),
 ) -> Result<Written, Failure> {
     let (pieces, waiting) = mpsc::channel(PIECES);
     let target = path.clone();

@@ -20,7 +20,7 @@ use crate::app::App;
 use crate::caller::Caller;
 use crate::error::Failure;
 use crate::input::Params;
-use crate::meters::{Place, Scarce};
+use crate::meters::{Scarce, Slot};
 use crate::route::routes;
 
 routes! {
@@ -40,7 +40,7 @@ struct Following {
     grown: watch::Receiver<u64>,
     ready: VecDeque<Bytes>,
     look: Instant,
-    _open: Place,
+    _open: Slot,
 }
 
 async fn follow(
@@ -65,7 +65,7 @@ async fn follow(
     let filter = EventFilter { from_seq, limit: PAGE, order: Order::Oldest, ..filter };
     // The right is asked for now, so that a refusal is a reply and not a stream that ends.
     audit::read(&app, &scope, EventFilter { limit: 0, ..filter.clone() }).await?;
-    let open = Place::take(Scarce::Streams, &app, &caller)?;
+    let open = Slot::take(Scarce::Streams, &app, &caller)?;
     let following = Following {
         look: Instant::now() + app.settings().times.heartbeat,
         ready: VecDeque::from([Bytes::from_static(b": here\n\n")]),

@@ -25,7 +25,7 @@ use crate::caller::Caller;
 use crate::error::Failure;
 use crate::eve::session::SESSION_ID;
 use crate::input::{Params, Segments};
-use crate::meters::{Place, Scarce};
+use crate::meters::{Scarce, Slot};
 use crate::route::routes;
 
 routes! {
@@ -76,7 +76,7 @@ struct Reading {
     lease: Instant,
     begun: bool,
     ended: bool,
-    _open: Place,
+    _open: Slot,
 }
 
 async fn open(
@@ -101,7 +101,7 @@ async fn open(
     let tail = ends || matches!(wanted.include_tail_index.as_deref(), Some("1" | "true"));
     let known = wanted.stream_control_version.as_deref() == Some("1");
     let times = app.settings().times;
-    let open = Place::take(Scarce::Streams, &app, &caller)?;
+    let open = Slot::take(Scarce::Streams, &app, &caller)?;
     let reading = Reading {
         name: permit.resource().id().to_string(),
         permit,
