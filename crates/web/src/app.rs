@@ -130,7 +130,7 @@ struct Inner {
 }
 
 /// Uploads at once; each holds a thread. More wait.
-const UPLOADS: usize = 64;
+const UPLOADS: usize = 256;
 /// Whole logs that are read at once; each costs a core. More wait.
 const VERIFICATIONS: usize = 2;
 

@@ -84,12 +84,14 @@ pub(crate) enum Failure {
     #[error("the request's body did not arrive in time")]
     BodyLate,
     /// The caller holds all that one may.
-    #[error("too many {} at once: at most {most} for one user; wait for some to end", .of.as_str())]
+    #[error("too many {} at once: at most {most} for {who}; wait for some to end", .of.as_str())]
     TooMany {
         /// Of what.
         of: Scarce,
         /// How many one may hold.
         most: usize,
+        /// Who is "one".
+        who: &'static str,
     },
     /// Something that this server does not do on purpose.
     #[error("{message}")]

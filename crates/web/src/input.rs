@@ -90,7 +90,7 @@ impl Unread {
     pub(crate) async fn bytes(mut self) -> Result<Bytes, Failure> {
         let limit = tokio::time::Instant::now() + self.times.body;
         // Of long ones, one user may only have a few under way, so that memory is bounded.
-        let mut place = None;
+        let mut slot = None;
         let mut whole = BytesMut::new();
         loop {
             let piece = tokio::time::timeout_at(limit, self.piece()).await.map_err(|_| Failure::BodyLate)??;
@@ -98,10 +98,10 @@ impl Unread {
             if whole.len() + piece.len() > BODY_BYTES {
                 return Err(Failure::TooLong(BODY_BYTES as u64));
             }
-            if let (None, Some(caller)) = (&place, &self.caller)
+            if let (None, Some(caller)) = (&slot, &self.caller)
                 && whole.len() + piece.len() > SHORT_BODY
             {
-                place = Some(Slot::take(Scarce::LongBodies, &self.app, caller)?);
+                slot = Slot::take(Scarce::LongBodies, &self.app, caller)?;
             }
             whole.extend_from_slice(&piece);
         }

@@ -21,13 +21,13 @@ const REJECTIONS_A_SECOND: u32 = 20;
 pub(crate) struct Meters {
     requests: Mutex<BTreeMap<(&'static str, &'static str, u16), u64>>,
     rejections: Mutex<Rejections>,
-    streams: Mutex<HashMap<Holder, usize>>,
-    uploads: Mutex<HashMap<Holder, usize>>,
-    long_bodies: Mutex<HashMap<Holder, usize>>,
+    streams: Mutex<Taken>,
+    uploads: Mutex<Taken>,
+    long_bodies: Mutex<Taken>,
 }
 
-/// A user, told apart from earlier ones of that name.
-type Holder = (Incarnation, UserName);
+/// How many each user of each account has.
+type Taken = HashMap<Incarnation, HashMap<UserName, usize>>;
 
 /// What one user may have only so many of at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,11 +59,22 @@ impl Scarce {
         }
     }
 
+    /// For one user.
     const fn most(self) -> usize {
         match self {
             Self::Streams => 64,
             Self::Uploads => 8,
             Self::LongBodies => 4,
+        }
+    }
+
+    /// For all users of one account: an account can have any number of users, and must not use up what
+    /// others need.
+    const fn most_of_account(self) -> usize {
+        match self {
+            Self::Streams => 1024,
+            Self::Uploads => 32,
+            Self::LongBodies => 16,
         }
     }
 }
@@ -80,47 +91,56 @@ struct Rejections {
 pub(crate) struct Slot {
     app: App,
     of: Scarce,
-    holder: Holder,
+    tenant: Incarnation,
+    user: UserName,
 }
 
 impl Slot {
-    /// Takes a place.
-    pub(crate) fn take(of: Scarce, app: &App, caller: &Caller) -> Result<Self, Failure> {
+    /// Takes a slot. The operator without a tenant needs none: who runs the server needs no walls from it.
+    pub(crate) fn take(of: Scarce, app: &App, caller: &Caller) -> Result<Option<Self>, Failure> {
         let (Some(tenant), Some(user)) = (caller.principal.tenant(), caller.principal.user()) else {
-            return Err(Failure::Defect("a place for nobody"));
+            return Ok(None);
         };
-        let holder = (tenant.incarnation(), user.clone());
-        let mut taken = app.meters().places(of);
-        let now = taken.entry(holder.clone()).or_default();
-        if *now >= of.most() {
-            return Err(Failure::TooMany { of, most: of.most() });
+        let (tenant, user) = (tenant.incarnation(), user.clone());
+        let mut taken = app.meters().taken(of);
+        let account = taken.entry(tenant).or_default();
+        let own = account.get(&user).copied().unwrap_or(0);
+        if own >= of.most() {
+            return Err(Failure::TooMany { of, most: of.most(), who: "one user" });
         }
-        *now += 1;
+        if account.values().sum::<usize>() >= of.most_of_account() {
+            return Err(Failure::TooMany { of, most: of.most_of_account(), who: "one account" });
+        }
+        account.insert(user.clone(), own + 1);
         drop(taken);
-        Ok(Self { app: app.clone(), of, holder })
+        Ok(Some(Self { app: app.clone(), of, tenant, user }))
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let mut taken = self.app.meters().places(self.of);
-        if let Some(now) = taken.get_mut(&self.holder) {
-            *now -= 1;
-            if *now == 0 {
-                taken.remove(&self.holder);
+        let mut taken = self.app.meters().taken(self.of);
+        let Some(account) = taken.get_mut(&self.tenant) else { return };
+        if let Some(own) = account.get_mut(&self.user) {
+            *own -= 1;
+            if *own == 0 {
+                account.remove(&self.user);
             }
+        }
+        if account.is_empty() {
+            taken.remove(&self.tenant);
         }
     }
 }
 
 impl Meters {
-    fn places(&self, of: Scarce) -> MutexGuard<'_, HashMap<Holder, usize>> {
-        let places = match of {
+    fn taken(&self, of: Scarce) -> MutexGuard<'_, Taken> {
+        let taken = match of {
             Scarce::Streams => &self.streams,
             Scarce::Uploads => &self.uploads,
             Scarce::LongBodies => &self.long_bodies,
         };
-        places.lock().unwrap_or_else(PoisonError::into_inner)
+        taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn request(&self, method: &'static str, route: &'static str, status: u16) {
@@ -157,7 +177,7 @@ impl Meters {
             );
         }
         let rejected = self.rejections.lock().unwrap_or_else(PoisonError::into_inner).total;
-        let streams: usize = self.places(Scarce::Streams).values().sum();
+        let streams: usize = self.taken(Scarce::Streams).values().flat_map(HashMap::values).sum();
         let _ = write!(
             text,
             "# TYPE bailiwick_credentials_refused_total counter\nbailiwick_credentials_refused_total {rejected}\n\

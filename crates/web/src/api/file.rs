@@ -241,7 +241,7 @@ async fn receive(
     files: Workspace,
     path: WorkspacePath,
     mut body: Unread,
-    places: (OwnedSemaphorePermit, Slot),
+    places: (OwnedSemaphorePermit, Option<Slot>),
 ) -> Result<Written, Failure> {
     let (pieces, waiting) = mpsc::channel(PIECES);
     let target = path.clone();

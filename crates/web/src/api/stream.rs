@@ -40,7 +40,7 @@ struct Following {
     grown: watch::Receiver<u64>,
     ready: VecDeque<Bytes>,
     look: Instant,
-    _open: Slot,
+    _open: Option<Slot>,
 }
 
 async fn follow(

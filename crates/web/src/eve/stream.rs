@@ -76,7 +76,7 @@ struct Reading {
     lease: Instant,
     begun: bool,
     ended: bool,
-    _open: Slot,
+    _open: Option<Slot>,
 }
 
 async fn open(

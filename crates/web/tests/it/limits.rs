@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::{Server, reason, settings, taken};
+use crate::support::{ROOT, Server, reason, settings, taken};
 
 const MIB: usize = 1024 * 1024;
 
@@ -235,6 +235,9 @@ async fn a_body_of_very_many_values_is_refused_and_no_answer_may_be_kept() {
         let text = response.text().await.unwrap();
         assert!(text.contains(said), "{text}");
     }
+    // The operator, who is nobody's user, is told the same.
+    let request = server.request("POST", "/api/v1/admin/accounts", ROOT).header("content-type", "application/json");
+    assert_eq!(request.body(many(200_000)).send().await.unwrap().status(), 400);
     let listed = server.get("/api/v1/spaces", &people.alice).await;
     assert_eq!((listed.status().as_u16(), listed.headers()["cache-control"].as_bytes()), (200, &b"no-store"[..]));
 }
