@@ -337,7 +337,7 @@ impl Runtime {
         let place = WorkspacePath::parse(&path)
             .map_err(|error| RuntimeError::Invalid { code: "path_traversal", message: error.to_string() })?;
         let permit = scope.authorize::<WriteSpace>(space.clone())?;
-        let files = self.0.store.space_files_to_write(&permit)?;
+        let files = self.0.store.space_files_to_write(&permit).await?;
         let detail = Map::from_iter([
             ("file".to_owned(), json!("attach")),
             ("path".to_owned(), json!(path)),

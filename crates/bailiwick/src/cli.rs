@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::client::Given;
-use crate::command::{account, agent, approval, audit, key, policy, session, space, user};
+use crate::command::{account, agent, approval, audit, database, key, policy, session, space, user};
 use crate::out::Format;
 
 /// A self-hosted, multi-tenant runtime for AI agents.
@@ -88,6 +88,9 @@ pub(crate) enum Command {
     /// Show the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// A PostgreSQL database for the server.
+    #[command(subcommand)]
+    Database(database::DatabaseCommand),
     /// Tenants (operator).
     #[command(subcommand)]
     Account(account::AccountCommand),

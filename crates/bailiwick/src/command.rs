@@ -5,6 +5,7 @@ pub(crate) mod account;
 pub(crate) mod agent;
 pub(crate) mod approval;
 pub(crate) mod audit;
+pub(crate) mod database;
 pub(crate) mod key;
 pub(crate) mod policy;
 pub(crate) mod session;

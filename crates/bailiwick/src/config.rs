@@ -18,6 +18,7 @@ use std::time::Duration;
 use bailiwick_auth::authn::Step;
 use bailiwick_sandbox::HostUse;
 use bailiwick_sandbox::linux::{CgroupUse, Limits};
+use bailiwick_store::DatabaseUrl;
 use bailiwick_types::{AccountName, ModelName};
 use bailiwick_web::Network;
 use zeroize::Zeroizing;
@@ -32,6 +33,7 @@ pub(crate) struct Config {
     pub(crate) listen: SocketAddr,
     pub(crate) public_url: Option<String>,
     pub(crate) data_dir: PathBuf,
+    pub(crate) database: DatabaseUrl,
     pub(crate) root_key: Option<Zeroizing<String>>,
     pub(crate) trusted_proxies: Vec<Network>,
     pub(crate) ip_allow: Vec<Network>,

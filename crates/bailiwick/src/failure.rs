@@ -28,6 +28,8 @@ pub(crate) enum Failure {
     #[error(transparent)]
     Serve(#[from] crate::serve::ServeError),
     #[error(transparent)]
+    Database(#[from] crate::command::database::DatabaseError),
+    #[error(transparent)]
     Init(#[from] crate::init::InitError),
     #[error(transparent)]
     Chat(#[from] crate::chat::ChatError),

@@ -71,6 +71,7 @@ async fn dispatch(command: Command, global: &cli::Global) -> Result<(), Failure>
         Command::Up(arguments) => serve::up(arguments, format).await,
         Command::Serve(arguments) => serve::serve(arguments, format).await,
         Command::Demo(arguments) => demo::run(arguments, format).await,
+        Command::Database(command) => command::database::run(command, format).await,
         Command::Doctor { config } => doctor::run(config, format).await,
         Command::Account(command) => command::account::run(&context()?, command).await,
         Command::User(command) => command::user::run(&context()?, command).await,

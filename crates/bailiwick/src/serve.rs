@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bailiwick_model::Script;
 use bailiwick_sandbox::linux::{LauncherKind, Promises};
+use bailiwick_store::StoreError;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -38,6 +39,13 @@ impl ServeError {
             Self::Wiring(WiringError::Bind(address, error)) if error.kind() == io::ErrorKind::AddrInUse => {
                 Some(format!("something listens on {address} already: stop it, or choose another with --listen"))
             }
+            Self::Wiring(WiringError::Database(StoreError::Version { found, known })) if found < known => {
+                Some("run `bailiwick database prepare`, which needs the owner of the tables".to_owned())
+            }
+            Self::Wiring(WiringError::Database(StoreError::Unsafe(_))) => Some(
+                "the server needs a role of its own, which owns nothing and has no BYPASSRLS: see docs/postgresql.md"
+                    .to_owned(),
+            ),
             _ => None,
         }
     }

@@ -16,7 +16,7 @@ use bailiwick_model::{Http, HttpError, KeySource, Provider, Script};
 use bailiwick_sandbox::linux::HelperPath;
 use bailiwick_sandbox::{Sandboxes, Settings};
 use bailiwick_store::account::NewAccount;
-use bailiwick_store::{Store, StoreError};
+use bailiwick_store::{DatabaseUrl, Store, StoreError};
 use bailiwick_tools::ToolManager;
 use bailiwick_tools::run::Ceilings;
 use bailiwick_types::{AccountName, AgentDefinition, AgentName, ModelName, Role, UserName};
@@ -38,6 +38,8 @@ pub(crate) enum WiringError {
     Keys(#[from] HostKeysError),
     #[error("the data directory {0} cannot be opened")]
     Store(PathBuf, #[source] StoreError),
+    #[error("the database cannot be used")]
+    Database(#[source] StoreError),
     #[error("the first account cannot be made")]
     Bootstrap(#[source] StoreError),
     #[error("model {0} cannot be used: {1}")]
@@ -74,7 +76,12 @@ pub(crate) async fn start(config: Config, spoken: Option<Script>) -> Result<Serv
     let data = config.data_dir.clone();
     let in_data = |error| WiringError::DataDir(data.clone(), error);
     let keys = HostKeys::load_or_make(&data.join("keys"))?;
-    let store = Store::open(&data).map_err(|error| WiringError::Store(data.clone(), error))?;
+    let (dir, url) = (data.clone(), config.database.clone());
+    let opened = tokio::task::spawn_blocking(move || Store::open(&dir, &url)).await;
+    let store = opened.unwrap_or(Err(StoreError::Closed)).map_err(|error| match config.database {
+        DatabaseUrl::Sqlite => WiringError::Store(data.clone(), error),
+        DatabaseUrl::Postgres(_) => WiringError::Database(error),
+    })?;
     let tmp = data.join("tmp");
     empty_folder(&tmp).map_err(in_data)?;
     let root_key = config.root_key.as_ref().map(|key| key.as_str());
@@ -117,8 +124,8 @@ fn background(
     let recovering = runtime.clone();
     tokio::spawn(async move { recovering.recover().await });
     let (purging, ended) = (store.clone(), ending.clone());
-    tokio::task::spawn_blocking(move || {
-        if let Err(error) = purging.purge_leftovers()
+    tokio::spawn(async move {
+        if let Err(error) = purging.purge_leftovers().await
             && !ended.is_cancelled()
         {
             tracing::warn!(%error, "what deleted accounts left could not be looked for");

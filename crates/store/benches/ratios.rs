@@ -33,7 +33,7 @@ struct House {
 impl House {
     async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(&dir.path().join("data")).unwrap();
+        let store = Store::open(&dir.path().join("data"), &bailiwick_store::DatabaseUrl::Sqlite).unwrap();
         let walk = Walk::new(vec![Step::ApiKey], KeyRing::new([7; 32]), None);
         let made = walk.ring().make().unwrap();
         let admin = Some(("alice".parse().unwrap(), &made));

@@ -61,7 +61,7 @@ impl Store {
     /// # Errors
     /// If the database fails.
     pub async fn account_bootstrap(&self, new: NewAccount<'_>) -> Result<(), StoreError> {
-        if account_row(self, &new.name)?.is_some() {
+        if account_row(self, &new.name).await?.is_some() {
             return Ok(());
         }
         let draft = startup("account.create", format!("account:{}", new.name));
@@ -73,7 +73,7 @@ impl Store {
 
     async fn account_make(&self, draft: Draft, new: NewAccount<'_>) -> Result<Incarnation, StoreError> {
         // Asked again, bindingly, by the insert below; here so that no directory is made for nothing.
-        if account_row(self, &new.name)?.is_some() {
+        if account_row(self, &new.name).await?.is_some() {
             return Err(StoreError::exists("account", &new.name));
         }
         let incarnation = Incarnation::new();
@@ -113,11 +113,19 @@ impl Store {
                 log::append(tx, draft)
             })
             .await;
-        if made.is_err() {
-            drop(database);
-            self.remove_unmade(incarnation);
+        match made {
+            Ok(_) => Ok(incarnation),
+            // It may be there. If it is not, the next start finds its folder and clears it away.
+            Err(StoreError::InDoubt) => Err(StoreError::InDoubt),
+            Err(error) => {
+                let emptied = self.writers().write(&database, |tx| empty(tx)).await;
+                drop(database);
+                if emptied.is_ok() {
+                    self.remove_unmade(incarnation);
+                }
+                Err(error)
+            }
         }
-        made.map(|_| incarnation)
     }
 
     /// All accounts, oldest first.
@@ -125,22 +133,25 @@ impl Store {
     /// # Errors
     /// If the database fails.
     pub async fn account_list(&self, _permit: HostPermit<ListAccounts>) -> Result<Vec<AccountRow>, StoreError> {
-        let rows = self.host().read(|sql| {
-            sql.all(
-                "SELECT name, incarnation, created_at FROM account WHERE ?1 = 'host' ORDER BY created_at, name",
-                args![],
-                |row| Ok((row.parse(0)?, row.parse::<Incarnation>(1)?, row.time(2)?)),
-            )
-        })?;
-        rows.into_iter()
-            .map(|(name, incarnation, created_at)| {
-                let count = |sql: &Sql<'_>| {
-                    sql.one("SELECT count(*) FROM user WHERE account = ?1", args![], |row| row.count(0))
-                };
-                let users = self.database_of(incarnation)?.read(count)?.unwrap_or(0);
-                Ok(AccountRow { name, created_at, users })
+        let rows = self
+            .host()
+            .read(|sql| {
+                sql.all(
+                    "SELECT name, incarnation, created_at FROM account WHERE ?1 = 'host' ORDER BY created_at, name",
+                    args![],
+                    |row| Ok((row.parse(0)?, row.parse::<Incarnation>(1)?, row.time(2)?)),
+                )
             })
-            .collect()
+            .await?;
+        let mut accounts = Vec::with_capacity(rows.len());
+        for (name, incarnation, created_at) in rows {
+            let count = |sql: &Sql<'_>| {
+                sql.one("SELECT count(*) FROM account_user WHERE account = ?1", args![], |row| row.count(0))
+            };
+            let users = self.database_of(incarnation)?.read(count).await?.unwrap_or(0);
+            accounts.push(AccountRow { name, created_at, users });
+        }
+        Ok(accounts)
     }
 
     /// One account.
@@ -150,17 +161,21 @@ impl Store {
     pub async fn account_read(&self, permit: Permit<ReadAccount>) -> Result<AccountRow, StoreError> {
         let (tenant, name) = (permit.tenant(), permit.tenant().account());
         let incarnation = tenant.incarnation();
-        let created_at = self.host().read(|sql| {
-            sql.one(
-                "SELECT created_at FROM account WHERE ?1 = 'host' AND incarnation = ?2",
-                args![incarnation],
-                |row| row.time(0),
-            )
-        })?;
+        let created_at = self
+            .host()
+            .read(|sql| {
+                sql.one(
+                    "SELECT created_at FROM account WHERE ?1 = 'host' AND incarnation = ?2",
+                    args![incarnation],
+                    |row| row.time(0),
+                )
+            })
+            .await?;
         let created_at = created_at.ok_or_else(|| StoreError::not_found("account", name))?;
         let users = self
             .database(tenant)?
-            .read(|sql| sql.one("SELECT count(*) FROM user WHERE account = ?1", args![], |row| row.count(0)))?;
+            .read(|sql| sql.one("SELECT count(*) FROM account_user WHERE account = ?1", args![], |row| row.count(0)))
+            .await?;
         Ok(AccountRow { name: name.clone(), created_at, users: users.unwrap_or(0) })
     }
 
@@ -209,20 +224,30 @@ impl Store {
 
     /// Empties what is left of accounts that no longer exist; at the start, and after a deletion. What
     /// cannot be removed now is tried again at the next start.
-    pub fn purge_leftovers(&self) -> Result<(), StoreError> {
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn purge_leftovers(&self) -> Result<(), StoreError> {
         // Only what was there before the server let anybody in: an account that is being made has its
         // folder before its row.
         for incarnation in self.found_at_open().iter().copied() {
             let dir = self.account_dir(incarnation);
-            let known = self.host().read(|sql| {
-                sql.one("SELECT 1 FROM account WHERE ?1 = 'host' AND incarnation = ?2", args![incarnation], |_| Ok(()))
-            })?;
+            let known = self
+                .host()
+                .read(|sql| {
+                    sql.one("SELECT 1 FROM account WHERE ?1 = 'host' AND incarnation = ?2", args![incarnation], |_| {
+                        Ok(())
+                    })
+                })
+                .await?;
             if known.is_none() && dir.join("spaces").exists() {
                 // Rows first: the folder of the spaces is what tells that there is something left to do.
-                self.database_of(incarnation)?.read(empty)?;
-                self.remove_files(incarnation);
+                self.writers().write(&self.database_of(incarnation)?, |tx| empty(tx)).await?;
+                let store = self.clone();
+                let removing = tokio::task::spawn_blocking(move || store.remove_files(incarnation));
+                removing.await.map_err(|_| StoreError::Closed)?;
             } else if known.is_some() {
-                self.purge_folders(incarnation, &dir)?;
+                self.purge_folders(incarnation, &dir).await?;
             }
         }
         Ok(())
@@ -230,7 +255,7 @@ impl Store {
 
     /// Folders of spaces that are no more (a running sandbox may have written while its space was being
     /// deleted), and what sandboxes shared as `/tmp` before the restart.
-    fn purge_folders(&self, incarnation: Incarnation, dir: &std::path::Path) -> Result<(), StoreError> {
+    async fn purge_folders(&self, incarnation: Incarnation, dir: &std::path::Path) -> Result<(), StoreError> {
         let database = self.database_of(incarnation)?;
         for folder in [dir.join("spaces"), dir.join("scratch")] {
             let Ok(entries) = std::fs::read_dir(&folder) else { continue };
@@ -240,13 +265,17 @@ impl Store {
                     Some((_, Ok(id))) => database
                         .read(|sql| {
                             sql.one("SELECT 1 FROM space WHERE account = ?1 AND id = ?2", args![id], |_| Ok(()))
-                        })?
+                        })
+                        .await?
                         .is_none(),
                     Some((name, Err(_))) => name.starts_with("tmp-"),
                     None => false,
                 };
-                if gone && let Err(error) = std::fs::remove_dir_all(entry.path()) {
-                    tracing::warn!(%error, "a leftover folder could not be removed");
+                if gone {
+                    let removing = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(entry.path()));
+                    if let Ok(Err(error)) = removing.await {
+                        tracing::warn!(%error, "a leftover folder could not be removed");
+                    }
                 }
             }
         }
@@ -287,11 +316,16 @@ impl Store {
     /// If the database fails.
     pub async fn policy_read(&self, permit: Permit<ReadPolicy>) -> Result<String, StoreError> {
         let incarnation = permit.tenant().incarnation();
-        let text = self.host().read(|sql| {
-            sql.one("SELECT policy FROM account WHERE ?1 = 'host' AND incarnation = ?2", args![incarnation], |row| {
-                row.text(0)
+        let text = self
+            .host()
+            .read(|sql| {
+                sql.one(
+                    "SELECT policy FROM account WHERE ?1 = 'host' AND incarnation = ?2",
+                    args![incarnation],
+                    |row| row.text(0),
+                )
             })
-        })?;
+            .await?;
         text.ok_or_else(|| StoreError::not_found("account", permit.tenant().account()))
     }
 
@@ -327,8 +361,8 @@ impl Store {
     }
 
     /// The tenant of an account's name, if there is one.
-    pub(crate) fn tenant_of(&self, name: &AccountName) -> Result<Option<Tenant>, StoreError> {
-        account_row(self, name)
+    pub(crate) async fn tenant_of(&self, name: &AccountName) -> Result<Option<Tenant>, StoreError> {
+        account_row(self, name).await
     }
 }
 
@@ -337,7 +371,7 @@ fn empty(sql: &Sql<'_>) -> Result<(), StoreError> {
     // Keys and grants go with their users, sessions and all that is in them with their spaces.
     for statement in [
         "DELETE FROM space WHERE account = ?1",
-        "DELETE FROM user WHERE account = ?1",
+        "DELETE FROM account_user WHERE account = ?1",
         "DELETE FROM agent WHERE account = ?1",
     ] {
         sql.exec(statement, args![])?;
@@ -345,14 +379,17 @@ fn empty(sql: &Sql<'_>) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn account_row(store: &Store, name: &AccountName) -> Result<Option<Tenant>, StoreError> {
-    let row = store.host().read(|sql| {
-        sql.one(
-            "SELECT name, incarnation, jail_user, policy FROM account WHERE ?1 = 'host' AND name = ?2",
-            args![name],
-            tenant_columns,
-        )
-    })?;
+async fn account_row(store: &Store, name: &AccountName) -> Result<Option<Tenant>, StoreError> {
+    let row = store
+        .host()
+        .read(|sql| {
+            sql.one(
+                "SELECT name, incarnation, jail_user, policy FROM account WHERE ?1 = 'host' AND name = ?2",
+                args![name],
+                tenant_columns,
+            )
+        })
+        .await?;
     row.map(tenant_of_columns).transpose()
 }
 

@@ -89,15 +89,18 @@ impl Store {
     /// If the database fails.
     pub async fn agent_list(&self, permit: Permit<ListAgents>) -> Result<Vec<AgentRow>, StoreError> {
         let bound = permit.scope().bounds().agent;
-        let rows = self.database(permit.tenant())?.read(|sql| {
-            sql.all(
+        let rows = self
+            .database(permit.tenant())?
+            .read(|sql| {
+                sql.all(
                 "SELECT name, version, definition, source, updated_at FROM agent a WHERE account = ?1 AND deleted = 0 \
                  AND version = (SELECT max(version) FROM agent b WHERE b.account = a.account AND b.name = a.name) \
                  ORDER BY name",
                 args![],
                 agent_row,
             )
-        })?;
+            })
+            .await?;
         Ok(rows.into_iter().filter(|row| bound.as_ref().is_none_or(|only| *only == row.name)).collect())
     }
 
@@ -108,7 +111,8 @@ impl Store {
     pub async fn agent_read(&self, permit: Permit<ReadAgent>) -> Result<AgentRow, StoreError> {
         let name = permit.resource().name();
         self.database(permit.tenant())?
-            .read(|sql| newest(sql, name))?
+            .read(|sql| newest(sql, name))
+            .await?
             .ok_or_else(|| StoreError::not_found("agent", name))
     }
 
@@ -158,7 +162,7 @@ impl Store {
         account: &AccountName,
         agents: Vec<(AgentName, AgentDefinition)>,
     ) -> Result<(), StoreError> {
-        let tenant: Tenant = self.tenant_of(account)?.ok_or_else(|| StoreError::not_found("account", account))?;
+        let tenant: Tenant = self.tenant_of(account).await?.ok_or_else(|| StoreError::not_found("account", account))?;
         self.write(&tenant, move |tx| {
             for (name, definition) in &agents {
                 let before = newest(tx, name)?.map(|row| row.version);

@@ -265,10 +265,12 @@ impl Store {
     /// # Errors
     /// If the database fails.
     pub async fn approval_find(&self, scope: &Scope, id: ApprovalId) -> Result<Option<Approval>, StoreError> {
-        self.database(scope.tenant())?.read(|sql| match read_row(sql, id)? {
-            None => Ok(None),
-            Some(row) => facts(sql, scope.tenant(), &row),
-        })
+        self.database(scope.tenant())?
+            .read(|sql| match read_row(sql, id)? {
+                None => Ok(None),
+                Some(row) => facts(sql, scope.tenant(), &row),
+            })
+            .await
     }
 
     /// One approval.
@@ -279,7 +281,8 @@ impl Store {
         let approval = permit.resource();
         let row = self
             .database(permit.tenant())?
-            .read(|sql| read_row(sql, approval.id()))?
+            .read(|sql| read_row(sql, approval.id()))
+            .await?
             .ok_or_else(|| StoreError::not_found("approval", approval.id()))?;
         let session = approval.session();
         Ok(PendingApproval { approval: row, space: session.space().id(), agent: session.agent().clone() })
@@ -291,26 +294,28 @@ impl Store {
     /// If the database fails.
     pub async fn approval_list(&self, permit: Permit<ListApprovals>) -> Result<Vec<PendingApproval>, StoreError> {
         let scope = permit.scope();
-        self.database(permit.tenant())?.read(|sql| {
-            let rows = sql.all(
-                "SELECT id, session, call, kind, tool, prompt, arguments, digest, options, requester, approvers, \
+        self.database(permit.tenant())?
+            .read(|sql| {
+                let rows = sql.all(
+                    "SELECT id, session, call, kind, tool, prompt, arguments, digest, options, requester, approvers, \
                  state, decided_by, reason, answer, created_at, expires_at FROM approval \
                  WHERE account = ?1 AND state = 'pending' AND expires_at > ?2 ORDER BY id LIMIT 1000",
-                args![Timestamp::now()],
-                approval_row,
-            )?;
-            let mut seen = Vec::new();
-            for row in rows {
-                if let Some(resource) = facts(sql, scope.tenant(), &row)?
-                    && scope.may::<DecideApproval>(&resource)
-                {
-                    let session = resource.session();
-                    let (space, agent) = (session.space().id(), session.agent().clone());
-                    seen.push(PendingApproval { approval: row, space, agent });
+                    args![Timestamp::now()],
+                    approval_row,
+                )?;
+                let mut seen = Vec::new();
+                for row in rows {
+                    if let Some(resource) = facts(sql, scope.tenant(), &row)?
+                        && scope.may::<DecideApproval>(&resource)
+                    {
+                        let session = resource.session();
+                        let (space, agent) = (session.space().id(), session.agent().clone());
+                        seen.push(PendingApproval { approval: row, space, agent });
+                    }
                 }
-            }
-            Ok(seen)
-        })
+                Ok(seen)
+            })
+            .await
     }
 
     /// Decides. Once; a second decision, or one after the time is over, changes nothing.

@@ -23,11 +23,11 @@ impl Store {
     ///
     /// # Errors
     /// If the folder cannot be made or opened.
-    pub fn area_space(&self, act: &Recorded<StartSandbox>, access: Access) -> Result<WorkArea, StoreError> {
+    pub async fn area_space(&self, act: &Recorded<StartSandbox>, access: Access) -> Result<WorkArea, StoreError> {
         let tenant = act.scope().tenant();
         let space = act.resource().space();
         let folder = std::path::absolute(self.space_dir(tenant, space.id()))?;
-        Ok(WorkArea { folder, files: self.workspace(space, tenant, access)? })
+        Ok(WorkArea { folder, files: self.workspace(space, tenant, access).await? })
     }
 
     /// A folder of the account apart from all spaces. `name` is ours, never a caller's.

@@ -17,7 +17,7 @@ fn failed(error: StoreError) -> DirectoryError {
 
 impl Directory for Store {
     async fn key(&self, id: &KeyId) -> Result<Option<KeyRecord>, DirectoryError> {
-        self.key_record(id).map_err(failed)
+        self.key_record(id).await.map_err(failed)
     }
 
     fn key_used(&self, id: &KeyId, record: &KeyRecord) {
@@ -25,53 +25,58 @@ impl Directory for Store {
     }
 
     async fn tenant(&self, account: &AccountName) -> Result<Option<Tenant>, DirectoryError> {
-        self.tenant_of(account).map_err(failed)
+        self.tenant_of(account).await.map_err(failed)
     }
 
     async fn role(&self, tenant: &Tenant, user: &UserName) -> Result<Option<Role>, DirectoryError> {
-        let read = || {
-            self.database(tenant)?.read(|sql| {
-                sql.one("SELECT role FROM user WHERE account = ?1 AND name = ?2", args![user], |row| row.parse(0))
-            })
-        };
-        read().map_err(failed)
+        let database = self.database(tenant).map_err(failed)?;
+        let read = database.read(|sql| {
+            sql.one("SELECT role FROM account_user WHERE account = ?1 AND name = ?2", args![user], |row| row.parse(0))
+        });
+        read.await.map_err(failed)
     }
 }
 
 impl Store {
-    fn key_record(&self, id: &KeyId) -> Result<Option<KeyRecord>, StoreError> {
-        let located = self.host().read(|sql| {
-            sql.one(
-                "SELECT a.name, a.incarnation, a.jail_user, a.policy FROM key_locator k JOIN account a \
+    async fn key_record(&self, id: &KeyId) -> Result<Option<KeyRecord>, StoreError> {
+        let located = self
+            .host()
+            .read(|sql| {
+                sql.one(
+                    "SELECT a.name, a.incarnation, a.jail_user, a.policy FROM key_locator k JOIN account a \
                  ON a.incarnation = k.incarnation WHERE ?1 = 'host' AND k.key_id = ?2",
-                args![id],
-                tenant_columns,
-            )
-        })?;
+                    args![id],
+                    tenant_columns,
+                )
+            })
+            .await?;
         let Some(located) = located else { return Ok(None) };
         let tenant = tenant_of_columns(located)?;
-        let found = self.database(&tenant)?.read(|sql| {
-            sql.one(
-                "SELECT k.hash, k.user, u.role, k.scopes, k.space, k.agent, k.expires_at, k.last_used_at \
-                 FROM api_key k JOIN user u ON u.account = k.account AND u.name = k.user \
+        let found = self
+            .database(&tenant)?
+            .read(|sql| {
+                sql.one(
+                    "SELECT k.hash, k.holder, u.role, k.scopes, k.space, k.agent, k.expires_at, k.last_used_at \
+                 FROM api_key k JOIN account_user u ON u.account = k.account AND u.name = k.holder \
                  WHERE k.account = ?1 AND k.id = ?2",
-                args![id],
-                |row| {
-                    let record = KeyRecord {
-                        hash: KeyHash::from_bytes(&row.blob(0)?).ok_or(StoreError::Corrupt("a key's hash"))?,
-                        tenant: tenant.clone(),
-                        user: row.parse(1)?,
-                        role: row.parse(2)?,
-                        scopes: scopes_parse(&row.text(3)?)?,
-                        space: row.optional_parse(4)?,
-                        agent: row.optional_parse(5)?,
-                        expires_at: row.optional_time(6)?,
-                        last_used_at: row.optional_time(7)?,
-                    };
-                    Ok(record)
-                },
-            )
-        })?;
+                    args![id],
+                    |row| {
+                        let record = KeyRecord {
+                            hash: KeyHash::from_bytes(&row.blob(0)?).ok_or(StoreError::Corrupt("a key's hash"))?,
+                            tenant: tenant.clone(),
+                            user: row.parse(1)?,
+                            role: row.parse(2)?,
+                            scopes: scopes_parse(&row.text(3)?)?,
+                            space: row.optional_parse(4)?,
+                            agent: row.optional_parse(5)?,
+                            expires_at: row.optional_time(6)?,
+                            last_used_at: row.optional_time(7)?,
+                        };
+                        Ok(record)
+                    },
+                )
+            })
+            .await?;
         Ok(found)
     }
 }

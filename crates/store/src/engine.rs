@@ -1,44 +1,51 @@
-//! SQLite: one file an account and one for the host, each with many readers and one writer.
+//! Databases: one an account and one for the host, each with many readers and one writer.
 //!
-//! Writes are committed in groups: the acts that wait for one file are run in one transaction, a
-//! savepoint each, and acknowledged after one flush to disk. A small pool of threads serves all files,
+//! With SQLite that is one file each; with PostgreSQL it is one schema whose rows are shown by tenant.
+//! Writes are committed in groups: the acts that wait for one database are run in one transaction, a
+//! savepoint each, and acknowledged after one flush to disk. A small pool of threads serves all of them,
 //! so ten thousand accounts cost no threads. Nothing is acknowledged that is not on disk.
+
+mod file;
+pub(crate) mod postgres;
 
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
 
 use bailiwick_audit::Frontier;
 use bailiwick_audit::event::LogId;
 use bailiwick_types::SessionId;
-use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{oneshot, watch};
 
+use crate::engine::file::File;
+use crate::engine::postgres::{Context, Pool};
 use crate::error::StoreError;
-use crate::migrate::{self, Schema};
+use crate::migrate::Schema;
 use crate::sql::Sql;
 
 /// Acts in one transaction at most: more would make the first of them wait too long.
 const GROUP: usize = 256;
-/// Idle readers kept for one file.
-const READERS: usize = 4;
 /// Threads that write.
 const WRITERS: usize = 3;
-const BUSY: Duration = Duration::from_secs(10);
 
-/// One database file.
+/// One tenant's database, or the host's.
 pub(crate) struct Database {
-    path: PathBuf,
-    tenant: Option<String>,
+    place: Place,
+    tenant: String,
     log: LogId,
-    readers: Mutex<Vec<Connection>>,
-    writer: Mutex<Option<Connection>>,
     queue: Mutex<Queue>,
     log_grew: watch::Sender<u64>,
     sessions: Mutex<HashMap<SessionId, watch::Sender<u64>>>,
+}
+
+/// Where the rows are.
+enum Place {
+    /// In a file of its own.
+    File(File),
+    /// In a database that many share, as seen by this one alone.
+    Server(Arc<Pool>, Context),
 }
 
 #[derive(Default)]
@@ -54,46 +61,59 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Database {
     /// Opens a file, makes it if it is missing, and migrates it.
-    pub(crate) fn open(path: PathBuf, tenant: Option<String>, log: LogId, schema: Schema) -> Result<Self, StoreError> {
-        make_private(&path)?;
-        let writer = connect(&path)?;
-        migrate::apply(&writer, schema)?;
-        Ok(Self {
-            path,
-            tenant,
+    pub(crate) fn in_file(path: PathBuf, log: LogId, schema: Schema) -> Result<Self, StoreError> {
+        Ok(Self::at(Place::File(File::open(path, schema)?), log))
+    }
+
+    /// What a server shows of one tenant.
+    pub(crate) fn on_server(pool: Arc<Pool>, context: Context, log: LogId) -> Self {
+        Self::at(Place::Server(pool, context), log)
+    }
+
+    fn at(place: Place, log: LogId) -> Self {
+        Self {
+            place,
+            // A log is of one tenant, and is called as they are.
+            tenant: log.as_str().to_owned(),
             log,
-            readers: Mutex::new(Vec::new()),
-            writer: Mutex::new(Some(writer)),
             queue: Mutex::new(Queue::default()),
             log_grew: watch::Sender::new(0),
             sessions: Mutex::new(HashMap::new()),
-        })
-    }
-
-    /// Reads in the caller's thread: a look-up takes microseconds, a change of thread takes more. Listings,
-    /// which can take long, are read in a thread of their own by whoever asks for them.
-    pub(crate) fn read<T>(&self, work: impl FnOnce(&Sql<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let idle = lock(&self.readers).pop();
-        let connection = match idle {
-            Some(connection) => connection,
-            None => connect(&self.path)?,
-        };
-        let result = work(&Sql::new(&connection, self.tenant.as_deref()));
-        let mut readers = lock(&self.readers);
-        if readers.len() < READERS {
-            readers.push(connection);
         }
-        result
     }
 
-    /// Reads several statements' worth of one moment.
+    /// Reads. From a file in the caller's thread: a look-up takes microseconds, a change of thread takes
+    /// more. Listings, which can take long, are read in a thread of their own by whoever asks for them.
+    pub(crate) async fn read<T>(&self, work: impl FnOnce(&Sql<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        match &self.place {
+            Place::File(file) => file.read(&self.tenant, work),
+            Place::Server(pool, context) => {
+                let turn = pool.turn().await?;
+                tokio::task::block_in_place(|| pool.read(turn, *context, &self.tenant, work))
+            }
+        }
+    }
+
+    /// As [`Self::read`], in a thread that may block.
+    pub(crate) fn read_blocking<T>(
+        &self,
+        work: impl FnOnce(&Sql<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        match &self.place {
+            Place::File(file) => file.read(&self.tenant, work),
+            Place::Server(pool, context) => pool.read(pool.turn_blocking()?, *context, &self.tenant, work),
+        }
+    }
+
+    /// Reads several statements' worth of one moment, in a thread that may block.
     pub(crate) fn read_snapshot<T>(
         &self,
         work: impl FnOnce(&Sql<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let mut connection = connect(&self.path)?;
-        let snapshot = connection.transaction()?;
-        work(&Sql::new(&snapshot, self.tenant.as_deref()))
+        match &self.place {
+            Place::File(file) => file.read_snapshot(&self.tenant, work),
+            Place::Server(..) => self.read_blocking(work),
+        }
     }
 
     /// Woken when the log grows. The value is of no meaning but that it changes.
@@ -115,12 +135,20 @@ impl Database {
         self.log_grew.receiver_count() > 0 || lock(&self.sessions).values().any(|sender| sender.receiver_count() > 0)
     }
 
-    /// Takes deleted content out of the write-ahead log, too, as far as nobody is reading just now.
+    /// Takes deleted content out of the write-ahead log, too. What a server keeps in its own log and in
+    /// dead rows is its operator's to clear (VACUUM, and how long WAL archives are kept).
     pub(crate) fn forget_past(&self) -> Result<(), StoreError> {
-        let connection = connect(&self.path)?;
-        connection.busy_timeout(Duration::from_millis(200))?;
-        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
-        Ok(())
+        match &self.place {
+            Place::File(file) => file.forget_past(),
+            Place::Server(..) => Ok(()),
+        }
+    }
+
+    fn transact(&self, work: impl FnOnce(&Sql<'_>) -> Result<(), StoreError>) -> Result<(), StoreError> {
+        match &self.place {
+            Place::File(file) => file.write(&self.tenant, work),
+            Place::Server(pool, context) => pool.write(*context, &self.tenant, work),
+        }
     }
 
     pub(crate) fn log(&self) -> &LogId {
@@ -142,31 +170,6 @@ impl Database {
     }
 }
 
-/// SQLite would make the file as wide as the umask allows; what it makes beside it follows the file.
-fn make_private(path: &Path) -> Result<(), StoreError> {
-    use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-    let file = std::fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
-    if file.metadata()?.permissions().mode() & 0o077 != 0 {
-        file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
-    }
-    Ok(())
-}
-
-fn connect(path: &Path) -> Result<Connection, StoreError> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags)?;
-    connection.busy_timeout(BUSY)?;
-    connection.set_prepared_statement_cache_capacity(64);
-    // FULL: an acknowledged act survives a power cut. The page cache is small because there are many files.
-    // What is deleted is overwritten: a deletion that leaves the text in free pages is none.
-    connection.execute_batch(
-        "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON; PRAGMA cache_size=-1024; \
-         PRAGMA temp_store=MEMORY; PRAGMA trusted_schema=OFF; PRAGMA journal_size_limit=4194304; \
-         PRAGMA secure_delete=ON;",
-    )?;
-    Ok(connection)
-}
-
 /// What a transaction made grow.
 #[derive(Default)]
 pub(crate) struct Notices {
@@ -183,7 +186,7 @@ pub(crate) struct Group {
 
 /// A transaction: an act's statements, and the audit rows that belong to it.
 pub(crate) struct Tx<'c> {
-    pub(crate) sql: Sql<'c>,
+    pub(crate) sql: &'c Sql<'c>,
     pub(crate) log: &'c LogId,
     pub(crate) group: &'c mut Group,
 }
@@ -191,7 +194,7 @@ pub(crate) struct Tx<'c> {
 impl<'c> std::ops::Deref for Tx<'c> {
     type Target = Sql<'c>;
     fn deref(&self) -> &Sql<'c> {
-        &self.sql
+        self.sql
     }
 }
 
@@ -213,7 +216,43 @@ trait Job: Send {
     /// Runs inside a savepoint; whether to keep what it did.
     fn run(&mut self, tx: &mut Tx<'_>) -> bool;
     /// Tells the one who waits.
-    fn finish(self: Box<Self>, committed: bool);
+    fn finish(self: Box<Self>, committed: Committed);
+}
+
+/// What became of a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Committed {
+    Yes,
+    No(Reason),
+}
+
+/// Why a group is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reason {
+    /// It was rolled back.
+    RolledBack,
+    /// The database was away before anything was done.
+    Unavailable,
+    /// Nobody knows whether it is.
+    InDoubt,
+}
+
+impl Reason {
+    fn of(error: &StoreError) -> Self {
+        match error {
+            StoreError::InDoubt => Self::InDoubt,
+            StoreError::Unavailable(_) => Self::Unavailable,
+            _ => Self::RolledBack,
+        }
+    }
+
+    fn error(self) -> StoreError {
+        match self {
+            Self::RolledBack => StoreError::Commit,
+            Self::Unavailable => StoreError::Unavailable("the database is away"),
+            Self::InDoubt => StoreError::InDoubt,
+        }
+    }
 }
 
 struct Task<T, F> {
@@ -244,11 +283,11 @@ where
         keep
     }
 
-    fn finish(mut self: Box<Self>, committed: bool) {
-        let result = match self.result.take() {
-            Some(Ok(_)) if !committed => Err(StoreError::Commit),
-            Some(result) => result,
-            None => Err(StoreError::Commit),
+    fn finish(mut self: Box<Self>, committed: Committed) {
+        let result = match (self.result.take(), committed) {
+            (Some(Ok(_)) | None, Committed::No(reason)) => Err(reason.error()),
+            (Some(result), _) => result,
+            (None, Committed::Yes) => Err(StoreError::Commit),
         };
         match (self.waiter.take(), result) {
             // The one who asked may have gone away; the act is done all the same.
@@ -362,59 +401,45 @@ fn one_group(database: &Database) -> bool {
         queue.waiting.drain(..count).collect()
     };
     let mut group = Group { frontier: None, grown: false, notices: Notices::default() };
-    let committed = commit(database, &mut jobs, &mut group);
-    if let Err(error) = &committed {
-        tracing::error!(%error, "a group of writes failed");
-    }
-    if committed.is_ok() {
-        database.publish(&group.notices);
-    }
+    let committed = match database.transact(|sql| run_group(database, sql, &mut jobs, &mut group)) {
+        Ok(()) => {
+            database.publish(&group.notices);
+            Committed::Yes
+        }
+        Err(error) => {
+            tracing::error!(%error, "a group of writes failed");
+            Committed::No(Reason::of(&error))
+        }
+    };
     for job in jobs {
-        job.finish(committed.is_ok());
+        job.finish(committed);
     }
     let mut queue = lock(&database.queue);
     queue.scheduled = !queue.waiting.is_empty();
     !queue.scheduled
 }
 
-/// Runs one group. Where it fails, nothing of it is there.
-fn commit(database: &Database, jobs: &mut [Box<dyn Job>], group: &mut Group) -> Result<(), StoreError> {
-    let mut writer = lock(&database.writer);
-    let connection = match writer.as_mut() {
-        Some(connection) => connection,
-        None => writer.insert(connect(&database.path)?),
-    };
-    let result = run_group(database, connection, jobs, group);
-    if result.is_err() {
-        // Whatever state it is in: a fresh connection has none.
-        *writer = None;
-    }
-    result
-}
-
+/// Runs one group inside its transaction.
 fn run_group(
     database: &Database,
-    connection: &mut Connection,
+    sql: &Sql<'_>,
     jobs: &mut [Box<dyn Job>],
     group: &mut Group,
 ) -> Result<(), StoreError> {
-    let tx = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     for job in jobs.iter_mut() {
-        tx.prepare_cached("SAVEPOINT act")?.execute([])?;
+        sql.savepoint()?;
         let before = (group.frontier.clone(), group.grown);
-        let sql = Sql::new(&tx, database.tenant.as_deref());
         if !job.run(&mut Tx { sql, log: &database.log, group }) {
-            tx.prepare_cached("ROLLBACK TO act")?.execute([])?;
+            sql.take_back()?;
             (group.frontier, group.grown) = before;
         }
-        tx.prepare_cached("RELEASE act")?.execute([])?;
+        sql.release()?;
     }
     if group.grown
         && let Some(frontier) = &group.frontier
     {
-        crate::log::write_head(&Sql::new(&tx, database.tenant.as_deref()), frontier)?;
+        crate::log::write_head(sql, frontier)?;
     }
-    tx.commit()?;
     Ok(())
 }
 

@@ -35,6 +35,19 @@ pub enum StoreError {
     /// The database refused or failed: disk full, read-only, busy.
     #[error("the database failed")]
     Database(#[source] rusqlite::Error),
+    /// PostgreSQL refused or failed.
+    #[error("the database failed")]
+    Server(#[source] tokio_postgres::Error),
+    /// The database is away, or too busy to answer in time. Nothing was done.
+    #[error("{0}: try again later")]
+    Unavailable(&'static str),
+    /// The connection broke while the act was being committed, and the database did not come back in time
+    /// to say whether it was.
+    #[error("the database did not say whether this was done: look before you repeat it")]
+    InDoubt,
+    /// The database or the role does not keep tenants apart as it must.
+    #[error("the database is not safe to use: {0}")]
+    Unsafe(String),
     /// The commit that held this act and others failed; none of them is there.
     #[error("the transaction could not be committed")]
     Commit,
@@ -42,7 +55,7 @@ pub enum StoreError {
     #[error("stored data cannot be read: {0}")]
     Corrupt(&'static str),
     /// A migration is missing, or the data is of a newer version.
-    #[error("the data directory is of version {found}, this program knows up to {known}")]
+    #[error("the database is of version {found}, this program is of version {known}")]
     Version {
         /// What the file says.
         found: i64,
@@ -70,6 +83,29 @@ impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
         Self::Database(error)
     }
+}
+
+impl From<tokio_postgres::Error> for StoreError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        use tokio_postgres::error::SqlState;
+        // What ends by waiting is told apart from what does not.
+        match error.code() {
+            Some(&SqlState::LOCK_NOT_AVAILABLE | &SqlState::QUERY_CANCELED) => {
+                Self::Unavailable("the database is busy")
+            }
+            Some(&SqlState::TOO_MANY_CONNECTIONS) => Self::Unavailable("the database has no connection left"),
+            Some(code) if code.code().starts_with("57P") || code.code().starts_with("08") => {
+                Self::Unavailable("the database is being stopped or started")
+            }
+            Some(_) => Self::Server(error),
+            None if error.is_closed() || is_io(&error) => Self::Unavailable("the database cannot be reached"),
+            None => Self::Server(error),
+        }
+    }
+}
+
+fn is_io(error: &tokio_postgres::Error) -> bool {
+    std::error::Error::source(error).is_some_and(|cause| cause.is::<std::io::Error>())
 }
 
 impl From<serde_json::Error> for StoreError {

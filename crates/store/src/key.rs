@@ -67,7 +67,7 @@ pub(crate) fn insert(
     terms: &KeyTerms,
 ) -> Result<(), StoreError> {
     tx.exec(
-        "INSERT INTO api_key (account, id, user, name, hash, scopes, agent, space, expires_at, created_at) \
+        "INSERT INTO api_key (account, id, holder, name, hash, scopes, agent, space, expires_at, created_at) \
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
         args![
             id,
@@ -119,7 +119,8 @@ impl Store {
         let mut draft = permit.draft(Phase::Act, Verdict::Ok, Map::new());
         self.write(permit.tenant(), move |tx| {
             let exists = |found: Option<()>, kind, name: String| found.ok_or(StoreError::NotFound { kind, name });
-            let found = tx.one("SELECT 1 FROM user WHERE account = ?1 AND name = ?2", args![&user], |_| Ok(()))?;
+            let found =
+                tx.one("SELECT 1 FROM account_user WHERE account = ?1 AND name = ?2", args![&user], |_| Ok(()))?;
             exists(found, "user", user.to_string())?;
             if let Some(agent) = &terms.agent {
                 let found = tx.one(
@@ -133,7 +134,7 @@ impl Store {
                 // Only a space that the key's holder owns or was granted: else the answer would tell that it exists.
                 let found = tx.one(
                     "SELECT 1 FROM space s WHERE account = ?1 AND id = ?2 AND (owner = ?3 OR EXISTS (SELECT 1 FROM \
-                     space_grant g WHERE g.account = s.account AND g.space = s.id AND g.user = ?3))",
+                     space_grant g WHERE g.account = s.account AND g.space = s.id AND g.grantee = ?3))",
                     args![space, &user],
                     |_| Ok(()),
                 )?;
@@ -159,11 +160,13 @@ impl Store {
         let mut draft = permit.draft(Phase::Act, Verdict::Ok, Map::new());
         let dead = self
             .write(permit.tenant(), move |tx| {
-                tx.one("SELECT 1 FROM user WHERE account = ?1 AND name = ?2", args![&user], |_| Ok(()))?
+                tx.one("SELECT 1 FROM account_user WHERE account = ?1 AND name = ?2", args![&user], |_| Ok(()))?
                     .ok_or_else(|| StoreError::not_found("user", &user))?;
                 let dead: Vec<String> =
-                    tx.all("SELECT id FROM api_key WHERE account = ?1 AND user = ?2", args![&user], |row| row.text(0))?;
-                tx.exec("DELETE FROM api_key WHERE account = ?1 AND user = ?2", args![&user])?;
+                    tx.all("SELECT id FROM api_key WHERE account = ?1 AND holder = ?2", args![&user], |row| {
+                        row.text(0)
+                    })?;
+                tx.exec("DELETE FROM api_key WHERE account = ?1 AND holder = ?2", args![&user])?;
                 insert(tx, &user, &id, &hash, &KeyTerms::named("regenerated"))?;
                 draft.detail.insert("key".to_owned(), json!(id));
                 draft.detail.insert("revoked".to_owned(), json!(dead));
@@ -179,24 +182,26 @@ impl Store {
     /// # Errors
     /// If the database fails.
     pub async fn key_list(&self, permit: Permit<ListKeys>) -> Result<Vec<KeyRow>, StoreError> {
-        self.database(permit.tenant())?.read(|sql| {
-            sql.all(
-                "SELECT id, name, scopes, agent, space, expires_at, created_at, last_used_at FROM api_key \
-                 WHERE account = ?1 AND user = ?2 ORDER BY created_at, id",
-                args![permit.resource().name()],
-                |row| {
-                    let terms = KeyTerms {
-                        name: row.text(1)?,
-                        scopes: scopes_parse(&row.text(2)?)?,
-                        agent: row.optional_parse(3)?,
-                        space: row.optional_parse(4)?,
-                        expires_at: row.optional_time(5)?,
-                    };
-                    let (created_at, last_used_at) = (row.time(6)?, row.optional_time(7)?);
-                    Ok(KeyRow { id: row.parse(0)?, terms, created_at, last_used_at })
-                },
-            )
-        })
+        self.database(permit.tenant())?
+            .read(|sql| {
+                sql.all(
+                    "SELECT id, name, scopes, agent, space, expires_at, created_at, last_used_at FROM api_key \
+                 WHERE account = ?1 AND holder = ?2 ORDER BY created_at, id",
+                    args![permit.resource().name()],
+                    |row| {
+                        let terms = KeyTerms {
+                            name: row.text(1)?,
+                            scopes: scopes_parse(&row.text(2)?)?,
+                            agent: row.optional_parse(3)?,
+                            space: row.optional_parse(4)?,
+                            expires_at: row.optional_time(5)?,
+                        };
+                        let (created_at, last_used_at) = (row.time(6)?, row.optional_time(7)?);
+                        Ok(KeyRow { id: row.parse(0)?, terms, created_at, last_used_at })
+                    },
+                )
+            })
+            .await
     }
 
     /// Revokes a key; it dies at once.
@@ -209,7 +214,7 @@ impl Store {
         let gone = id.to_string();
         self.write(permit.tenant(), move |tx| {
             let deleted =
-                tx.exec("DELETE FROM api_key WHERE account = ?1 AND id = ?2 AND user = ?3", args![&id, &user])?;
+                tx.exec("DELETE FROM api_key WHERE account = ?1 AND id = ?2 AND holder = ?3", args![&id, &user])?;
             if deleted == 0 {
                 return Err(StoreError::not_found("key", &id));
             }

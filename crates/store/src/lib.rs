@@ -14,12 +14,15 @@ mod error;
 pub mod key;
 pub mod log;
 mod migrate;
+pub mod postgres;
 pub mod session;
 pub mod space;
 mod sql;
 mod store;
 pub mod turn;
+pub mod url;
 pub mod user;
 
 pub use error::StoreError;
 pub use store::Store;
+pub use url::DatabaseUrl;

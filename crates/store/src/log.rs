@@ -31,8 +31,8 @@ pub(crate) fn append(tx: &mut Tx<'_>, draft: Draft) -> Result<u64, StoreError> {
     let d = &event.draft;
     tx.exec(
         "INSERT INTO event (account, seq, at, actor, credential, address, request, action, resource, space, agent, \
-         phase, verdict, intent, detail, leaf_hash) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
+         phase, verdict, intent, detail, leaf_hash, untold) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
         args![
             event.seq,
             event.at,
@@ -49,6 +49,7 @@ pub(crate) fn append(tx: &mut Tx<'_>, draft: Draft) -> Result<u64, StoreError> {
             d.intent,
             serde_json::to_string(&d.detail)?,
             &hash,
+            i64::from(d.detail.contains_key(UNTOLD)),
         ],
     )?;
     tx.logged();
@@ -99,6 +100,10 @@ fn event(row: &Row<'_>) -> Result<(Event, Hash), StoreError> {
         detail: row.json(13)?,
     };
     let hash = row.blob(COLUMNS_READ - 1)?.try_into().map_err(|_| unknown())?;
+    // Beside the leaf, for the sake of an index, and so worth what the detail says.
+    if (row.int(COLUMNS_READ)? != 0) != draft.detail.contains_key(UNTOLD) {
+        return Err(unknown());
+    }
     Ok((Event { seq: row.count(0)?, at: row.time(1)?, draft }, hash))
 }
 
@@ -153,7 +158,7 @@ fn list(sql: &Sql<'_>, filter: &EventFilter, refusals: Refusals) -> Result<Vec<E
         Order::Newest => LIST_NEWEST,
     };
     let user = filter.user.as_ref();
-    let untold = (refusals == Refusals::Told).then(|| format!("$.{UNTOLD}"));
+    let untold = i64::from(refusals == Refusals::All);
     sql.all(
         text,
         args![
@@ -177,12 +182,12 @@ macro_rules! list_statement {
     ($order:literal) => {
         concat!(
             "SELECT seq, at, actor, credential, address, request, action, resource, space, agent, phase, verdict, \
-             intent, detail, leaf_hash FROM event WHERE account = ?1 AND seq >= ?2 \
+             intent, detail, leaf_hash, untold FROM event WHERE account = ?1 AND seq >= ?2 \
              AND (?3 IS NULL OR action = ?3 OR substr(action, 1, length(?3) + 1) = ?3 || '.') \
              AND (?4 IS NULL OR verdict = ?4) AND (?5 IS NULL OR actor IN (?5, ?6)) \
              AND (?7 IS NULL OR agent = ?7) AND (?8 IS NULL OR space = ?8) \
              AND (?9 IS NULL OR at >= ?9) AND (?10 IS NULL OR at < ?10) \
-             AND (?11 IS NULL OR json_extract(detail, ?11) IS NULL) ORDER BY seq ",
+             AND untold <= ?11 ORDER BY seq ",
             $order,
             " LIMIT ?12"
         )
@@ -201,7 +206,7 @@ fn verify(database: &Database, log: LogId) -> Result<Result<Head, bailiwick_audi
         loop {
             let rows = sql.all(
                 "SELECT seq, at, actor, credential, address, request, action, resource, space, agent, phase, \
-                 verdict, intent, detail, leaf_hash FROM event WHERE account = ?1 AND seq >= ?2 \
+                 verdict, intent, detail, leaf_hash, untold FROM event WHERE account = ?1 AND seq >= ?2 \
                  ORDER BY seq LIMIT ?3",
                 args![next, STEP],
                 |row| Ok((row.count(0)?, event(row).ok())),
@@ -245,7 +250,9 @@ impl Store {
         let Some(user) = permit.scope().user().cloned() else { return Ok(Vec::new()) };
         let database = self.database(permit.tenant())?;
         // Not before the user was made: an earlier user of that name is somebody else.
-        let Some(first) = database.read(|sql| crate::user::first_event(sql, &user))? else { return Ok(Vec::new()) };
+        let Some(first) = database.read(|sql| crate::user::first_event(sql, &user)).await? else {
+            return Ok(Vec::new());
+        };
         let bounds = permit.scope().bounds();
         // A key that is bound to one place reads of that place alone.
         let filter = EventFilter {
@@ -265,7 +272,7 @@ impl Store {
         filter: EventFilter,
         refusals: Refusals,
     ) -> Result<Vec<Event>, StoreError> {
-        tokio::task::spawn_blocking(move || database.read(|sql| list(sql, &filter, refusals)))
+        tokio::task::spawn_blocking(move || database.read_blocking(|sql| list(sql, &filter, refusals)))
             .await
             .map_err(|_| StoreError::Closed)?
     }
@@ -301,7 +308,7 @@ impl Store {
     /// # Errors
     /// If the database fails.
     pub async fn event_next(&self, tenant: &Tenant) -> Result<u64, StoreError> {
-        self.database(tenant)?.read(head).map(|head| head.size)
+        Ok(self.database(tenant)?.read(head).await?.size)
     }
 
     /// Events of the host.

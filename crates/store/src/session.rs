@@ -331,7 +331,7 @@ impl Store {
     /// # Errors
     /// If the database fails.
     pub async fn session_find(&self, scope: &Scope, id: SessionId) -> Result<Option<Session>, StoreError> {
-        self.database(scope.tenant())?.read(|sql| facts(sql, scope.tenant(), id))
+        self.database(scope.tenant())?.read(|sql| facts(sql, scope.tenant(), id)).await
     }
 
     /// A session's row.
@@ -341,7 +341,8 @@ impl Store {
     pub async fn session_read(&self, permit: &Permit<ReadSession>) -> Result<SessionRow, StoreError> {
         let id = permit.resource().id();
         self.database(permit.tenant())?
-            .read(|sql| read_row(sql, id))?
+            .read(|sql| read_row(sql, id))
+            .await?
             .ok_or_else(|| StoreError::not_found("session", id))
     }
 
@@ -356,15 +357,17 @@ impl Store {
     ) -> Result<Vec<SessionRow>, StoreError> {
         let scope = permit.scope();
         let Some(user) = scope.user() else { return Ok(Vec::new()) };
-        self.database(permit.tenant())?.read(|sql| {
-            let rows = sql.all(
+        self.database(permit.tenant())?
+            .read(|sql| {
+                let rows = sql.all(
                 "SELECT id, space, agent, agent_version, initiator, state, turn, step, next_event, turn_facts, usage, \
                  created_at, updated_at FROM session WHERE account = ?1 AND initiator = ?2 ORDER BY id DESC LIMIT ?3",
                 args![user, limit],
                 session_row,
             )?;
-            self.only_readable(sql, scope, rows)
-        })
+                self.only_readable(sql, scope, rows)
+            })
+            .await
     }
 
     /// The sessions of a space that the caller may read, newest first.
@@ -376,15 +379,17 @@ impl Store {
         permit: &Permit<ReadSpace>,
         limit: usize,
     ) -> Result<Vec<SessionRow>, StoreError> {
-        self.database(permit.tenant())?.read(|sql| {
-            let rows = sql.all(
+        self.database(permit.tenant())?
+            .read(|sql| {
+                let rows = sql.all(
                 "SELECT id, space, agent, agent_version, initiator, state, turn, step, next_event, turn_facts, usage, \
                  created_at, updated_at FROM session WHERE account = ?1 AND space = ?2 ORDER BY id DESC LIMIT ?3",
                 args![permit.resource().id(), limit],
                 session_row,
             )?;
-            self.only_readable(sql, permit.scope(), rows)
-        })
+                self.only_readable(sql, permit.scope(), rows)
+            })
+            .await
     }
 
     fn only_readable(
@@ -473,13 +478,15 @@ impl Store {
         limit: usize,
     ) -> Result<Vec<String>, StoreError> {
         let id = permit.resource().id();
-        self.database(permit.tenant())?.read(|sql| {
-            sql.all(
+        self.database(permit.tenant())?
+            .read(|sql| {
+                sql.all(
                 "SELECT body FROM session_event WHERE account = ?1 AND session = ?2 AND n >= ?3 ORDER BY n LIMIT ?4",
                 args![id, from, limit],
                 |row| row.text(0),
             )
-        })
+            })
+            .await
     }
 
     /// Woken when the session's stream grows.

@@ -101,9 +101,11 @@ pub(crate) fn must_be_there(sql: &Sql<'_>, id: SpaceId) -> Result<(), StoreError
 }
 
 fn grants(sql: &Sql<'_>, id: SpaceId) -> Result<Vec<(UserName, GrantLevel)>, StoreError> {
-    sql.all("SELECT user, level FROM space_grant WHERE account = ?1 AND space = ?2 ORDER BY user", args![id], |row| {
-        Ok((row.parse(0)?, row.parse(1)?))
-    })
+    sql.all(
+        "SELECT grantee, level FROM space_grant WHERE account = ?1 AND space = ?2 ORDER BY grantee",
+        args![id],
+        |row| Ok((row.parse(0)?, row.parse(1)?)),
+    )
 }
 
 impl Store {
@@ -112,7 +114,7 @@ impl Store {
     /// # Errors
     /// If the database fails.
     pub async fn space_find(&self, scope: &Scope, id: SpaceId) -> Result<Option<Space>, StoreError> {
-        self.database(scope.tenant())?.read(|sql| facts(sql, scope.tenant(), id))
+        self.database(scope.tenant())?.read(|sql| facts(sql, scope.tenant(), id)).await
     }
 
     /// The caller's personal space.
@@ -121,14 +123,18 @@ impl Store {
     /// [`StoreError::NotFound`] if the caller is no user, or has none.
     pub async fn space_personal(&self, scope: &Scope) -> Result<Space, StoreError> {
         let user = scope.user().ok_or_else(|| StoreError::not_found("space", "personal"))?;
-        self.database(scope.tenant())?.read(|sql| {
-            let id: SpaceId = sql
-                .one("SELECT id FROM space WHERE account = ?1 AND owner = ?2 AND personal = 1", args![user], |row| {
-                    row.parse(0)
-                })?
-                .ok_or_else(|| StoreError::not_found("space", "personal"))?;
-            facts(sql, scope.tenant(), id)?.ok_or_else(|| StoreError::not_found("space", id))
-        })
+        self.database(scope.tenant())?
+            .read(|sql| {
+                let id: SpaceId = sql
+                    .one(
+                        "SELECT id FROM space WHERE account = ?1 AND owner = ?2 AND personal = 1",
+                        args![user],
+                        |row| row.parse(0),
+                    )?
+                    .ok_or_else(|| StoreError::not_found("space", "personal"))?;
+                facts(sql, scope.tenant(), id)?.ok_or_else(|| StoreError::not_found("space", id))
+            })
+            .await
     }
 
     /// The spaces that the caller owns or was granted; for admins, that others exist.
@@ -138,25 +144,27 @@ impl Store {
     pub async fn space_list(&self, permit: Permit<ListSpaces>) -> Result<Vec<SpaceRow>, StoreError> {
         let scope = permit.scope();
         let Some(user) = scope.user() else { return Ok(Vec::new()) };
-        self.database(permit.tenant())?.read(|sql| {
-            let rows = sql.all(
-                "SELECT id, name, description, owner, personal, created_at, updated_at FROM space s \
+        self.database(permit.tenant())?
+            .read(|sql| {
+                let rows = sql.all(
+                    "SELECT id, name, description, owner, personal, created_at, updated_at FROM space s \
                  WHERE account = ?1 AND (?3 = 'admin' OR owner = ?2 OR EXISTS (SELECT 1 FROM space_grant g \
-                 WHERE g.account = s.account AND g.space = s.id AND g.user = ?2)) ORDER BY created_at, id",
-                args![user, scope.role().map(bailiwick_types::Role::as_str)],
-                space_row,
-            )?;
-            // The statement narrows, the policy decides.
-            let mut seen = Vec::with_capacity(rows.len());
-            for row in rows {
-                if let Some(space) = facts(sql, scope.tenant(), row.id)?
-                    && scope.may::<SeeSpace>(&space)
-                {
-                    seen.push(row);
+                 WHERE g.account = s.account AND g.space = s.id AND g.grantee = ?2)) ORDER BY created_at, id",
+                    args![user, scope.role().map(bailiwick_types::Role::as_str)],
+                    space_row,
+                )?;
+                // The statement narrows, the policy decides.
+                let mut seen = Vec::with_capacity(rows.len());
+                for row in rows {
+                    if let Some(space) = facts(sql, scope.tenant(), row.id)?
+                        && scope.may::<SeeSpace>(&space)
+                    {
+                        seen.push(row);
+                    }
                 }
-            }
-            Ok(seen)
-        })
+                Ok(seen)
+            })
+            .await
     }
 
     /// One space.
@@ -166,7 +174,8 @@ impl Store {
     pub async fn space_see(&self, permit: Permit<SeeSpace>) -> Result<SpaceRow, StoreError> {
         let id = permit.resource().id();
         self.database(permit.tenant())?
-            .read(|sql| sql.one(ROW, args![id], space_row))?
+            .read(|sql| sql.one(ROW, args![id], space_row))
+            .await?
             .ok_or_else(|| StoreError::not_found("space", id))
     }
 
@@ -250,7 +259,7 @@ impl Store {
     /// # Errors
     /// If the database fails.
     pub async fn grant_list(&self, permit: Permit<SeeSpace>) -> Result<Vec<(UserName, GrantLevel)>, StoreError> {
-        self.database(permit.tenant())?.read(|sql| grants(sql, permit.resource().id()))
+        self.database(permit.tenant())?.read(|sql| grants(sql, permit.resource().id())).await
     }
 
     /// Gives, changes or (with `None`) takes a grant.
@@ -272,16 +281,16 @@ impl Store {
             match level {
                 None => {
                     tx.exec(
-                        "DELETE FROM space_grant WHERE account = ?1 AND space = ?2 AND user = ?3",
+                        "DELETE FROM space_grant WHERE account = ?1 AND space = ?2 AND grantee = ?3",
                         args![id, &user],
                     )?;
                 }
                 Some(level) => {
-                    tx.one("SELECT 1 FROM user WHERE account = ?1 AND name = ?2", args![&user], |_| Ok(()))?
+                    tx.one("SELECT 1 FROM account_user WHERE account = ?1 AND name = ?2", args![&user], |_| Ok(()))?
                         .ok_or_else(|| StoreError::not_found("user", &user))?;
                     tx.exec(
-                        "INSERT INTO space_grant (account, space, user, level) VALUES (?1, ?2, ?3, ?4) \
-                         ON CONFLICT (account, space, user) DO UPDATE SET level = excluded.level",
+                        "INSERT INTO space_grant (account, space, grantee, level) VALUES (?1, ?2, ?3, ?4) \
+                         ON CONFLICT (account, space, grantee) DO UPDATE SET level = excluded.level",
                         args![id, &user, level.as_str()],
                     )?;
                 }
@@ -298,7 +307,8 @@ impl Store {
     pub async fn plan_read(&self, permit: &Permit<ReadSpace>) -> Result<Value, StoreError> {
         let id = permit.resource().id();
         self.database(permit.tenant())?
-            .read(|sql| sql.one("SELECT plan FROM space WHERE account = ?1 AND id = ?2", args![id], |row| row.json(0)))?
+            .read(|sql| sql.one("SELECT plan FROM space WHERE account = ?1 AND id = ?2", args![id], |row| row.json(0)))
+            .await?
             .ok_or_else(|| StoreError::not_found("space", id))
     }
 
@@ -326,16 +336,16 @@ impl Store {
     ///
     /// # Errors
     /// If the folder cannot be opened.
-    pub fn space_files(&self, permit: &Permit<ReadSpace>) -> Result<Workspace, StoreError> {
-        self.workspace(permit.resource(), permit.tenant(), Access::ReadOnly)
+    pub async fn space_files(&self, permit: &Permit<ReadSpace>) -> Result<Workspace, StoreError> {
+        self.workspace(permit.resource(), permit.tenant(), Access::ReadOnly).await
     }
 
     /// The space's files, to read and write.
     ///
     /// # Errors
     /// If the folder cannot be opened.
-    pub fn space_files_to_write(&self, permit: &Permit<WriteSpace>) -> Result<Workspace, StoreError> {
-        self.workspace(permit.resource(), permit.tenant(), Access::ReadWrite)
+    pub async fn space_files_to_write(&self, permit: &Permit<WriteSpace>) -> Result<Workspace, StoreError> {
+        self.workspace(permit.resource(), permit.tenant(), Access::ReadWrite).await
     }
 
     /// Where a space's files lie. For the sandbox, which binds the folder; never shown to anybody.
@@ -343,9 +353,14 @@ impl Store {
         self.account_dir(tenant.incarnation()).join("spaces").join(id.to_string())
     }
 
-    pub(crate) fn workspace(&self, space: &Space, tenant: &Tenant, access: Access) -> Result<Workspace, StoreError> {
+    pub(crate) async fn workspace(
+        &self,
+        space: &Space,
+        tenant: &Tenant,
+        access: Access,
+    ) -> Result<Workspace, StoreError> {
         let dir = self.space_dir(tenant, space.id());
-        self.database(tenant)?.read(|sql| must_be_there(sql, space.id()))?;
+        self.database(tenant)?.read(|sql| must_be_there(sql, space.id())).await?;
         self.prepare_dir(&dir, tenant)?;
         Ok(Workspace::open(&dir, access, self.file_owner(tenant))?)
     }

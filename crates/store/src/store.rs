@@ -11,9 +11,11 @@ use bailiwick_auth::Tenant;
 use bailiwick_types::Incarnation;
 use lru::LruCache;
 
+use crate::engine::postgres::{Context, Pool};
 use crate::engine::{Database, Tx, Writers};
 use crate::error::StoreError;
 use crate::migrate::Schema;
+use crate::url::DatabaseUrl;
 
 /// Account files held open at once; an idle one costs about 125 KiB.
 const OPEN_ACCOUNTS: usize = 256;
@@ -24,6 +26,8 @@ pub struct Store(Arc<Inner>);
 
 struct Inner {
     dir: PathBuf,
+    /// Where accounts' rows are, if not in files.
+    pool: Option<Arc<Pool>>,
     host: Arc<Database>,
     accounts: Mutex<LruCache<Incarnation, Arc<Database>>>,
     // Before the lock: fields are dropped in order, and writers finish before another server may begin.
@@ -61,11 +65,13 @@ impl Lost {
 }
 
 impl Store {
-    /// Opens a data directory, and makes what is missing in it.
+    /// Opens a data directory, makes what is missing in it, and looks whether the database is fit to use.
+    /// Blocks for as long as a database server takes to answer.
     ///
     /// # Errors
-    /// If it cannot be used, is of a newer version, or another server uses it.
-    pub fn open(dir: &Path) -> Result<Self, StoreError> {
+    /// If it cannot be used, is of another version, or another server uses it;
+    /// [`StoreError::Unsafe`] if the database would not keep tenants apart.
+    pub fn open(dir: &Path, url: &DatabaseUrl) -> Result<Self, StoreError> {
         make_private(dir)?;
         // Without symbolic links, because sandboxes are given folders below it by their names.
         let dir = &dir.canonicalize()?;
@@ -75,10 +81,17 @@ impl Store {
         let found = std::fs::read_dir(dir.join("accounts"))?
             .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<Incarnation>().ok())
             .collect();
-        let host = Database::open(dir.join("control.db"), Some("host".to_owned()), LogId::host(), Schema::Host)?;
+        let (pool, host) = match url {
+            DatabaseUrl::Sqlite => (None, Database::in_file(dir.join("control.db"), LogId::host(), Schema::Host)?),
+            DatabaseUrl::Postgres(url) => {
+                let pool = crate::postgres::open(url)?;
+                (Some(Arc::clone(&pool)), Database::on_server(pool, Context::Host, LogId::host()))
+            }
+        };
         let accounts = Mutex::new(LruCache::new(NonZeroUsize::new(OPEN_ACCOUNTS).unwrap_or(NonZeroUsize::MIN)));
         Ok(Self(Arc::new(Inner {
             dir: dir.to_owned(),
+            pool,
             host: Arc::new(host),
             accounts,
             writers: Writers::start()?,
@@ -104,7 +117,11 @@ impl Store {
     /// # Errors
     /// If it does not.
     pub async fn ready(&self) -> Result<(), StoreError> {
-        self.0.host.read(|sql| sql.one("SELECT count(*) FROM account WHERE ?1 = 'host'", &[], |_| Ok(()))).map(drop)
+        self.0
+            .host
+            .read(|sql| sql.one("SELECT count(*) FROM account WHERE ?1 = 'host'", &[], |_| Ok(())))
+            .await
+            .map(drop)
     }
 
     pub(crate) fn lost(&self) -> &Arc<Lost> {
@@ -147,12 +164,13 @@ impl Store {
         if let Some(database) = accounts.get(&incarnation) {
             return Ok(Arc::clone(database));
         }
-        let path = self.account_dir(incarnation).join("account.db");
         // A directory that is gone is a deleted account, and must not come back as an empty one.
-        if !path.exists() {
+        let dir = self.account_dir(incarnation);
+        let there = if self.0.pool.is_some() { dir.exists() } else { dir.join("account.db").exists() };
+        if !there {
             return Err(StoreError::not_found("account", "of this request"));
         }
-        self.open_account(&mut accounts, incarnation, path)
+        self.open_account(&mut accounts, incarnation)
     }
 
     pub(crate) fn create_database(&self, incarnation: Incarnation) -> Result<Arc<Database>, StoreError> {
@@ -160,17 +178,19 @@ impl Store {
         make_private(&dir)?;
         make_private(&dir.join("spaces"))?;
         let mut accounts = self.0.accounts.lock().unwrap_or_else(PoisonError::into_inner);
-        self.open_account(&mut accounts, incarnation, dir.join("account.db"))
+        self.open_account(&mut accounts, incarnation)
     }
 
     fn open_account(
         &self,
         accounts: &mut LruCache<Incarnation, Arc<Database>>,
         incarnation: Incarnation,
-        path: PathBuf,
     ) -> Result<Arc<Database>, StoreError> {
         let log = LogId::account(incarnation);
-        let database = Arc::new(Database::open(path, Some(incarnation.to_string()), log, Schema::Account)?);
+        let database = Arc::new(match &self.0.pool {
+            Some(pool) => Database::on_server(Arc::clone(pool), Context::Account(incarnation), log),
+            None => Database::in_file(self.account_dir(incarnation).join("account.db"), log, Schema::Account)?,
+        });
         // Only files that nobody holds and nobody watches may leave: a watcher would never be woken again.
         while accounts.len() >= OPEN_ACCOUNTS {
             let free = |held: &Arc<Database>| Arc::strong_count(held) == 1 && !held.is_watched();

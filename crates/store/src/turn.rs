@@ -392,7 +392,7 @@ impl Store {
     /// # Errors
     /// If the database fails, or the session is gone.
     pub async fn turn_standing(&self, lease: &Lease) -> Result<Standing, StoreError> {
-        self.database(&lease.tenant)?.read(|sql| standing(sql, &lease.tenant, lease.session))
+        self.database(&lease.tenant)?.read(|sql| standing(sql, &lease.tenant, lease.session)).await
     }
 
     /// What the model is shown, oldest first.
@@ -400,13 +400,15 @@ impl Store {
     /// # Errors
     /// If the database fails.
     pub async fn turn_messages(&self, lease: &Lease) -> Result<Vec<Value>, StoreError> {
-        self.database(&lease.tenant)?.read(|sql| {
-            sql.all(
-                "SELECT body FROM session_message WHERE account = ?1 AND session = ?2 ORDER BY n",
-                args![lease.session],
-                |row| row.json(0),
-            )
-        })
+        self.database(&lease.tenant)?
+            .read(|sql| {
+                sql.all(
+                    "SELECT body FROM session_message WHERE account = ?1 AND session = ?2 ORDER BY n",
+                    args![lease.session],
+                    |row| row.json(0),
+                )
+            })
+            .await
     }
 
     /// The newest of them.
@@ -414,13 +416,15 @@ impl Store {
     /// # Errors
     /// If the database fails.
     pub async fn turn_last_message(&self, lease: &Lease) -> Result<Option<Value>, StoreError> {
-        self.database(&lease.tenant)?.read(|sql| {
-            sql.one(
-                "SELECT body FROM session_message WHERE account = ?1 AND session = ?2 ORDER BY n DESC LIMIT 1",
-                args![lease.session],
-                |row| row.json(0),
-            )
-        })
+        self.database(&lease.tenant)?
+            .read(|sql| {
+                sql.one(
+                    "SELECT body FROM session_message WHERE account = ?1 AND session = ?2 ORDER BY n DESC LIMIT 1",
+                    args![lease.session],
+                    |row| row.json(0),
+                )
+            })
+            .await
     }
 
     /// What callers sent and no turn has taken up.
@@ -428,12 +432,14 @@ impl Store {
     /// # Errors
     /// If the database fails, or the session is gone.
     pub async fn turn_deliveries(&self, lease: &Lease) -> Result<Vec<Delivery>, StoreError> {
-        self.database(&lease.tenant)?.read(|sql| {
-            let there =
-                sql.one("SELECT 1 FROM session WHERE account = ?1 AND id = ?2", args![lease.session], |_| Ok(()))?;
-            there.ok_or_else(|| StoreError::not_found("session", lease.session))?;
-            deliveries(sql, lease.session)
-        })
+        self.database(&lease.tenant)?
+            .read(|sql| {
+                let there =
+                    sql.one("SELECT 1 FROM session WHERE account = ?1 AND id = ?2", args![lease.session], |_| Ok(()))?;
+                there.ok_or_else(|| StoreError::not_found("session", lease.session))?;
+                deliveries(sql, lease.session)
+            })
+            .await
     }
 
     /// The content hash of a file as the session last saw it.
@@ -441,13 +447,15 @@ impl Store {
     /// # Errors
     /// If the database fails.
     pub async fn turn_file_seen(&self, lease: &Lease, path: &str) -> Result<Option<[u8; 32]>, StoreError> {
-        self.database(&lease.tenant)?.read(|sql| {
-            sql.one(
-                "SELECT hash FROM file_seen WHERE account = ?1 AND session = ?2 AND path = ?3",
-                args![lease.session, path],
-                |row| row.blob(0)?.try_into().map_err(|_| StoreError::Corrupt("a content hash")),
-            )
-        })
+        self.database(&lease.tenant)?
+            .read(|sql| {
+                sql.one(
+                    "SELECT hash FROM file_seen WHERE account = ?1 AND session = ?2 AND path = ?3",
+                    args![lease.session, path],
+                    |row| row.blob(0)?.try_into().map_err(|_| StoreError::Corrupt("a content hash")),
+                )
+            })
+            .await
     }
 
     /// Writes what a turn did.
@@ -558,47 +566,48 @@ impl Store {
     /// # Errors
     /// If the database fails.
     pub async fn turns_unfinished(&self) -> Result<Vec<(Tenant, SessionId)>, StoreError> {
-        let store = self.clone();
-        // One file after another, away from the threads that serve requests.
-        tokio::task::spawn_blocking(move || store.unfinished()).await.map_err(|_| StoreError::Closed)?
-    }
-
-    fn unfinished(&self) -> Result<Vec<(Tenant, SessionId)>, StoreError> {
-        let tenants = self.host().read(|sql| {
-            sql.all(
-                "SELECT name, incarnation, jail_user, policy FROM account WHERE ?1 = 'host'",
-                args![],
-                crate::account::tenant_columns,
-            )
-        })?;
+        let tenants = self
+            .host()
+            .read(|sql| {
+                sql.all(
+                    "SELECT name, incarnation, jail_user, policy FROM account WHERE ?1 = 'host'",
+                    args![],
+                    crate::account::tenant_columns,
+                )
+            })
+            .await?;
         let mut found = Vec::new();
         for columns in tenants {
             let name = columns.0.clone();
             // One account that cannot be read must not keep the others from going on.
-            if let Err(error) = self.unfinished_of(columns, &mut found) {
-                tracing::error!(account = %name, %error, "the unfinished sessions of an account could not be listed");
+            match self.unfinished_of(columns).await {
+                Ok(some) => found.extend(some),
+                Err(error) => {
+                    tracing::error!(account = %name, %error, "the unfinished sessions of an account could not be listed");
+                }
             }
         }
         Ok(found)
     }
 
-    fn unfinished_of(
+    async fn unfinished_of(
         &self,
         columns: crate::account::TenantColumns,
-        found: &mut Vec<(Tenant, SessionId)>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Vec<(Tenant, SessionId)>, StoreError> {
         let tenant = crate::account::tenant_of_columns(columns)?;
-        let sessions = self.database(&tenant)?.read(|sql| {
-            sql.all(
-                "SELECT id FROM session WHERE account = ?1 \
+        let sessions = self
+            .database(&tenant)?
+            .read(|sql| {
+                sql.all(
+                    "SELECT id FROM session WHERE account = ?1 \
                  AND (state NOT IN ('idle', 'failed', 'done', 'canceled') \
                  OR EXISTS (SELECT 1 FROM delivery d WHERE d.account = ?1 AND d.session = session.id))",
-                args![],
-                |row| row.parse(0),
-            )
-        })?;
-        found.extend(sessions.into_iter().map(|session| (tenant.clone(), session)));
-        Ok(())
+                    args![],
+                    |row| row.parse(0),
+                )
+            })
+            .await?;
+        Ok(sessions.into_iter().map(|session| (tenant.clone(), session)).collect())
     }
 }
 

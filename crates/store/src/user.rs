@@ -31,7 +31,7 @@ pub struct UserRow {
 pub(crate) fn insert(tx: &mut Tx<'_>, name: &UserName, role: Role) -> Result<(), StoreError> {
     let first_event = log::next_seq(tx)?;
     let inserted = tx.exec(
-        "INSERT INTO user (account, name, role, created_at, first_event) VALUES (?1, ?2, ?3, ?4, ?5) \
+        "INSERT INTO account_user (account, name, role, created_at, first_event) VALUES (?1, ?2, ?3, ?4, ?5) \
          ON CONFLICT DO NOTHING",
         args![name, role.as_str(), Timestamp::now(), first_event],
     )?;
@@ -43,17 +43,17 @@ pub(crate) fn insert(tx: &mut Tx<'_>, name: &UserName, role: Role) -> Result<(),
 
 fn admins(tx: &Tx<'_>) -> Result<u64, StoreError> {
     let count =
-        tx.one("SELECT count(*) FROM user WHERE account = ?1 AND role = 'admin'", args![], |row| row.count(0))?;
+        tx.one("SELECT count(*) FROM account_user WHERE account = ?1 AND role = 'admin'", args![], |row| row.count(0))?;
     Ok(count.unwrap_or(0))
 }
 
 /// Where the user's own record begins; `None` if there is no such user.
 pub(crate) fn first_event(sql: &Sql<'_>, name: &UserName) -> Result<Option<u64>, StoreError> {
-    sql.one("SELECT first_event FROM user WHERE account = ?1 AND name = ?2", args![name], |row| row.count(0))
+    sql.one("SELECT first_event FROM account_user WHERE account = ?1 AND name = ?2", args![name], |row| row.count(0))
 }
 
 fn role(tx: &Tx<'_>, name: &UserName) -> Result<Role, StoreError> {
-    tx.one("SELECT role FROM user WHERE account = ?1 AND name = ?2", args![name], |row| row.parse(0))?
+    tx.one("SELECT role FROM account_user WHERE account = ?1 AND name = ?2", args![name], |row| row.parse(0))?
         .ok_or_else(|| StoreError::not_found("user", name))
 }
 
@@ -90,7 +90,7 @@ impl Store {
     /// # Errors
     /// If the database fails.
     pub async fn user_bootstrap(&self, account: &AccountName, name: UserName, wanted: Role) -> Result<(), StoreError> {
-        let tenant = self.tenant_of(account)?.ok_or_else(|| StoreError::not_found("account", account))?;
+        let tenant = self.tenant_of(account).await?.ok_or_else(|| StoreError::not_found("account", account))?;
         let draft = crate::account::startup("user.create", format!("user:{name}"));
         let made = self
             .write(&tenant, move |tx| {
@@ -109,14 +109,16 @@ impl Store {
     /// # Errors
     /// If the database fails.
     pub async fn user_list(&self, permit: Permit<ListUsers>) -> Result<Vec<UserRow>, StoreError> {
-        self.database(permit.tenant())?.read(|sql| {
-            sql.all(
-                "SELECT name, role, created_at, (SELECT count(*) FROM api_key k WHERE k.account = u.account \
-                 AND k.user = u.name) FROM user u WHERE account = ?1 ORDER BY created_at, name",
-                args![],
-                user_row,
-            )
-        })
+        self.database(permit.tenant())?
+            .read(|sql| {
+                sql.all(
+                    "SELECT name, role, created_at, (SELECT count(*) FROM api_key k WHERE k.account = u.account \
+                 AND k.holder = u.name) FROM account_user u WHERE account = ?1 ORDER BY created_at, name",
+                    args![],
+                    user_row,
+                )
+            })
+            .await
     }
 
     /// One user.
@@ -125,14 +127,17 @@ impl Store {
     /// [`StoreError::NotFound`].
     pub async fn user_read(&self, permit: Permit<ReadUser>) -> Result<UserRow, StoreError> {
         let name = permit.resource().name();
-        let row = self.database(permit.tenant())?.read(|sql| {
-            sql.one(
-                "SELECT name, role, created_at, (SELECT count(*) FROM api_key k WHERE k.account = u.account \
-                 AND k.user = u.name) FROM user u WHERE account = ?1 AND name = ?2",
-                args![name],
-                user_row,
-            )
-        })?;
+        let row = self
+            .database(permit.tenant())?
+            .read(|sql| {
+                sql.one(
+                    "SELECT name, role, created_at, (SELECT count(*) FROM api_key k WHERE k.account = u.account \
+                 AND k.holder = u.name) FROM account_user u WHERE account = ?1 AND name = ?2",
+                    args![name],
+                    user_row,
+                )
+            })
+            .await?;
         row.ok_or_else(|| StoreError::not_found("user", name))
     }
 
@@ -148,7 +153,10 @@ impl Store {
             if before == Role::Admin && wanted != Role::Admin && admins(tx)? == 1 {
                 return Err(LAST_ADMIN);
             }
-            tx.exec("UPDATE user SET role = ?3 WHERE account = ?1 AND name = ?2", args![&name, wanted.as_str()])?;
+            tx.exec(
+                "UPDATE account_user SET role = ?3 WHERE account = ?1 AND name = ?2",
+                args![&name, wanted.as_str()],
+            )?;
             draft.detail.insert("from".to_owned(), json!(before));
             draft.detail.insert("to".to_owned(), json!(wanted));
             log::append(tx, draft).map(drop)
@@ -177,14 +185,16 @@ impl Store {
                     return Err(LAST_ADMIN);
                 }
                 let keys: Vec<String> =
-                    tx.all("SELECT id FROM api_key WHERE account = ?1 AND user = ?2", args![&name], |row| row.text(0))?;
+                    tx.all("SELECT id FROM api_key WHERE account = ?1 AND holder = ?2", args![&name], |row| {
+                        row.text(0)
+                    })?;
                 let spaces = space::owned_by(tx, &name)?;
                 for id in &spaces {
                     tx.exec("DELETE FROM space WHERE account = ?1 AND id = ?2", args![*id])?;
                 }
                 tx.exec("DELETE FROM session WHERE account = ?1 AND initiator = ?2", args![&name])?;
                 approval::forget_approver(tx, &name)?;
-                tx.exec("DELETE FROM user WHERE account = ?1 AND name = ?2", args![&name])?;
+                tx.exec("DELETE FROM account_user WHERE account = ?1 AND name = ?2", args![&name])?;
                 draft.detail.insert("keys".to_owned(), json!(keys.len()));
                 draft.detail.insert("spaces".to_owned(), json!(spaces.len()));
                 log::append(tx, draft)?;

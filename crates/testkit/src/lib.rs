@@ -2,5 +2,6 @@
 //! dev-dependency, so it may unwrap.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod database;
 pub mod eve;
 pub mod fake_model;

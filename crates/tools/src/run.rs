@@ -190,7 +190,7 @@ impl ToolManager {
         context: &Context<'_>,
     ) -> Result<(Arc<Running>, WorkArea), ToolError> {
         let entering = self.entering(act).await?;
-        let demand = self.demand(&entering, act, context)?;
+        let demand = self.demand(&entering, act, context).await?;
         let area = WorkArea { folder: demand.folder.clone(), files: demand.files.clone() };
         let entered = self.sandboxes.enter(&entering, demand).await;
         let mut detail = Map::new();
@@ -211,7 +211,7 @@ impl ToolManager {
     /// Opens the files of the session's sandbox, without starting it.
     pub(crate) async fn files(&self, act: &Recorded<CallTool>, context: &Context<'_>) -> Result<WorkArea, ToolError> {
         let entering = self.entering(act).await?;
-        let area = self.area(&entering, context)?;
+        let area = self.area(&entering, context).await?;
         let detail = Map::from_iter([("for".to_owned(), json!("files"))]);
         entering.settle(&self.store, bailiwick_audit::Verdict::Ok, detail).await?;
         Ok(area)
@@ -226,10 +226,10 @@ impl ToolManager {
         Ok(record(&self.store, permit, detail).await?)
     }
 
-    fn area(&self, entering: &Recorded<StartSandbox>, context: &Context<'_>) -> Result<WorkArea, ToolError> {
+    async fn area(&self, entering: &Recorded<StartSandbox>, context: &Context<'_>) -> Result<WorkArea, ToolError> {
         Ok(match context.agent.sandbox.workspace {
-            WorkspaceMode::Rw => self.store.area_space(entering, Access::ReadWrite)?,
-            WorkspaceMode::Ro => self.store.area_space(entering, Access::ReadOnly)?,
+            WorkspaceMode::Rw => self.store.area_space(entering, Access::ReadWrite).await?,
+            WorkspaceMode::Ro => self.store.area_space(entering, Access::ReadOnly).await?,
             WorkspaceMode::None => {
                 let name = format!("work-{}", share_name(&share(entering, context)));
                 self.store.area_scratch(entering, &name)?
@@ -237,13 +237,13 @@ impl ToolManager {
         })
     }
 
-    fn demand(
+    async fn demand(
         &self,
         entering: &Recorded<StartSandbox>,
         act: &Recorded<CallTool>,
         context: &Context<'_>,
     ) -> Result<Demand, ToolError> {
-        let area = self.area(entering, context)?;
+        let area = self.area(entering, context).await?;
         let share = share(entering, context);
         let shared_tmp = match &share {
             Share::Session(_) => None,

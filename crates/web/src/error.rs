@@ -300,6 +300,11 @@ fn of_store(error: &StoreError) -> Told {
         StoreError::Conflict { code, message } => Told::new(StatusCode::CONFLICT, "CONFLICT", *message).because(code),
         StoreError::Fenced => Told::new(StatusCode::CONFLICT, "ABORTED", error.to_string()).because("fenced"),
         StoreError::Closed => Told::unavailable("The server is shutting down."),
+        StoreError::Unavailable(_) => Told::unavailable("The database is away or busy. Try again in a moment."),
+        StoreError::InDoubt => Told::unavailable(
+            "The database broke off while this was being written. It may have been done: look before you repeat it.",
+        )
+        .because("in_doubt"),
         StoreError::File(error) => of_file(error),
         _ => Told::internal(),
     }

@@ -7,6 +7,7 @@ mod bench;
 mod checklist;
 mod console;
 mod packages;
+mod postgres;
 mod repository;
 mod rust;
 mod test;
@@ -21,6 +22,7 @@ const USAGE: &str = "\
 cargo xtask test [--fast]        everything that must hold before a commit; --fast leaves out clippy and what needs the network
 cargo xtask tidy                 the rules of the repository itself
 cargo xtask checklist [--check]  write docs/checklist.md, or say whether it is what would be written
+cargo xtask postgres COMMAND …   run a command with a PostgreSQL server for tests beside it
 cargo xtask bench                ratios that must not grow";
 
 fn main() -> ExitCode {
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
         ["tidy"] => tidy::run(&repository),
         ["checklist"] => checklist::write(&repository),
         ["checklist", "--check"] => checklist::check(&repository),
+        ["postgres", words @ ..] => postgres::around(words),
         ["bench"] => bench::run(&repository),
         _ => {
             say(USAGE);

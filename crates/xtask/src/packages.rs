@@ -9,16 +9,16 @@ use std::process::{Command, Stdio};
 use crate::console::say;
 use crate::repository::Repository;
 
-/// A Debian package, and a program by which one sees that it is there.
-const DEBIAN: &[(&str, &str)] = &[("bubblewrap", "bwrap")];
+/// A Debian package, and how one sees that it is there.
+const DEBIAN: &[(&str, fn() -> bool)] =
+    &[("bubblewrap", || is_on_path("bwrap")), ("postgresql", || crate::postgres::programs().is_some())];
 
 /// Folders with a `package-lock.json` of their own.
 const NPM: &[&str] = &["conformance/eve"];
 
 /// Makes sure of the Debian packages.
 pub(crate) fn debian() -> Result<(), String> {
-    let missing: Vec<&str> =
-        DEBIAN.iter().filter(|(_, program)| !is_on_path(program)).map(|(package, _)| *package).collect();
+    let missing: Vec<&str> = DEBIAN.iter().filter(|(_, is_there)| !is_there()).map(|(package, _)| *package).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -35,9 +35,9 @@ pub(crate) fn debian() -> Result<(), String> {
     let mut install = vec!["install", "-q", "-y", "--no-install-recommends"];
     install.extend(&missing);
     apt(before, &install)?;
-    match DEBIAN.iter().find(|(_, program)| !is_on_path(program)) {
+    match DEBIAN.iter().find(|(_, is_there)| !is_there()) {
         None => Ok(()),
-        Some((package, program)) => Err(format!("{package} was installed, and still there is no {program}")),
+        Some((package, _)) => Err(format!("{package} was installed, and its programs are not to be found")),
     }
 }
 

@@ -102,7 +102,7 @@ impl Drive<'_> {
             return None;
         }
         let permit = scope.authorize::<ReadSpace>(turn.session.space().clone()).ok()?;
-        let files = self.inner.store.space_files(&permit).ok()?;
+        let files = self.inner.store.space_files(&permit).await.ok()?;
         let place = file.place()?;
         let bytes = tokio::task::spawn_blocking(move || files.read(&place, limit)).await.ok()?.ok()?;
         let media_type = file.media_type.clone();

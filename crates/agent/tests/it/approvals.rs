@@ -20,7 +20,7 @@ impl Inside {
         let scope = self.scope(&self.alice).await;
         let space = self.store.space_personal(&scope).await.unwrap();
         let permit = scope.authorize::<verb::ReadSpace>(space).unwrap();
-        self.store.space_files(&permit).unwrap().stat(&WorkspacePath::parse(path).unwrap()).is_ok()
+        self.store.space_files(&permit).await.unwrap().stat(&WorkspacePath::parse(path).unwrap()).is_ok()
     }
 }
 

@@ -38,7 +38,7 @@ pub struct Inside {
 
 fn parts(dir: &Path, script: &str) -> (Store, Arc<Walk>, Runtime) {
     let keys = HostKeys::load_or_make(&dir.join("keys")).unwrap();
-    let store = Store::open(&dir.join("data")).unwrap();
+    let store = Store::open(&dir.join("data"), &bailiwick_testkit::database::chosen()).unwrap();
     let walk = Arc::new(Walk::new(vec![Step::ApiKey], keys.ring(), Some(ROOT)));
     let runtime = runtime(dir, &store, &walk, script);
     (store, walk, runtime)

@@ -9,13 +9,14 @@ use bailiwick_auth::authn::Step;
 use bailiwick_model::{KeySource, Kind, Script};
 use bailiwick_sandbox::HostUse;
 use bailiwick_sandbox::linux::{CgroupUse, Limits};
+use bailiwick_store::DatabaseUrl;
 use bailiwick_types::ModelName;
 use bailiwick_web::Network;
 use serde::Deserialize as _;
 use zeroize::Zeroizing;
 
 use super::layers::{Layers, Origin};
-use super::raw::{AuthMode, Cgroups, Raw, Sandbox};
+use super::raw::{AuthMode, Cgroups, Database, Raw, Sandbox};
 use super::{Config, Loaded, Problem, Problems, SandboxSettings, Sources, read_secret, width_problem};
 
 /// A root key that is shorter can be guessed. On loopback too: that is where a proxy's requests come from.
@@ -55,9 +56,7 @@ fn judge(layers: &mut Layers, raw: Raw, file: Option<&Path>) -> Option<Config> {
     if !raw.egress.denies_all() {
         layers.wrong("egress", "not supported in this version: sandboxes have no way out, so only \"deny-all\"");
     }
-    if raw.database.url != "sqlite:" {
-        layers.wrong("database.url", "not supported in this version: only \"sqlite:\", in server.data_dir");
-    }
+    let database = database(layers, &raw.database, file);
     if raw.objects.url != "file:" {
         layers.wrong("objects.url", "not supported in this version: only \"file:\", in server.data_dir");
     }
@@ -121,6 +120,7 @@ fn judge(layers: &mut Layers, raw: Raw, file: Option<&Path>) -> Option<Config> {
         listen: listen?,
         public_url: raw.server.public_url,
         data_dir,
+        database: database?,
         root_key,
         trusted_proxies,
         ip_allow,
@@ -211,6 +211,52 @@ fn walk(layers: &mut Layers, mode: AuthMode, words: Option<&[String]>) -> Vec<St
     steps
 }
 
+/// Where the database is, with the password of its role.
+fn database(layers: &mut Layers, raw: &Database, file: Option<&Path>) -> Option<DatabaseUrl> {
+    let url = match raw.url.parse::<DatabaseUrl>() {
+        Ok(url) => url,
+        Err(error) => {
+            layers.wrong("database.url", error.to_string());
+            return None;
+        }
+    };
+    match (url, &raw.password_file) {
+        (DatabaseUrl::Sqlite, None) => Some(DatabaseUrl::Sqlite),
+        (DatabaseUrl::Sqlite, Some(_)) => {
+            layers.wrong("database.password_file", "is for PostgreSQL: SQLite has no password");
+            None
+        }
+        (DatabaseUrl::Postgres(url), Some(path)) => {
+            if url.has_password() {
+                layers.wrong("database.password_file", "give the password in the file or in database.url, not in both");
+            }
+            let path = resolve(layers, "database.password_file", path);
+            match read_secret(&path) {
+                Ok(password) => Some(DatabaseUrl::Postgres(url.with_password(&password))),
+                Err(error) => {
+                    layers.wrong("database.password_file", error.to_string());
+                    None
+                }
+            }
+        }
+        (DatabaseUrl::Postgres(url), None) => {
+            if url.has_password() {
+                private_if_in_file(layers, "database.url", file);
+            }
+            Some(DatabaseUrl::Postgres(url))
+        }
+    }
+}
+
+/// A secret that stands in the configuration file itself makes it a file that must be as private as one.
+fn private_if_in_file(layers: &mut Layers, key: &str, file: Option<&Path>) {
+    if let (Origin::File(..), Some(path)) = (layers.origin(key), file)
+        && let Some(problem) = std::fs::File::open(path).ok().and_then(|file| width_problem(path, &file))
+    {
+        layers.wrong(key, problem.to_string());
+    }
+}
+
 /// The operator's key, if the walk needs one.
 fn root_key(layers: &mut Layers, raw: &Raw, walk: &[Step], file: Option<&Path>) -> Option<Zeroizing<String>> {
     let (inline, separate) = (&raw.server.root_api_key, &raw.server.root_api_key_file);
@@ -219,12 +265,7 @@ fn root_key(layers: &mut Layers, raw: &Raw, walk: &[Step], file: Option<&Path>) 
     }
     let (name, key) = match (inline, separate) {
         (Some(text), _) => {
-            // The secret stands in the configuration file itself, which must then be as private as one.
-            if let (Origin::File(..), Some(path)) = (layers.origin("server.root_api_key"), file)
-                && let Some(problem) = std::fs::File::open(path).ok().and_then(|file| width_problem(path, &file))
-            {
-                layers.wrong("server.root_api_key", problem.to_string());
-            }
+            private_if_in_file(layers, "server.root_api_key", file);
             ("server.root_api_key", Zeroizing::new(text.clone()))
         }
         (None, Some(path)) => {

@@ -109,7 +109,9 @@ impl Layers {
         leaves
             .into_iter()
             .map(|(path, value)| {
-                let secret = path.last().is_some_and(|name| name == "root_api_key");
+                // A database's address can hold a password.
+                let address = value.as_str().is_some_and(|url| url.starts_with("postgres"));
+                let secret = path.last().is_some_and(|name| name == "root_api_key") || address;
                 let value = if secret { Value::String("********".to_owned()) } else { value.clone() };
                 let origin = self.origins.get(&path).cloned().unwrap_or(Origin::Default);
                 Entry { key: show(&path), value, origin }

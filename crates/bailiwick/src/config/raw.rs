@@ -14,7 +14,7 @@ pub(super) struct Raw {
     pub(super) egress: Egress,
     pub(super) server: Server,
     pub(super) auth: Auth,
-    pub(super) database: Place,
+    pub(super) database: Database,
     pub(super) objects: Place,
     #[serde(default)]
     pub(super) model: BTreeMap<ModelName, bailiwick_model::Config>,
@@ -53,6 +53,13 @@ pub(crate) enum AuthMode {
     Trusted,
     /// A loopback socket is enough.
     Dev,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Database {
+    pub(super) url: String,
+    pub(super) password_file: Option<PathBuf>,
 }
 
 #[derive(Deserialize)]

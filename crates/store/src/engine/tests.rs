@@ -13,15 +13,14 @@ use crate::migrate::Schema;
 use crate::sql::args;
 
 fn database(dir: &tempfile::TempDir) -> Arc<Database> {
-    let tenant = Some("acc_1".to_owned());
-    Arc::new(Database::open(dir.path().join("account.db"), tenant, LogId::host(), Schema::Account).unwrap())
+    Arc::new(Database::in_file(dir.path().join("account.db"), LogId::host(), Schema::Account).unwrap())
 }
 
 fn events(database: &Database) -> Vec<String> {
     let read = |sql: &crate::sql::Sql<'_>| {
         sql.all("SELECT resource FROM event WHERE account = ?1 ORDER BY seq", args![], |row| row.text(0))
     };
-    database.read(read).unwrap()
+    database.read_blocking(read).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

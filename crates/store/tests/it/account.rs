@@ -10,13 +10,14 @@ use bailiwick_auth::access::verb::{
 };
 use bailiwick_auth::access::{Journal, record};
 use bailiwick_auth::authn::Rejection;
-use bailiwick_store::StoreError;
 use bailiwick_store::account::NewAccount;
 use bailiwick_store::log::EventFilter;
+use bailiwick_store::{DatabaseUrl, StoreError};
 use bailiwick_types::{RequestId, Role, WorkspacePath};
 use serde_json::{Map, json};
 
 use crate::fixture::{self, Fixture, ROOT_KEY, not_found, permit};
+use crate::hood::Hood;
 use crate::on_every_backend;
 
 async fn names(f: &Fixture) -> Vec<(String, u64)> {
@@ -102,7 +103,7 @@ async fn v06_with_an_account_its_keys_rows_and_files_go_and_its_log_stays() {
         let message = json!({ "kind": "message", "text": SECRET });
         f.store.session_send(send, "dlv_1".into(), message).await.unwrap();
         let path = WorkspacePath::parse("notes.txt").unwrap();
-        let files = f.store.space_files_to_write(&permit(&scope, session.space().clone())).unwrap();
+        let files = f.store.space_files_to_write(&permit(&scope, session.space().clone())).await.unwrap();
         files.write(&path, SECRET.as_bytes()).unwrap();
         let dir = account_dir(&f, &scope);
         assert_eq!(holding(&dir, SECRET), 2, "the control: the words are in the database's files and in the file");
@@ -170,11 +171,12 @@ async fn v06_who_still_holds_a_permit_of_a_deleted_account_changes_nothing() {
         let user = permit::<CreateUser>(&admin, admin.account());
         not_found(f.store.user_create(user, "mallory".parse().unwrap(), Role::Admin, &key).await);
         assert!(f.login(&key.into_text()).await.is_err());
-        not_found(f.store.space_files_to_write(&permit::<WriteSpace>(&scope, space.clone())));
-        not_found(f.store.space_files(&permit::<ReadSpace>(&scope, space.clone())));
+        not_found(f.store.space_files_to_write(&permit::<WriteSpace>(&scope, space.clone())).await);
+        not_found(f.store.space_files(&permit::<ReadSpace>(&scope, space.clone())).await);
         assert!(!dir.join("spaces").exists());
-        for table in ["user", "space"] {
-            assert_eq!(rows_left(&dir, table), 0, "{table}");
+        let hood = Hood::of(&f, &scope).await;
+        for table in ["account_user", "space"] {
+            assert_eq!(hood.rows(&scope, table).await, 0, "{table}");
         }
         // What was begun outside the database may still end on record.
         let write = permit::<WriteSpace>(&scope, space);
@@ -190,24 +192,24 @@ async fn v06_a_deletion_that_a_crash_cut_short_is_finished_at_the_next_start() {
     on_every_backend(async |f| {
         let session = f.session(&f.acme.member).await;
         let scope = f.scope(&f.acme.member).await;
-        let files = f.store.space_files_to_write(&permit(&scope, session.space().clone())).unwrap();
+        let files = f.store.space_files_to_write(&permit(&scope, session.space().clone())).await.unwrap();
         files.write(&WorkspacePath::parse("a.txt").unwrap(), b"left").unwrap();
-        let (dir, control) = (account_dir(&f, &scope), f.dir().join("control.db"));
+        let dir = account_dir(&f, &scope);
         drop(files);
         // As if the server had died right after the host's row was gone.
-        let host = rusqlite::Connection::open(control).unwrap();
-        host.execute("DELETE FROM account WHERE name = 'acme'", []).unwrap();
-        host.execute("DELETE FROM key_locator WHERE incarnation = ?1", [scope.tenant().incarnation().to_string()])
-            .unwrap();
+        let (host, life) = (Hood::of_host(&f).await, scope.tenant().incarnation());
+        host.run("DELETE FROM account WHERE name = 'acme'").await;
+        host.run(&format!("DELETE FROM key_locator WHERE incarnation = '{life}'")).await;
         drop(host);
         let f = f.restart();
         assert!(f.login(&f.acme.member.key).await.is_err(), "it is gone before anything is cleaned up");
         assert!(dir.join("spaces").exists(), "the control");
-        f.store.purge_leftovers().unwrap();
+        f.store.purge_leftovers().await.unwrap();
         assert!(!dir.join("spaces").exists());
-        assert_eq!(rows_left(&dir, "session"), 0);
-        assert!(rows_left(&dir, "event") > 0);
-        f.store.purge_leftovers().unwrap();
+        let hood = Hood::of(&f, &scope).await;
+        assert_eq!(hood.rows(&scope, "session").await, 0);
+        assert!(hood.rows(&scope, "event").await > 0);
+        f.store.purge_leftovers().await.unwrap();
         assert!(f.login(&f.globex.member.key).await.is_ok());
     })
     .await;
@@ -251,7 +253,7 @@ async fn an_accounts_policy_holds_from_the_next_request_on_and_only_there() {
 async fn b07_all_files_of_the_store_are_the_servers_alone_in_a_directory_that_is_not() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-    let store = bailiwick_store::Store::open(dir.path()).unwrap();
+    let store = bailiwick_store::Store::open(dir.path(), &DatabaseUrl::Sqlite).unwrap();
     fixture::account(&store, &fixture::walk(), "acme").await.unwrap();
     let mut seen = 0;
     walk_tree(dir.path(), &mut |path| {

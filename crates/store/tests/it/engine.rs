@@ -5,18 +5,19 @@ use std::path::Path;
 use std::task::{Context, Waker};
 
 use bailiwick_auth::access::verb::CreateSpace;
+use bailiwick_store::StoreError;
 use bailiwick_store::account::NewAccount;
-use bailiwick_store::{Store, StoreError};
 use bailiwick_types::{AccountName, RequestId, Role};
 
 use crate::account::account_dir;
 use crate::fixture::{self, Fixture, permit};
-use crate::on_every_backend;
+use crate::hood::Hood;
+use crate::{Backend, on_every_backend};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_servers_never_share_a_data_directory() {
     on_every_backend(async |f| {
-        assert!(matches!(Store::open(f.dir()), Err(StoreError::Locked)));
+        assert!(matches!(fixture::open(f.dir(), &f.backend), Err(StoreError::Locked)));
         assert!(f.login(&f.acme.admin.key).await.is_ok(), "the first goes on");
         let f = f.restart();
         assert!(f.login(&f.acme.admin.key).await.is_ok(), "the control: once it has ended, another may begin");
@@ -27,16 +28,18 @@ async fn two_servers_never_share_a_data_directory() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_directory_of_a_newer_version_is_refused_and_left_alone() {
     on_every_backend(async |f| {
-        let dir = f.dir().to_owned();
-        let version = |n: i64| {
-            let file = rusqlite::Connection::open(dir.join("control.db")).unwrap();
-            file.execute_batch(&format!("PRAGMA user_version = {n}")).unwrap();
+        let (dir, backend) = (f.dir().to_owned(), f.backend.clone());
+        let hood = Hood::of_host(&f).await;
+        let (newer, known) = match backend {
+            Backend::Sqlite => ("PRAGMA user_version = 99", "PRAGMA user_version = 2"),
+            Backend::Postgres(_) => ("UPDATE schema_version SET version = 99", "UPDATE schema_version SET version = 1"),
         };
+        f.store.close();
+        hood.run(newer).await;
         let f = f.restart_around(|| {
-            version(99);
-            let refused = Store::open(&dir);
-            assert!(matches!(refused, Err(StoreError::Version { found: 99, known: 1 })));
-            version(1);
+            let refused = fixture::open(&dir, &backend);
+            assert!(matches!(refused, Err(StoreError::Version { found: 99, .. })));
+            tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(hood.run(known)));
         });
         assert!(f.login(&f.acme.admin.key).await.is_ok());
     })
@@ -81,7 +84,7 @@ async fn what_was_queued_is_on_disk_before_another_server_can_begin() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn acts_that_wait_together_share_a_commit() {
-    let f = Fixture::new(crate::BACKENDS[0]).await;
+    let f = Fixture::new(crate::Backend::Sqlite).await;
     let scope = f.scope(&f.acme.member).await;
     let database = account_dir(&f, &scope).join("account.db");
     let before = commits(&database);
@@ -126,7 +129,7 @@ fn commits(database: &Path) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn more_accounts_than_files_may_be_open_all_work_and_watchers_are_still_woken() {
-    let f = Fixture::new(crate::BACKENDS[0]).await;
+    let f = Fixture::new(crate::Backend::Sqlite).await;
     let scope = f.scope(&f.acme.admin).await;
     let mut watch = f.store.event_watch(scope.tenant()).unwrap();
     watch.mark_unchanged();
@@ -165,14 +168,22 @@ fn open_files(dir: &Path) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_older_file_is_brought_to_the_newest_version_when_it_is_opened() {
-    on_every_backend(async |f| {
+    let f = Fixture::new(Backend::Sqlite).await;
+    {
         let scope = f.scope(&f.acme.member).await;
         f.space(&f.acme.member, "kept").await;
         let path = account_dir(&f, &scope).join("account.db");
         f.store.close();
         {
             let file = rusqlite::Connection::open(&path).unwrap();
-            file.execute_batch("ALTER TABLE user DROP COLUMN first_event; PRAGMA user_version = 1").unwrap();
+            file.execute_batch(
+                "ALTER TABLE account_user RENAME TO user; ALTER TABLE user DROP COLUMN first_event; \
+                 ALTER TABLE api_key RENAME COLUMN holder TO user; ALTER TABLE space_grant RENAME COLUMN grantee TO user; \
+                 DROP TABLE tree_tile; DROP TRIGGER event_is_not_changed; ALTER TABLE event DROP COLUMN untold; \
+                 CREATE TRIGGER event_is_not_changed BEFORE UPDATE ON event BEGIN SELECT RAISE(ABORT, 'x'); END; \
+                 PRAGMA user_version = 1",
+            )
+            .unwrap();
         }
         let f = f.restart();
         let scope = f.scope(&f.acme.member).await;
@@ -181,6 +192,5 @@ async fn an_older_file_is_brought_to_the_newest_version_when_it_is_opened() {
         let carol = fixture::user(&f.store, &f.walk, &f.acme.admin, "carol", Role::Member).await.unwrap();
         assert!(f.login(&carol.key).await.is_ok());
         assert!(f.verify(&f.acme).await.is_ok());
-    })
-    .await;
+    }
 }

@@ -14,7 +14,7 @@ use bailiwick_auth::{Permit, Principal, Scope};
 use bailiwick_store::account::NewAccount;
 use bailiwick_store::log::EventFilter;
 use bailiwick_store::session::{Created, NewSession};
-use bailiwick_store::{Store, StoreError};
+use bailiwick_store::{DatabaseUrl, Store, StoreError};
 use bailiwick_types::{AccountName, AgentDefinition, GrantLevel, RequestId, Role, UserName};
 use serde_json::json;
 
@@ -42,18 +42,27 @@ pub(crate) struct Fixture {
     pub(crate) walk: Walk,
     pub(crate) acme: House,
     pub(crate) globex: House,
+    pub(crate) backend: Backend,
     dir: tempfile::TempDir,
+}
+
+/// Opens the directory as a server would.
+pub(crate) fn open(dir: &Path, backend: &Backend) -> Result<Store, StoreError> {
+    let url = match backend {
+        Backend::Sqlite => DatabaseUrl::Sqlite,
+        Backend::Postgres(database) => database.url().parse().unwrap(),
+    };
+    Store::open(dir, &url)
 }
 
 impl Fixture {
     pub(crate) async fn new(backend: Backend) -> Self {
-        let Backend::Sqlite = backend;
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
+        let store = open(dir.path(), &backend).unwrap();
         let walk = walk();
         let acme = house(&store, &walk, "acme").await;
         let globex = house(&store, &walk, "globex").await;
-        Self { store, walk, acme, globex, dir }
+        Self { store, walk, acme, globex, backend, dir }
     }
 
     /// The data directory.
@@ -68,20 +77,20 @@ impl Fixture {
 
     /// Stops the server, does something to its directory, and starts it again.
     pub(crate) fn restart_around(self, meanwhile: impl FnOnce()) -> Self {
-        let Self { store, walk, acme, globex, dir } = self;
+        let Self { store, walk, acme, globex, backend, dir } = self;
         store.close();
         drop(store);
         meanwhile();
-        let store = Store::open(dir.path()).unwrap();
-        Self { store, walk, acme, globex, dir }
+        let store = open(dir.path(), &backend).unwrap();
+        Self { store, walk, acme, globex, backend, dir }
     }
 
     /// Lets go of the store without closing it, and opens the directory at once.
     pub(crate) fn drop_and_reopen(self) -> Self {
-        let Self { store, walk, acme, globex, dir } = self;
+        let Self { store, walk, acme, globex, backend, dir } = self;
         drop(store);
-        let store = Store::open(dir.path()).unwrap();
-        Self { store, walk, acme, globex, dir }
+        let store = open(dir.path(), &backend).unwrap();
+        Self { store, walk, acme, globex, backend, dir }
     }
 
     pub(crate) async fn login(&self, key: &str) -> Result<Principal, Rejection> {

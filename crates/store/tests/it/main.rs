@@ -11,6 +11,7 @@ mod approval;
 mod engine;
 mod event;
 mod fixture;
+mod hood;
 mod key;
 mod reopen;
 mod session;
@@ -19,20 +20,23 @@ mod tamper;
 mod turn;
 mod user;
 
+use bailiwick_testkit::database::Postgres;
 use fixture::Fixture;
 
 /// A database that the suite runs on.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 enum Backend {
     /// One file an account.
     Sqlite,
+    /// One database for all, with row-level security.
+    Postgres(Postgres),
 }
 
-const BACKENDS: [Backend; 1] = [Backend::Sqlite];
-
-/// Runs a test once on each database, each time in a fresh directory with two tenants.
+/// Runs a test once on each database, each time in a fresh directory with two tenants. PostgreSQL is one of
+/// them where `cargo xtask test` (or `cargo xtask postgres COMMAND`) has started one.
 async fn on_every_backend(test: impl AsyncFn(Fixture)) {
-    for backend in BACKENDS {
-        test(Fixture::new(backend).await).await;
+    test(Fixture::new(Backend::Sqlite).await).await;
+    if let Some(fresh) = Postgres::fresh() {
+        test(Fixture::new(Backend::Postgres(fresh)).await).await;
     }
 }

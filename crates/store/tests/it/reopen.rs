@@ -11,9 +11,10 @@ use bailiwick_types::{RequestId, SessionId, SpaceId};
 use serde_json::json;
 
 use crate::fixture::{self, permit};
-use crate::on_every_backend;
+use crate::{Backend, on_every_backend};
 
 const DIRECTORY: &str = "BAILIWICK_TEST_KILLED_SERVER";
+const DATABASE: &str = "BAILIWICK_TEST_KILLED_SERVER_DATABASE";
 const KEY: &str = "BAILIWICK_TEST_KILLED_SERVER_KEY";
 const SESSION: &str = "BAILIWICK_TEST_KILLED_SERVER_SESSION";
 
@@ -21,7 +22,8 @@ const SESSION: &str = "BAILIWICK_TEST_KILLED_SERVER_SESSION";
 #[tokio::test(flavor = "multi_thread")]
 async fn the_server_that_will_be_killed() {
     let Some(dir) = std::env::var_os(DIRECTORY).map(PathBuf::from) else { return };
-    let store = Store::open(&dir).unwrap();
+    let url = std::env::var(DATABASE).unwrap().parse().unwrap();
+    let store = Store::open(&dir, &url).unwrap();
     let walk = fixture::walk();
     let principal = fixture::login(&store, &walk, &std::env::var(KEY).unwrap()).await.unwrap();
     let scope = principal.scope(RequestId::new()).unwrap();
@@ -88,10 +90,15 @@ async fn z02_what_was_acknowledged_before_a_kill_is_there_and_the_session_goes_o
         let mut events = 0;
         for enough in [1, 60, 400] {
             let (dir, key) = (f.dir().to_owned(), f.acme.member.key.clone());
+            let url = match &f.backend {
+                Backend::Sqlite => "sqlite:".to_owned(),
+                Backend::Postgres(database) => database.url(),
+            };
             f = f.restart_around(|| {
                 let child = Command::new(std::env::current_exe().unwrap())
                     .args(["--exact", "reopen::the_server_that_will_be_killed", "--nocapture"])
                     .env(DIRECTORY, &dir)
+                    .env(DATABASE, &url)
                     .env(KEY, &key)
                     .env(SESSION, session.to_string())
                     .stdout(Stdio::piped())

@@ -170,7 +170,7 @@ async fn a_space_is_renamed_and_deleted_with_its_files_and_sessions() {
         let update = permit::<UpdateSpace>(&scope, space.clone());
         let row = f.store.space_update(update, Some("renamed".into()), None).await.unwrap();
         assert_eq!((row.name.as_str(), row.description.as_str()), ("renamed", ""));
-        let files = f.store.space_files_to_write(&permit(&scope, space.clone())).unwrap();
+        let files = f.store.space_files_to_write(&permit(&scope, space.clone())).await.unwrap();
         files.write(&WorkspacePath::parse("a.txt").unwrap(), b"x").unwrap();
         let dir = crate::account::account_dir(&f, &scope).join("spaces").join(space.id().to_string());
         assert!(dir.join("a.txt").exists());
@@ -179,7 +179,7 @@ async fn a_space_is_renamed_and_deleted_with_its_files_and_sessions() {
         f.store.space_delete(permit::<DeleteSpace>(&scope, space.clone())).await.unwrap();
         assert!(!dir.exists());
         assert!(f.store.session_find(&scope, session.id()).await.unwrap().is_none());
-        not_found(f.store.space_files_to_write(&held));
+        not_found(f.store.space_files_to_write(&held).await);
         assert!(!dir.exists(), "a permit that outlived it makes no new folder");
         let events = f.actions(&f.acme).await.len();
         not_found(f.store.plan_write(held, json!([])).await);

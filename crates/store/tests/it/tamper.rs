@@ -41,7 +41,7 @@ impl Intruder {
 }
 
 async fn with_a_long_log() -> Fixture {
-    let f = Fixture::new(crate::BACKENDS[0]).await;
+    let f = Fixture::new(crate::Backend::Sqlite).await;
     for n in 0..9 {
         f.space(&f.acme.member, &format!("space {n}")).await;
     }
@@ -160,7 +160,7 @@ async fn e07_a_head_that_does_not_fit_is_found() {
 #[tokio::test(flavor = "multi_thread")]
 async fn e07_the_hosts_log_is_verified_like_an_accounts() {
     use bailiwick_auth::access::verb::ReadHostAudit;
-    let f = Fixture::new(crate::BACKENDS[0]).await;
+    let f = Fixture::new(crate::Backend::Sqlite).await;
     let verify = async || {
         let host = f.operator().await.host_scope(bailiwick_types::RequestId::new());
         f.store.event_verify_host(host.authorize::<ReadHostAudit>().unwrap()).await.unwrap()

@@ -106,7 +106,7 @@ async fn list(
     let scope = caller.scope()?;
     let permit = scope.authorize::<ReadSpace>(find(&app, &scope, &space).await?)?;
     let path = place.folder()?;
-    let files = app.store().space_files(&permit)?;
+    let files = app.store().space_files(&permit).await?;
     let within = path.clone();
     let entries = blocking(move || entries(&files, &within, place.recursive)).await?;
     let (rows, more) = entries.map_err(|error| Failure::of_file(error, &path))?;
@@ -140,7 +140,7 @@ async fn read(
     let scope = caller.scope()?;
     let permit = scope.authorize::<ReadSpace>(find(&app, &scope, &space).await?)?;
     let path = place.file()?;
-    let files = app.store().space_files(&permit)?;
+    let files = app.store().space_files(&permit).await?;
     let wanted = path.clone();
     let open = blocking(move || files.reader(&wanted)).await?.map_err(|error| Failure::of_file(error, &path))?;
     let size = open.stat().size;
@@ -178,7 +178,7 @@ async fn write(
     let scope = caller.scope()?;
     let permit = scope.authorize::<WriteSpace>(find(&app, &scope, &space).await?)?;
     let path = place.file()?;
-    let files = app.store().space_files_to_write(&permit)?;
+    let files = app.store().space_files_to_write(&permit).await?;
     let own = Slot::take(Scarce::Uploads, &app, &caller)?;
     // A place is waited for before anything is on record, and held until the file is written.
     let upload = receive(files, path.clone(), body, (app.upload_place().await?, own));
@@ -198,7 +198,7 @@ async fn remove(
     let scope = caller.scope()?;
     let permit = scope.authorize::<WriteSpace>(find(&app, &scope, &space).await?)?;
     let path = place.file()?;
-    let files = app.store().space_files_to_write(&permit)?;
+    let files = app.store().space_files_to_write(&permit).await?;
     let (wanted, named) = (path.clone(), path.clone());
     let removing = async move {
         let removed = blocking(move || if place.recursive { files.remove_all(&wanted) } else { files.remove(&wanted) });

@@ -77,7 +77,7 @@ impl Server {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let dir = tempfile::tempdir().unwrap();
         let keys = HostKeys::load_or_make(&dir.path().join("keys")).unwrap();
-        let store = Store::open(&dir.path().join("data")).unwrap();
+        let store = Store::open(&dir.path().join("data"), &bailiwick_testkit::database::chosen()).unwrap();
         let first = NewAccount { name: AccountName::first(), admin: None, agents: agents() };
         store.account_bootstrap(first).await.unwrap();
         store.user_bootstrap(&AccountName::first(), "default".parse().unwrap(), Role::Admin).await.unwrap();
