@@ -71,17 +71,29 @@ async fn inspect(client: &Client) -> Result<(), StoreError> {
     if version < OLDEST {
         return Err(StoreError::Unsafe(format!("PostgreSQL 13 or newer is needed, this is {}", version / 10_000)));
     }
+    all_well(client, ROLE_FACTS).await?;
     let known = i64::try_from(STEPS.len()).unwrap_or(i64::MAX);
     let there: bool = client.query_one("SELECT to_regclass('schema_version') IS NOT NULL", &[]).await?.get(0);
     let found: i64 = match there {
         false => 0,
-        true => client.query_opt("SELECT version FROM schema_version", &[]).await?.map_or(0, |row| row.get(0)),
+        true => {
+            let readable = "SELECT has_table_privilege('schema_version', 'SELECT')";
+            if !client.query_one(readable, &[]).await?.get::<_, bool>(0) {
+                return Err(StoreError::Unsafe("it was not made ready for the server's role".to_owned()));
+            }
+            client.query_opt("SELECT version FROM schema_version", &[]).await?.map_or(0, |row| row.get(0))
+        }
     };
     if found != known {
         return Err(StoreError::Version { found, known });
     }
+    all_well(client, TABLE_FACTS).await
+}
+
+/// Every fact that does not hold, in one error.
+async fn all_well(client: &Client, facts: &[(&str, &str)]) -> Result<(), StoreError> {
     let mut wrong = Vec::new();
-    for (text, what) in ROLE_FACTS.iter().chain(TABLE_FACTS) {
+    for (text, what) in facts {
         let names: Vec<String> = client.query(*text, &[]).await?.iter().map(|row| row.get(0)).collect();
         if !names.is_empty() {
             wrong.push(format!("{what} ({})", names.join(", ")));

@@ -314,6 +314,12 @@ impl<'c> Sql<'c> {
         self.control("RELEASE SAVEPOINT act")
     }
 
+    /// A statement without arguments that no code of ours would send.
+    #[cfg(test)]
+    pub(crate) fn control_for_test(&self, text: &'static str) -> Result<(), StoreError> {
+        self.control(text)
+    }
+
     fn control(&self, text: &'static str) -> Result<(), StoreError> {
         match &self.on {
             On::File(connection) => connection.prepare_cached(text)?.execute([]).map(drop).map_err(StoreError::from),

@@ -55,7 +55,7 @@ impl std::fmt::Display for Context {
 
 /// The connections to one database.
 pub(crate) struct Pool {
-    url: PostgresUrl,
+    url: Arc<PostgresUrl>,
     idle: Mutex<Vec<Session>>,
     free: Arc<Semaphore>,
     handle: Handle,
@@ -78,7 +78,7 @@ impl Pool {
     pub(crate) fn new(url: PostgresUrl) -> Result<Arc<Self>, StoreError> {
         let runtime = Builder::new_multi_thread().worker_threads(1).thread_name("store-pg").enable_all().build()?;
         Ok(Arc::new(Self {
-            url,
+            url: Arc::new(url),
             idle: Mutex::new(Vec::new()),
             free: Arc::new(Semaphore::new(CONNECTIONS)),
             handle: runtime.handle().clone(),
@@ -140,15 +140,16 @@ impl Pool {
             "BEGIN; SET LOCAL app.account_id = '{context}'; \
              SELECT pg_advisory_xact_lock(hashtextextended('{context}', 0)); SELECT pg_current_xact_id()::text"
         );
-        let mut session = self.session()?;
-        let transaction = session.begin(&begin)?;
+        let (mut session, transaction) = self.begun(&begin)?;
         let session = RefCell::new(session);
         work(&Sql::server(&session, tenant))?;
         let mut session = session.into_inner();
         match session.control("COMMIT") {
             Ok(()) => {
-                self.handle.block_on(session.assert_clean())?;
-                self.give_back(session);
+                // It is committed, whatever becomes of the connection.
+                if self.handle.block_on(session.assert_clean()).is_ok() {
+                    self.give_back(session);
+                }
                 Ok(())
             }
             Err(error) => {
@@ -159,6 +160,20 @@ impl Pool {
                     Ended::Unknown => Err(StoreError::InDoubt),
                 }
             }
+        }
+    }
+
+    /// A connection with its transaction begun.
+    fn begun(&self, begin: &str) -> Result<(Session, String), StoreError> {
+        let mut session = self.session()?;
+        match session.begin(begin) {
+            // It lay idle and was cut meanwhile. Nothing was done with it.
+            Err(StoreError::Unavailable(_)) if session.lay_idle => {
+                let mut session = self.connect()?;
+                let transaction = session.begin(begin)?;
+                Ok((session, transaction))
+            }
+            begun => begun.map(|transaction| (session, transaction)),
         }
     }
 
@@ -189,7 +204,8 @@ impl Pool {
 
     pub(crate) fn connect(&self) -> Result<Session, StoreError> {
         let client = self.block_on(self.url.connect())?;
-        Ok(Session { client, prepared: HashMap::new(), begin: None, handle: self.handle.clone() })
+        let url = self.url.clone();
+        Ok(Session { client, url, prepared: HashMap::new(), begin: None, lay_idle: false, handle: self.handle.clone() })
     }
 
     /// Waits for something in the pool's own runtime; in a thread that may block.
@@ -200,7 +216,8 @@ impl Pool {
         }
     }
 
-    fn give_back(&self, session: Session) {
+    fn give_back(&self, mut session: Session) {
+        session.lay_idle = true;
         lock(&self.idle).push(session);
     }
 }
@@ -220,6 +237,9 @@ pub(crate) struct Session {
     prepared: HashMap<&'static str, Statement>,
     /// Goes out together with the first statement.
     begin: Option<String>,
+    /// Whether it comes from the pool: then it may have been cut meanwhile.
+    lay_idle: bool,
+    url: Arc<PostgresUrl>,
     handle: Handle,
 }
 
@@ -256,21 +276,42 @@ impl Session {
     }
 
     pub(crate) fn query(&mut self, text: &'static str, tenant: &str, args: &[Arg<'_>]) -> Result<Vec<Row>, StoreError> {
+        let Some(begin) = self.begin.take() else {
+            let statement = self.statement(text, args)?;
+            let tenant = Arg::Text(tenant);
+            return self.answer(self.client.query(&statement, &values_of(&tenant, args)));
+        };
+        match self.first_query(&begin, text, tenant, args) {
+            // It lay idle and was cut meanwhile. Nothing was done with it.
+            Err(StoreError::Unavailable(_)) if self.lay_idle => {
+                self.client = self.handle.block_on(self.url.connect())?;
+                self.prepared.clear();
+                self.lay_idle = false;
+                self.first_query(&begin, text, tenant, args)
+            }
+            rows => rows,
+        }
+    }
+
+    fn first_query(
+        &mut self,
+        begin: &str,
+        text: &'static str,
+        tenant: &str,
+        args: &[Arg<'_>],
+    ) -> Result<Vec<Row>, StoreError> {
         let statement = self.statement(text, args)?;
         let tenant = Arg::Text(tenant);
         let values = values_of(&tenant, args);
-        let query = self.client.query(&statement, &values);
-        match self.begin.take() {
-            None => self.answer(query),
-            Some(begin) => self.handle.block_on(async {
-                // In this order: what is polled first is sent first.
-                let both = async { Ok(tokio::join!(biased; self.client.batch_execute(&begin), query)) };
-                let (begun, rows) = within(ANSWER, both).await?;
-                // Without its beginning the query ran for no tenant, and found nothing.
-                begun?;
-                Ok(rows?)
-            }),
-        }
+        self.handle.block_on(async {
+            let query = self.client.query(&statement, &values);
+            // In this order: what is polled first is sent first.
+            let both = async { Ok(tokio::join!(biased; self.client.batch_execute(begin), query)) };
+            let (begun, rows) = within(ANSWER, both).await?;
+            // Without its beginning the query ran for no tenant, and found nothing.
+            begun?;
+            Ok(rows?)
+        })
     }
 
     fn statement(&mut self, text: &'static str, args: &[Arg<'_>]) -> Result<Statement, StoreError> {
@@ -343,3 +384,7 @@ fn values_of<'a>(tenant: &'a Arg<'_>, args: &'a [Arg<'_>]) -> Vec<&'a (dyn ToSql
 fn with_dollars(text: &str) -> String {
     text.replace('?', "$")
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests;

@@ -138,7 +138,7 @@ BEGIN
     AND NEW.verdict = '' AND NEW.intent IS NULL AND NEW.detail = '{}' AND NEW.untold = 1
   THEN RETURN NEW;
   END IF;
-  RAISE EXCEPTION 'events are not changed';
+  RAISE EXCEPTION 'events are not %', CASE TG_OP WHEN 'UPDATE' THEN 'changed' ELSE 'deleted' END;
 END $$;
 CREATE TRIGGER event_is_not_changed BEFORE UPDATE OR DELETE ON event
   FOR EACH ROW EXECUTE FUNCTION event_is_not_changed();

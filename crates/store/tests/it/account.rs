@@ -3,7 +3,6 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use bailiwick_audit::{Frontier, Head};
 use bailiwick_auth::access::verb::{
     CreateAccount, CreateSpace, CreateUser, DeleteAccount, ListAccounts, PutPolicy, ReadAccountAudit, ReadHostAudit,
     ReadPolicy, ReadSpace, SendSession, WriteSpace,
@@ -106,7 +105,12 @@ async fn v06_with_an_account_its_keys_rows_and_files_go_and_its_log_stays() {
         let files = f.store.space_files_to_write(&permit(&scope, session.space().clone())).await.unwrap();
         files.write(&path, SECRET.as_bytes()).unwrap();
         let dir = account_dir(&f, &scope);
-        assert_eq!(holding(&dir, SECRET), 2, "the control: the words are in the database's files and in the file");
+        let hood = Hood::of(&f, &scope).await;
+        assert_eq!(
+            holding(&dir, SECRET) + hood.mentions(SECRET).await,
+            2,
+            "the control: the words are in the database's files and in the file"
+        );
         let events = f.events(&f.acme).await.len();
 
         delete(&f, "acme").await.unwrap();
@@ -116,15 +120,23 @@ async fn v06_with_an_account_its_keys_rows_and_files_go_and_its_log_stays() {
         }
         assert_eq!(names(&f).await, [("globex".to_owned(), 3)]);
         assert!(f.login(&f.globex.admin.key).await.is_ok(), "the neighbour lives");
-        assert_eq!(holding(&dir, SECRET), 0, "nothing of it is left, in the database's free pages neither");
+        assert_eq!(
+            holding(&dir, SECRET) + hood.mentions(SECRET).await,
+            0,
+            "nothing of it is left, in a file's free pages neither"
+        );
         assert!(!dir.join("spaces").exists());
 
-        let log = rows_left(&dir, "event");
-        assert_eq!(log, events + 1, "the log is all that is left, with the deletion as its last line");
-        for table in ["user", "api_key", "space", "session", "delivery", "agent", "space_grant"] {
-            assert_eq!(rows_left(&dir, table), 0, "{table}");
+        let log = hood.rows(&scope, "event").await;
+        assert_eq!(
+            log,
+            i64::try_from(events).unwrap() + 1,
+            "the log is all that is left, with the deletion as its last line"
+        );
+        for table in ["account_user", "api_key", "space", "session", "delivery", "agent", "space_grant"] {
+            assert_eq!(hood.rows(&scope, table).await, 0, "{table}");
         }
-        verify_file(&dir);
+        hood.verify(&scope).await;
         let host = f.operator().await.host_scope(RequestId::new()).authorize::<ReadHostAudit>().unwrap();
         let filter = EventFilter { limit: 100, action: Some("account.delete".into()), ..EventFilter::default() };
         let deletions = f.store.event_list_host(host, filter).await.unwrap();
@@ -304,29 +316,4 @@ pub(crate) fn holding(dir: &Path, words: &str) -> usize {
         }
     });
     database + files
-}
-
-fn rows_left(dir: &Path, table: &str) -> usize {
-    let file = rusqlite::Connection::open(dir.join("account.db")).unwrap();
-    file.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get::<_, i64>(0))
-        .map(i64::cast_unsigned)
-        .unwrap()
-        .try_into()
-        .unwrap()
-}
-
-/// Verifies a log as a stranger would: from the file alone.
-fn verify_file(dir: &Path) {
-    let file = rusqlite::Connection::open(dir.join("account.db")).unwrap();
-    let head = file
-        .query_row("SELECT size, root FROM tree_head", [], |row| {
-            Ok(Head { size: row.get::<_, i64>(0)?.cast_unsigned(), root: row.get(1)? })
-        })
-        .unwrap();
-    let mut leaves = file.prepare("SELECT leaf_hash FROM event ORDER BY seq").unwrap();
-    let mut tree = Frontier::new();
-    for hash in leaves.query_map([], |row| row.get::<_, [u8; 32]>(0)).unwrap() {
-        tree.append(hash.unwrap());
-    }
-    assert_eq!((tree.size(), tree.root()), (head.size, head.root));
 }

@@ -1,5 +1,6 @@
 //! Beneath the server: what someone can do who holds the file, or is the superuser of the database.
 
+use bailiwick_audit::Frontier;
 use rusqlite::Connection;
 use tokio_postgres::Client;
 
@@ -56,6 +57,46 @@ impl Hood {
             Self::File(file) => file.query_row(&sql, [], |row| row.get(0)).unwrap(),
             Self::Server(client) => client.query_one(&sql, &[]).await.unwrap().get(0),
         }
+    }
+
+    /// Tables of a server in which these words stand; of a file, none: it is read as the file that it is.
+    pub(crate) async fn mentions(&self, words: &str) -> usize {
+        let Self::Server(client) = self else { return 0 };
+        let tables =
+            client.query("SELECT tablename::text FROM pg_tables WHERE schemaname = 'public'", &[]).await.unwrap();
+        let mut found = 0;
+        for table in tables {
+            let table: String = table.get(0);
+            let sql = format!("SELECT count(*) FROM {table} t WHERE t::text LIKE '%{words}%'");
+            let rows: i64 = client.query_one(&sql, &[]).await.unwrap().get(0);
+            found += usize::from(rows > 0);
+        }
+        found
+    }
+
+    /// Verifies a log as a stranger would: from the rows alone.
+    pub(crate) async fn verify(&self, scope: &bailiwick_auth::Scope) {
+        let account = scope.tenant().incarnation();
+        let head = format!("SELECT size, root FROM tree_head WHERE account = '{account}'");
+        let leaves = format!("SELECT leaf_hash FROM event WHERE account = '{account}' ORDER BY seq");
+        let (size, root, leaves): (i64, Vec<u8>, Vec<Vec<u8>>) = match self {
+            Self::File(file) => {
+                let (size, root) = file.query_row(&head, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+                let mut rows = file.prepare(&leaves).unwrap();
+                let leaves = rows.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+                (size, root, leaves)
+            }
+            Self::Server(client) => {
+                let head = client.query_one(&head, &[]).await.unwrap();
+                let leaves = client.query(&leaves, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
+                (head.get(0), head.get(1), leaves)
+            }
+        };
+        let mut tree = Frontier::new();
+        for hash in leaves {
+            tree.append(hash.try_into().unwrap());
+        }
+        assert_eq!((tree.size().cast_signed(), tree.root().to_vec()), (size, root));
     }
 
     /// Holds up all writes of the scope's account.

@@ -13,6 +13,7 @@ mod event;
 mod fixture;
 mod hood;
 mod key;
+mod postgres;
 mod reopen;
 mod session;
 mod space;

@@ -196,9 +196,10 @@ async fn v06_the_words_of_a_deleted_space_are_in_no_file_of_a_running_server() {
         let scope = f.scope(&f.acme.member).await;
         f.store.plan_write(permit::<WriteSpace>(&scope, space.clone()), json!([WORDS])).await.unwrap();
         let dir = crate::account::account_dir(&f, &scope);
-        assert_eq!(crate::account::holding(&dir, WORDS), 1, "the control");
+        let hood = crate::hood::Hood::of(&f, &scope).await;
+        assert_eq!(crate::account::holding(&dir, WORDS) + hood.mentions(WORDS).await, 1, "the control");
         f.store.space_delete(permit::<DeleteSpace>(&scope, space)).await.unwrap();
-        assert_eq!(crate::account::holding(&dir, WORDS), 0);
+        assert_eq!(crate::account::holding(&dir, WORDS) + hood.mentions(WORDS).await, 0);
     })
     .await;
 }
