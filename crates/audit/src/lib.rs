@@ -4,12 +4,14 @@
 //! crate does no I/O: it turns an event into bytes and bytes into hashes, so that any other program
 //! can do the same and come to the same root.
 
+pub mod checkpoint;
 pub mod event;
+pub mod proof;
 pub mod tree;
 pub mod verify;
 
 pub use event::{Actor, Draft, Event, Phase, Verdict};
-pub use tree::{Frontier, Hash};
+pub use tree::{Frontier, Hash, Tile};
 pub use verify::{Head, Problem, Verifier};
 
 /// The canonical bytes of a JSON value (RFC 8785).
