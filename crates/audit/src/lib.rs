@@ -12,7 +12,7 @@ pub mod verify;
 
 pub use event::{Actor, Draft, Event, Phase, Verdict};
 pub use tree::{Frontier, Hash, Tile};
-pub use verify::{Head, Problem, Verifier};
+pub use verify::{Head, Problem, RETIRE, Verifier};
 
 /// The canonical bytes of a JSON value (RFC 8785).
 ///
