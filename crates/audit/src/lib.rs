@@ -6,6 +6,7 @@
 
 pub mod checkpoint;
 pub mod event;
+pub mod export;
 pub mod proof;
 pub mod tree;
 pub mod verify;

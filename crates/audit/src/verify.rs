@@ -7,6 +7,8 @@
 //! The oldest events may be retired: of each, its number and leaf hash are left, so that every proof still
 //! holds, and a later event in the same log says up to where that was done.
 
+use serde_json::{Map, Value};
+
 use crate::event::{Event, LogId, Phase, Verdict, hex};
 use crate::tree::{Frontier, Hash};
 
@@ -83,11 +85,29 @@ impl Verifier {
     pub fn next(&mut self, event: &Event, stored: &Hash) -> Result<(), Problem> {
         self.in_order(event.seq)?;
         let hash = event.leaf_hash(&self.log).map_err(|_| Problem::Unreadable(event.seq))?;
+        let d = &event.draft;
+        self.next_hashed(
+            event.seq,
+            hash,
+            stored,
+            retires_below(&d.action, d.phase.as_str(), d.verdict.as_str(), &d.detail),
+        )
+    }
+
+    /// Takes an event whose hash was computed from its fields, and the boundary that it states.
+    pub(crate) fn next_hashed(
+        &mut self,
+        seq: u64,
+        hash: Hash,
+        stored: &Hash,
+        below: Option<u64>,
+    ) -> Result<(), Problem> {
+        self.in_order(seq)?;
         if hash != *stored {
-            return Err(Problem::Changed(event.seq));
+            return Err(Problem::Changed(seq));
         }
         self.tree.append(hash);
-        self.stated = self.stated.max(retires_below(event).unwrap_or(0));
+        self.stated = self.stated.max(below.unwrap_or(0));
         Ok(())
     }
 
@@ -120,7 +140,7 @@ impl Verifier {
         self.tree.root()
     }
 
-    fn in_order(&self, seq: u64) -> Result<(), Problem> {
+    pub(crate) fn in_order(&self, seq: u64) -> Result<(), Problem> {
         if seq == self.tree.size() { Ok(()) } else { Err(Problem::Gap { expected: self.tree.size(), found: seq }) }
     }
 
@@ -144,17 +164,16 @@ impl Verifier {
 }
 
 /// The boundary that an event states, if it retires others. A refused or failed attempt retires nothing.
-fn retires_below(event: &Event) -> Option<u64> {
-    let d = &event.draft;
-    let done = d.action == RETIRE && d.phase == Phase::Act && d.verdict == Verdict::Ok;
-    done.then(|| d.detail.get("below")?.as_u64()).flatten()
+pub(crate) fn retires_below(action: &str, phase: &str, verdict: &str, detail: &Map<String, Value>) -> Option<u64> {
+    let done = action == RETIRE && phase == Phase::Act.as_str() && verdict == Verdict::Ok.as_str();
+    done.then(|| detail.get("below")?.as_u64()).flatten()
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
     use bailiwick_types::Timestamp;
-    use serde_json::{Map, json};
+    use serde_json::json;
 
     use super::*;
     use crate::event::{Actor, Draft, Phase, Verdict};

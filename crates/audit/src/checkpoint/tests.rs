@@ -1,6 +1,5 @@
 //! The vectors of the format's reference implementation (Go, `golang.org/x/mod/sumdb/note`), then every
 //! way to spoil a note.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use proptest::prelude::*;
 

@@ -1,5 +1,4 @@
 //! Known answers first, then every size, then every single bit.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::convert::Infallible;
 
