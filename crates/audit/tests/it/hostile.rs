@@ -41,27 +41,24 @@ fn e07_any_detail_has_the_same_canonical_form_in_both() {
     assert_eq!(verdict(&export, Some(&signer().verifier_key()), &[]).0, WHOLE);
 }
 
-/// One byte anywhere: always found, and by the same word in both.
+/// One bit in every byte: always found; and by the same word in both, wherever both are asked.
 #[test]
 fn e07_every_changed_byte_is_found_by_both() {
     let export = Log::new().export(&signer(), 2);
     let key = signer().verifier_key();
     assert_eq!(verdict(&export, Some(&key), &[]).0, WHOLE);
     for at in 0..export.len() {
-        for bit in [0, 5] {
-            let mut changed = export.clone();
-            changed[at] ^= 1 << bit;
-            let found = verify_export(changed.as_slice(), Some(&key), &[]);
-            assert!(found.is_err(), "bit {bit} of byte {at}");
-            if at % 97 == 0 {
-                verdict(&changed, Some(&key), &[]);
-            }
+        let mut changed = export.clone();
+        changed[at] ^= 1 << (at % 7);
+        assert!(verify_export(changed.as_slice(), Some(&key), &[]).is_err(), "byte {at}");
+        if at.is_multiple_of(211) {
+            verdict(&changed, Some(&key), &[]);
         }
     }
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_bytes_are_read_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..2_000)) {
