@@ -21,6 +21,8 @@ import sys
 
 LINE_BYTES = 1024 * 1024
 NOTE_BYTES = 128 * 1024
+# Of lists and objects within each other, and a value within the innermost.
+DEPTH = 128
 EVENT_KEYS = set(
     "seq at actor credential address request action resource space agent phase verdict intent detail leaf_hash".split()
 )
@@ -62,7 +64,9 @@ def number(value):
     return f"{sign}{digits[0]}{fraction}e{'+' if point > 0 else '-'}{abs(point - 1)}"
 
 
-def canonical_text(value):
+def canonical_text(value, depth=1):
+    if depth > DEPTH:
+        raise ValueError("nested too deeply")
     if value is None:
         return "null"
     if value is True:
@@ -74,10 +78,10 @@ def canonical_text(value):
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False)
     if isinstance(value, list):
-        return "[" + ",".join(map(canonical_text, value)) + "]"
+        return "[" + ",".join(canonical_text(item, depth + 1) for item in value) + "]"
     # By UTF-16 code units; surrogatepass lets a broken text fail below, where all texts are encoded.
     keys = sorted(value, key=lambda key: key.encode("utf-16-be", "surrogatepass"))
-    return "{" + ",".join(canonical_text(key) + ":" + canonical_text(value[key]) for key in keys) + "}"
+    return "{" + ",".join(canonical_text(key) + ":" + canonical_text(value[key], depth + 1) for key in keys) + "}"
 
 
 def canonical(value):

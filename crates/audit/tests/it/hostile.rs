@@ -92,6 +92,17 @@ proptest! {
     }
 }
 
+/// The deepest detail that is read, and one level more: the line's object is the first, the detail's the second.
+#[test]
+fn e07_both_read_as_deep_as_each_other() {
+    let nested = |levels: usize| (0..levels).fold(Value::Null, |inner, _| Value::from(vec![inner]));
+    for (levels, expected) in [(100, WHOLE), (125, WHOLE), (126, "form"), (300, "form")] {
+        let detail = Map::from_iter([("a".to_owned(), nested(levels))]);
+        let export = Log::of(vec![event(0, Value::Object(detail))]).export(&signer(), 0);
+        assert_eq!(verdict(&export, None, &[]).0, expected, "{levels}");
+    }
+}
+
 /// Brackets without end: refused by depth, not by the stack.
 #[test]
 fn deep_nesting_is_refused() {

@@ -302,3 +302,26 @@ fn e07_an_empty_checkpoint_does_not_vouch_for_events() {
     assert_eq!(word(&joined(&export)), "length");
     assert_eq!(word(&joined(&[export[0].clone(), b"{\"end\":true,\"events\":0}".to_vec()])), WHOLE);
 }
+
+/// Whoever writes a third verifier begins with the example in the documentation.
+#[test]
+fn e07_the_documented_checkpoint_verifies_with_the_documented_key() {
+    let docs = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/audit.md");
+    let docs = std::fs::read_to_string(docs).unwrap();
+    let fences: Vec<&str> = docs.split("```").collect();
+    let note = fences.iter().find(|text| text.contains("\n\u{2014} bailiwick.example ")).unwrap();
+    let note: bailiwick_audit::checkpoint::SignedNote = note.trim_start().parse().unwrap();
+    let key = docs.split('\'').find(|text| text.starts_with("bailiwick.example+")).unwrap();
+    assert_eq!(key, self::key().to_string());
+    let mut tree = Frontier::new();
+    for n in 0..12 {
+        tree.append(bailiwick_audit::tree::leaf_hash(&[n]));
+    }
+    let head = Head { size: tree.size(), root: tree.root() };
+    let log = LogId::account("acc_01JGFJJZ00ABCDEFGHJKMNPQRS".parse().unwrap());
+    assert_eq!(
+        note.to_string(),
+        signer().checkpoint(&log, &head, Timestamp::from_micros(1_767_225_700_000_000)).to_string()
+    );
+    assert_eq!(note.open(&key.parse().unwrap()).unwrap().size, 12);
+}
