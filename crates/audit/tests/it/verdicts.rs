@@ -325,3 +325,31 @@ fn e07_the_documented_checkpoint_verifies_with_the_documented_key() {
     );
     assert_eq!(note.open(&key.parse().unwrap()).unwrap().size, 12);
 }
+
+/// Adding the group's order to the second half of a signature gives another one that a careless verifier takes.
+#[test]
+fn e07_a_signature_has_one_form() {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    // 2^252 + 27742317777372353535851937790883648493, little-endian (RFC 8032, section 5.1).
+    const ORDER: [u8; 32] = [
+        0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde, 0x14, 0, 0, 0, 0, 0,
+        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10,
+    ];
+    let log = Log::new();
+    let export = log.export(&signer(), 0);
+    let note = log.signed(&signer()).to_string();
+    let signature = note.trim_end().rsplit(' ').next().unwrap();
+    let mut bytes = STANDARD.decode(signature).unwrap();
+    let mut carry = 0;
+    for (byte, add) in bytes[36..].iter_mut().zip(ORDER) {
+        let sum = u16::from(*byte) + u16::from(add) + carry;
+        *byte = sum.to_le_bytes()[0];
+        carry = sum >> 8;
+    }
+    assert_eq!(word(&replaced(&export, signature, &STANDARD.encode(&bytes))), "signature");
+    // All zeros: the point of small order that would fit a key of small order.
+    bytes[4..].fill(0);
+    assert_eq!(word(&replaced(&export, signature, &STANDARD.encode(&bytes))), "signature");
+    assert_eq!(word(&export), WHOLE);
+}
