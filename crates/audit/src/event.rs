@@ -172,23 +172,34 @@ pub struct Event {
 /// The leaf's form. Field names are short words in one alphabetical object; `detail` enters by its
 /// hash, so that a body can be erased without breaking the tree.
 #[derive(Serialize)]
-struct Leaf<'a> {
-    v: u8,
-    log: &'a str,
-    seq: u64,
-    at: i64,
-    actor: String,
-    credential: &'a str,
-    address: &'a str,
-    request: Option<String>,
-    action: &'a str,
-    resource: &'a str,
-    space: Option<String>,
-    agent: Option<&'a str>,
-    phase: &'a str,
-    verdict: &'a str,
-    intent: Option<u64>,
-    detail_sha256: String,
+pub(crate) struct Leaf<'a> {
+    pub(crate) v: u8,
+    pub(crate) log: &'a str,
+    pub(crate) seq: u64,
+    pub(crate) at: i64,
+    pub(crate) actor: &'a str,
+    pub(crate) credential: &'a str,
+    pub(crate) address: &'a str,
+    pub(crate) request: Option<&'a str>,
+    pub(crate) action: &'a str,
+    pub(crate) resource: &'a str,
+    pub(crate) space: Option<&'a str>,
+    pub(crate) agent: Option<&'a str>,
+    pub(crate) phase: &'a str,
+    pub(crate) verdict: &'a str,
+    pub(crate) intent: Option<u64>,
+    pub(crate) detail_sha256: String,
+}
+
+impl Leaf<'_> {
+    pub(crate) fn hash(&self) -> Result<Hash, serde_json::Error> {
+        Ok(tree::leaf_hash(&serde_json_canonicalizer::to_vec(self)?))
+    }
+}
+
+/// What stands for an event's detail in its leaf.
+pub(crate) fn detail_hash(detail: &Map<String, Value>) -> Result<String, serde_json::Error> {
+    Ok(hex(&Sha256::digest(serde_json_canonicalizer::to_vec(detail)?)))
 }
 
 impl Event {
@@ -203,18 +214,18 @@ impl Event {
             log: &log.0,
             seq: self.seq,
             at: self.at.as_micros(),
-            actor: d.actor.to_text(),
+            actor: &d.actor.to_text(),
             credential: &d.credential,
             address: &d.address,
-            request: d.request.map(|id| id.to_string()),
+            request: d.request.map(|id| id.to_string()).as_deref(),
             action: &d.action,
             resource: &d.resource,
-            space: d.space.map(|id| id.to_string()),
+            space: d.space.map(|id| id.to_string()).as_deref(),
             agent: d.agent.as_ref().map(AgentName::as_str),
             phase: d.phase.as_str(),
             verdict: d.verdict.as_str(),
             intent: d.intent,
-            detail_sha256: hex(&Sha256::digest(serde_json_canonicalizer::to_vec(&d.detail)?)),
+            detail_sha256: detail_hash(&d.detail)?,
         })
     }
 
@@ -241,6 +252,11 @@ impl LogId {
     /// The host's log: what the operator does, and what no account can be charged with.
     pub fn host() -> Self {
         Self("host".to_owned())
+    }
+
+    /// The log that a file says it holds.
+    pub(crate) fn named(name: String) -> Self {
+        Self(name)
     }
 
     /// The id as text.

@@ -4,13 +4,16 @@
 //! crate does no I/O: it turns an event into bytes and bytes into hashes, so that any other program
 //! can do the same and come to the same root.
 
+pub mod checkpoint;
 pub mod event;
+pub mod export;
+pub mod proof;
 pub mod tree;
 pub mod verify;
 
 pub use event::{Actor, Draft, Event, Phase, Verdict};
-pub use tree::{Frontier, Hash};
-pub use verify::{Head, Problem, Verifier};
+pub use tree::{Frontier, Hash, Tile};
+pub use verify::{Head, Problem, RETIRE, Verifier};
 
 /// The canonical bytes of a JSON value (RFC 8785).
 ///

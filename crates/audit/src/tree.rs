@@ -5,6 +5,21 @@ use sha2::{Digest, Sha256};
 /// A node's hash.
 pub type Hash = [u8; 32];
 
+/// Levels of the tree in one tile: a tile root stands for 2^8 hashes of the level below.
+pub const TILE_HEIGHT: u32 = 8;
+
+/// The root of a complete subtree of 256^level leaves, which an added leaf completed. Whoever keeps it can
+/// make proofs without reading the leaves below it; it never changes again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tile {
+    /// 1 for 256 leaves, 2 for 65,536, and so on.
+    pub level: u8,
+    /// Its number among those of its level, from 0.
+    pub index: u64,
+    /// The subtree's root.
+    pub root: Hash,
+}
+
 /// The hash of a leaf's bytes.
 pub fn leaf_hash(leaf: &[u8]) -> Hash {
     Sha256::new().chain_update([0]).chain_update(leaf).finalize().into()
@@ -45,17 +60,28 @@ impl Frontier {
         self.size
     }
 
-    /// Adds a leaf's hash at the right.
-    pub fn append(&mut self, leaf: Hash) {
+    /// Adds a leaf's hash at the right, and says which tile roots it completes: none for 255 leaves of 256.
+    pub fn append(&mut self, leaf: Hash) -> Vec<Tile> {
+        self.append_tiled::<TILE_HEIGHT>(leaf)
+    }
+
+    pub(crate) fn append_tiled<const HEIGHT: u32>(&mut self, leaf: Hash) -> Vec<Tile> {
         let mut node = leaf;
+        let mut tiles = Vec::new();
         // Each trailing one-bit of the old size is a perfect subtree that the new leaf completes.
-        for _ in 0..self.size.trailing_ones() {
+        for bits in 1..=self.size.trailing_ones() {
             if let Some(left) = self.nodes.pop() {
                 node = node_hash(&left, &node);
+            }
+            if bits % HEIGHT == 0 {
+                // At most 64 / HEIGHT, so it always fits.
+                let level = u8::try_from(bits / HEIGHT).unwrap_or(u8::MAX);
+                tiles.push(Tile { level, index: self.size >> bits, root: node });
             }
         }
         self.nodes.push(node);
         self.size += 1;
+        tiles
     }
 
     /// The root. Of the empty tree: `SHA-256()`.
@@ -70,12 +96,12 @@ impl Frontier {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::event::hex;
 
     /// The tree heads that the Certificate Transparency reference implementation tests against.
-    const LEAVES: [&[u8]; 8] = [
+    pub(crate) const LEAVES: [&[u8]; 8] = [
         b"",
         b"\x00",
         b"\x10",
@@ -85,7 +111,7 @@ mod tests {
         b"\x50\x51\x52\x53\x54\x55\x56\x57",
         b"\x60\x61\x62\x63\x64\x65\x66\x67\x68\x69\x6a\x6b\x6c\x6d\x6e\x6f",
     ];
-    const ROOTS: [&str; 8] = [
+    pub(crate) const ROOTS: [&str; 8] = [
         "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d",
         "fac54203e7cc696cf0dfcb42c92a1d9dbaf70ad9e621f4bd8d98662f00e3c125",
         "aeb6bcfe274b70a14fb067a5e5578264db0fa9b51af5e0ba159158f329e06e77",
@@ -116,5 +142,23 @@ mod tests {
         }
         assert!(Frontier::from_parts(3, &[0; 32]).is_none());
         assert!(Frontier::from_parts(1, &[0; 33]).is_none());
+    }
+
+    #[test]
+    fn the_leaf_that_completes_a_tile_says_so() {
+        let mut tree = Frontier::new();
+        let mut told = Vec::new();
+        for n in 0..65_536u64 {
+            let tiles = tree.append(leaf_hash(&n.to_be_bytes()));
+            assert_eq!(tiles.len(), usize::from(n % 256 == 255) + usize::from(n == 65_535), "leaf {n}");
+            if n == 255 {
+                // The first tile root is the root of the tree, which is just that subtree.
+                assert_eq!(tiles, [Tile { level: 1, index: 0, root: tree.root() }]);
+            }
+            told.extend(tiles.iter().map(|tile| (tile.level, tile.index)));
+        }
+        let mut expected: Vec<(u8, u64)> = (0..256).map(|index| (1, index)).collect();
+        expected.push((2, 0));
+        assert_eq!(told, expected);
     }
 }

@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
+use bailiwick_audit::checkpoint::{KeyError, Signer};
 use bailiwick_auth::key::KeyRing;
 use zeroize::Zeroizing;
 
@@ -28,6 +29,7 @@ pub enum HostKeysError {
 /// The host's keys.
 pub struct HostKeys {
     pepper: Zeroizing<[u8; 32]>,
+    checkpoint: Zeroizing<[u8; 32]>,
 }
 
 impl HostKeys {
@@ -45,12 +47,20 @@ impl HostKeys {
             let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
             made.map_err(|error| HostKeysError::Io("keys".to_owned(), error))?;
         }
-        Ok(Self { pepper: load_or_make(dir, "pepper")? })
+        Ok(Self { pepper: load_or_make(dir, "pepper")?, checkpoint: load_or_make(dir, "checkpoint")? })
     }
 
     /// What makes and checks API keys.
     pub fn ring(&self) -> KeyRing {
         KeyRing::new(*self.pepper)
+    }
+
+    /// What signs the heads of this host's logs, in the name of the server.
+    ///
+    /// # Errors
+    /// If the name cannot stand in a signature line.
+    pub fn checkpoint_signer(&self, server: &str) -> Result<Signer, KeyError> {
+        Signer::new(server, &self.checkpoint)
     }
 }
 
@@ -95,6 +105,7 @@ mod tests {
         let first = HostKeys::load_or_make(&dir).unwrap();
         let again = HostKeys::load_or_make(&dir).unwrap();
         assert_eq!(*first.pepper, *again.pepper);
+        assert_ne!(*first.pepper, *first.checkpoint);
         let file = dir.join("pepper");
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
         fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
@@ -102,6 +113,29 @@ mod tests {
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
         fs::write(&file, b"short").unwrap();
         assert!(matches!(HostKeys::load_or_make(&dir), Err(HostKeysError::Damaged(_))));
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn e07_the_checkpoint_key_is_made_once_kept_private_and_refused_when_wide() {
+        let dir = std::env::temp_dir().join(format!("bailiwick-checkpoint-key-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&dir);
+        let key = |keys: &HostKeys| keys.checkpoint_signer("bailiwick.example").unwrap().verifier_key().to_string();
+        let first = key(&HostKeys::load_or_make(&dir).unwrap());
+        assert!(first.starts_with("bailiwick.example+"));
+        assert_eq!(key(&HostKeys::load_or_make(&dir).unwrap()), first);
+        assert!(HostKeys::load_or_make(&dir).unwrap().checkpoint_signer("two words").is_err());
+
+        let file = dir.join("checkpoint");
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o604)).unwrap();
+        assert!(matches!(HostKeys::load_or_make(&dir), Err(HostKeysError::TooWide(name)) if name == "checkpoint"));
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::write(&file, [0; 33]).unwrap();
+        assert!(matches!(HostKeys::load_or_make(&dir), Err(HostKeysError::Damaged(name)) if name == "checkpoint"));
+        // Another file is another key.
+        fs::remove_file(&file).unwrap();
+        assert_ne!(key(&HostKeys::load_or_make(&dir).unwrap()), first);
         fs::remove_dir_all(&dir).unwrap();
     }
 }

@@ -12,7 +12,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("audit", &["types"]),
     ("auth", &["types", "audit"]),
     ("files", &["types"]),
-    ("vault", &["types", "auth"]),
+    ("vault", &["types", "audit", "auth"]),
     ("shell", &["types", "files"]),
     ("store", &["types", "audit", "auth", "files"]),
     ("sandbox", &["types", "audit", "auth", "files", "shell"]),
