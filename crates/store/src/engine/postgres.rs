@@ -140,7 +140,7 @@ impl Pool {
             "BEGIN; SET LOCAL app.account_id = '{context}'; \
              SELECT pg_advisory_xact_lock(hashtextextended('{context}', 0)); SELECT pg_current_xact_id()::text"
         );
-        let (mut session, transaction) = self.begun(&begin)?;
+        let (session, transaction) = self.begun(&begin)?;
         let session = RefCell::new(session);
         work(&Sql::server(&session, tenant))?;
         let mut session = session.into_inner();
