@@ -97,14 +97,19 @@ impl Postgres {
     }
 }
 
-/// The database that the tests of a whole server run on.
+/// The database that the tests of a whole server run on: a fresh one.
 pub fn chosen() -> DatabaseUrl {
+    chosen_text().parse().unwrap()
+}
+
+/// The same, as `database.url` has it.
+pub fn chosen_text() -> String {
     match std::env::var(CHOICE).as_deref() {
         Ok("postgres") => match Postgres::fresh() {
-            Some(database) => database.url().parse().unwrap(),
+            Some(database) => database.url(),
             None => panic!("{CHOICE} is postgres, and {SERVER} is not set"),
         },
-        Ok("sqlite") | Err(_) => DatabaseUrl::Sqlite,
+        Ok("sqlite") | Err(_) => "sqlite:".to_owned(),
         Ok(other) => panic!("{CHOICE} is {other}: sqlite or postgres"),
     }
 }

@@ -11,6 +11,8 @@ use crate::console::say;
 
 /// The variable by which tests find the server (see the test kit's `database`).
 pub(crate) const SERVER: &str = "BAILIWICK_TEST_POSTGRES";
+/// The variable that says on which database the tests of a whole server run.
+pub(crate) const CHOICE: &str = "BAILIWICK_TEST_DATABASE";
 /// How long a start may take.
 const START: Duration = Duration::from_secs(60);
 

@@ -1,11 +1,13 @@
 //! Everything that must hold before a commit, in the order in which it is cheap to know.
 
+use std::cell::OnceCell;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use crate::console::{fail, say};
+use crate::postgres::{self, Postgres};
 use crate::repository::Repository;
 use crate::{checklist, packages, tidy};
 
@@ -37,6 +39,7 @@ const STEPS: &[Step] = &[
         packages::npm(tools.repository).map(|()| Counts::default())
     }),
     ("tests", Extent::Fast, |tools| tools.cargo(&["test", "--workspace", "--locked", "--no-fail-fast"])),
+    ("on PostgreSQL", Extent::Fast, |tools| tools.on_postgres()),
     ("checklist", Extent::Fast, |tools| checklist::check(tools.repository).map(|()| Counts::default())),
 ];
 
@@ -50,11 +53,19 @@ struct Counts {
 struct Tools<'a> {
     repository: &'a Repository,
     target: Option<PathBuf>,
+    /// For tests, from the first one that wants it to the last.
+    postgres: OnceCell<Postgres>,
 }
+
+/// Crates whose tests run a whole server or its inside, and so run once more on PostgreSQL. The store's own
+/// suite runs on both at once.
+const ON_POSTGRES: &[&str] = &["bailiwick-agent", "bailiwick-web", "bailiwick"];
+/// Databases that must have been made by then: fewer, and tests have quietly run on something else.
+const DATABASES: u64 = 100;
 
 /// Runs all steps, also after one has failed, and says at the end what passed.
 pub(crate) fn run(repository: &Repository, extent: Extent) -> Result<(), String> {
-    let tools = Tools { repository, target: target_directory() };
+    let tools = Tools { repository, target: target_directory(), postgres: OnceCell::new() };
     let mut total = Counts::default();
     let mut failed = Vec::new();
     let mut timed = Vec::new();
@@ -98,29 +109,103 @@ fn target_directory() -> Option<PathBuf> {
 }
 
 impl Tools<'_> {
-    /// Runs cargo, shows what it says, and counts the tests in it.
-    fn cargo(&self, arguments: &[&str]) -> Result<Counts, String> {
+    /// The PostgreSQL server of this run.
+    fn postgres(&self) -> Result<&Postgres, String> {
+        if self.postgres.get().is_none() {
+            packages::debian()?;
+            let _ = self.postgres.set(Postgres::start()?);
+        }
+        self.postgres.get().ok_or_else(|| "no PostgreSQL".to_owned())
+    }
+
+    /// Runs the whole servers' tests once more, on PostgreSQL. The programs are those that were just run:
+    /// built anew for some crates alone they would be other programs.
+    fn on_postgres(&self) -> Result<Counts, String> {
+        let mut counts = Counts::default();
+        for (package, program, folder) in self.test_programs()? {
+            if !ON_POSTGRES.contains(&package.as_str()) {
+                continue;
+            }
+            say(&format!("     Running {}", program.display()));
+            let mut command = Command::new(&program);
+            command.current_dir(&folder).env("CARGO_MANIFEST_DIR", &folder).env(postgres::CHOICE, "postgres");
+            let ran = self.counted(&mut command)?;
+            counts.passed += ran.passed;
+            counts.failed += ran.failed;
+        }
+        let made = self.postgres()?.databases_of_tests()?;
+        if made < DATABASES {
+            return Err(format!("only {made} databases were made: tests have run on something else than PostgreSQL"));
+        }
+        say(&format!("{made} databases were made on PostgreSQL"));
+        Ok(counts)
+    }
+
+    /// The programs with tests: package, path, folder of the package.
+    fn test_programs(&self) -> Result<Vec<(String, PathBuf, PathBuf)>, String> {
+        let mut command = self.cargo_command(&["test", "--workspace", "--locked", "--no-run", "--message-format=json"]);
+        let output =
+            command.stderr(Stdio::null()).output().map_err(|error| format!("cargo cannot be started: {error}"))?;
+        let lines = String::from_utf8_lossy(&output.stdout);
+        let mut programs = Vec::new();
+        for line in lines.lines() {
+            let Ok(said) = serde_json::from_str::<serde_json::Value>(line) else { continue };
+            let (Some(program), Some(manifest)) = (said["executable"].as_str(), said["manifest_path"].as_str()) else {
+                continue;
+            };
+            let folder = PathBuf::from(manifest).parent().map(PathBuf::from).unwrap_or_default();
+            if said["profile"]["test"] == true {
+                let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                let package = if name == "bailiwick" { name } else { format!("bailiwick-{name}") };
+                programs.push((package, PathBuf::from(program), folder));
+            }
+        }
+        if programs.is_empty() { Err("cargo named no program with tests".to_owned()) } else { Ok(programs) }
+    }
+
+    fn cargo_command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("cargo");
-        command.args(arguments).current_dir(self.repository.root()).stdin(Stdio::null()).stdout(Stdio::piped());
+        command.args(arguments).current_dir(self.repository.root());
         if let Some(target) = &self.target {
             command.env("CARGO_TARGET_DIR", target);
         }
-        let mut child = command.spawn().map_err(|error| format!("cargo cannot be started: {error}"))?;
+        command
+    }
+
+    /// Runs cargo, shows what it says, and counts the tests in it.
+    fn cargo(&self, arguments: &[&str]) -> Result<Counts, String> {
+        let mut command = self.cargo_command(arguments);
+        if arguments.first() != Some(&"test") {
+            return self.counted_without_server(&mut command);
+        }
+        self.counted(&mut command)
+    }
+
+    /// Runs a program with tests, PostgreSQL beside it.
+    fn counted(&self, command: &mut Command) -> Result<Counts, String> {
+        command.env(postgres::SERVER, self.postgres()?.url());
+        self.counted_without_server(command)
+    }
+
+    fn counted_without_server(&self, command: &mut Command) -> Result<Counts, String> {
+        let name = command.get_program().to_string_lossy().into_owned();
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = command.spawn().map_err(|error| format!("{name} cannot be started: {error}"))?;
         let mut counts = Counts::default();
         if let Some(output) = child.stdout.take() {
             for line in BufReader::new(output).split(b'\n') {
-                let line = line.map_err(|error| format!("cargo's output cannot be read: {error}"))?;
+                let line = line.map_err(|error| format!("{name}: its output cannot be read: {error}"))?;
                 let line = String::from_utf8_lossy(&line);
                 counts.add(&line);
                 say(&line);
             }
         }
-        let status = child.wait().map_err(|error| format!("cargo was lost: {error}"))?;
+        let status = child.wait().map_err(|error| format!("{name} was lost: {error}"))?;
         match (status.success(), counts.failed) {
             (true, _) => Ok(counts),
             // The failures are counted; the step's own failure would be one too many.
             (false, 1..) => Ok(counts),
-            (false, 0) if counts.passed == 0 => Err(format!("cargo {} failed", arguments.join(" "))),
+            (false, 0) if counts.passed == 0 => Err(format!("{name} failed")),
             (false, 0) => Ok(Counts { failed: 1, ..counts }),
         }
     }

@@ -24,7 +24,7 @@ impl Inside {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn t03_t04_a_call_waits_runs_once_when_approved_and_cannot_be_decided_twice() {
     let inside = Inside::new(SCRIPT).await;
     let id = inside.begin("careful", "write it").await;
@@ -50,7 +50,7 @@ async fn t03_t04_a_call_waits_runs_once_when_approved_and_cannot_be_decided_twic
     assert!(again.to_string().contains("decided before"), "{again}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn t05_a_denied_call_does_not_run_and_the_model_reads_the_refusal() {
     let inside = Inside::new(SCRIPT).await;
     let id = inside.begin("careful", "write it").await;
@@ -67,7 +67,7 @@ async fn t05_a_denied_call_does_not_run_and_the_model_reads_the_refusal() {
     assert!(last.contains("not now"), "{last}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn t05_without_a_decision_in_time_nothing_runs() {
     let inside = Inside::new(SCRIPT).await;
     let id = inside.begin("hasty", "write it").await;
@@ -80,7 +80,7 @@ async fn t05_without_a_decision_in_time_nothing_runs() {
     assert!(matches!(late, RuntimeError::Store(_)), "{late}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn t07_only_the_requester_may_decide() {
     let inside = Inside::new(SCRIPT).await;
     let id = inside.begin("careful", "write it").await;
@@ -94,7 +94,7 @@ async fn t07_only_the_requester_may_decide() {
     inside.runtime.decide(&alice, approval, Decision::Approve, None).await.unwrap();
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn t06_an_approval_does_not_release_the_next_call() {
     let inside = Inside::new(SCRIPT).await;
     let id = inside.begin("careful", "write it").await;
@@ -110,7 +110,7 @@ async fn t06_an_approval_does_not_release_the_next_call() {
     assert_ne!(second[0].approval.id, first);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_typed_word_decides_and_any_other_message_goes_on_without() {
     let inside = Inside::new(SCRIPT).await;
     let id = inside.begin("careful", "write it").await;
@@ -131,7 +131,7 @@ async fn a_typed_word_decides_and_any_other_message_goes_on_without() {
     assert_eq!(last["data"]["message"], "I heard: never mind");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_question_waits_for_its_answer() {
     let inside = Inside::new(SCRIPT).await;
     let id = inside.begin("default", "ask me").await;
@@ -150,7 +150,7 @@ async fn a_question_waits_for_its_answer() {
     assert!(last.contains("Blue"), "{last}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn cancel_ends_a_turn_that_waits() {
     let inside = Inside::new(SCRIPT).await;
     let id = inside.begin("careful", "write it").await;
@@ -167,7 +167,7 @@ async fn cancel_ends_a_turn_that_waits() {
     assert!(inside.types(id).await.ends_with(&["turn.completed".to_owned(), "session.waiting".to_owned()]));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn t07_a_revoked_key_stops_the_turn_it_began() {
     let inside = Inside::new(SCRIPT).await;
     let id = inside.begin("careful", "write it").await;

@@ -28,7 +28,7 @@ impl Inside {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn an_attachment_from_a_key_that_died_ends_one_turn_and_not_all_of_them() {
     let inside = Inside::new(SCRIPT).await;
     let id = inside.begin("default", "slow").await;
@@ -49,7 +49,7 @@ async fn an_attachment_from_a_key_that_died_ends_one_turn_and_not_all_of_them() 
     assert_eq!(inside.row(id).await.state, Failed);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn cancel_is_seen_behind_a_message_that_steers() {
     let inside = Inside::new(SCRIPT).await;
     let id = inside.begin("default", "slow").await;
@@ -67,7 +67,7 @@ async fn cancel_is_seen_behind_a_message_that_steers() {
     assert_eq!(row.turn, 2, "the message was answered in a turn of its own");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn compaction_begins_no_turn() {
     let inside = Inside::new(SCRIPT).await;
     let id = inside.begin("default", "hello").await;
@@ -80,7 +80,7 @@ async fn compaction_begins_no_turn() {
     assert_eq!(types.iter().filter(|t| *t == "turn.started").count(), 1, "{types:?}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_schema_that_asks_for_endless_work_is_refused() {
     let inside = Inside::new(SCRIPT).await;
     let mut defs = serde_json::Map::new();
@@ -97,7 +97,7 @@ async fn a_schema_that_asks_for_endless_work_is_refused() {
     assert!(refused.unwrap_err().to_string().contains("too much work"));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_tool_that_was_taken_away_is_away_in_old_sessions_too() {
     let inside = Inside::new(SCRIPT).await;
     let id = inside.begin("default", "hello").await;
@@ -111,7 +111,7 @@ async fn a_tool_that_was_taken_away_is_away_in_old_sessions_too() {
     assert!(!inside.wrote("notes.txt").await);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_hostile_pattern_is_an_answer_and_not_the_end_of_the_session() {
     let pattern = format!("{}b{}", "{a,".repeat(251), "}".repeat(251));
     let script = format!(

@@ -8,7 +8,7 @@ use bailiwick_store::session::SessionState::{AwaitingApproval, Idle, Running};
 use crate::SCRIPT;
 use crate::fixture::Inside;
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn t08_a_waiting_approval_survives_a_restart() {
     let inside = Inside::new(SCRIPT).await;
     let id = inside.begin("careful", "write it").await;
@@ -22,7 +22,7 @@ async fn t08_a_waiting_approval_survives_a_restart() {
     assert!(inside.wrote("notes.txt").await);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn an_interrupted_model_call_is_made_again() {
     let inside = Inside::new(SCRIPT).await;
     let id = inside.begin("default", "slow").await;
@@ -36,7 +36,7 @@ async fn an_interrupted_model_call_is_made_again() {
     assert_eq!(interrupted["data"]["finishReason"], "other");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn what_waited_in_the_queue_is_answered_after_a_restart() {
     let inside = Inside::new(SCRIPT).await;
     let id = inside.begin("default", "slow").await;

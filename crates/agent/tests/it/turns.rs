@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::SCRIPT;
 use crate::fixture::{Inside, message};
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_plain_turn_has_the_events_that_clients_know() {
     let inside = Inside::new(SCRIPT).await;
     let id = inside.begin("default", "hello").await;
@@ -40,7 +40,7 @@ async fn a_plain_turn_has_the_events_that_clients_know() {
     assert_eq!(unique.len(), ids.len());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_tool_writes_and_the_next_turn_reads_it() {
     let inside = Inside::new(SCRIPT).await;
     let id = inside.begin("default", "write it").await;
@@ -68,7 +68,7 @@ async fn a_tool_writes_and_the_next_turn_reads_it() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn t01_t02_refused_calls_run_nothing_and_the_model_reads_why() {
     let inside = Inside::new(SCRIPT).await;
     let id = inside.begin("default", "bad tools").await;
@@ -86,7 +86,7 @@ async fn t01_t02_refused_calls_run_nothing_and_the_model_reads_why() {
     assert_eq!(codes, ["tool_not_granted", "tool_unknown", "arguments_invalid"]);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn calls_of_one_answer_run_side_by_side() {
     let inside = Inside::new(SCRIPT).await;
     let id = inside.begin("default", "both").await;
@@ -100,7 +100,7 @@ async fn calls_of_one_answer_run_side_by_side() {
     assert_eq!(inside.store.plan_read(&permit).await.unwrap(), json!([{ "text": "think", "status": "done" }]));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_known_secret_in_a_result_is_hidden_from_the_model() {
     let inside = Inside::new(SCRIPT).await;
     let id = inside.begin("default", "leak").await;
@@ -110,7 +110,7 @@ async fn a_known_secret_in_a_result_is_hidden_from_the_model() {
     assert!(last.contains("[redacted:test]") && !last.contains("very-secret-value"), "{last}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_structured_answer_follows_its_schema_or_fails() {
     let inside = Inside::new(SCRIPT).await;
     let schema = json!({ "type": "object", "required": ["colour"], "properties": { "count": { "type": "integer" } } });
@@ -128,7 +128,7 @@ async fn a_structured_answer_follows_its_schema_or_fails() {
     assert_eq!(failed["data"]["code"], "OUTPUT_SCHEMA_NOT_FULFILLED");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn client_context_is_for_one_turn() {
     let inside = Inside::new(SCRIPT).await;
     let incoming = Incoming { client_context: Some(json!({ "page": "orders" })), ..message("hello") };
@@ -140,7 +140,7 @@ async fn client_context_is_for_one_turn() {
     assert!(!format!("{stream:?}").contains("orders"), "client context is not shown on the stream");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_failed_model_call_ends_the_turn_and_the_session_goes_on() {
     let inside = Inside::new(SCRIPT).await;
     let id = inside.begin("default", "fail").await;
@@ -152,7 +152,7 @@ async fn a_failed_model_call_ends_the_turn_and_the_session_goes_on() {
     assert!(inside.types(id).await.contains(&"turn.completed".to_owned()));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn cancel_stops_an_answer_at_once() {
     let inside = Inside::new(SCRIPT).await;
     let id = inside.begin("default", "slow").await;
@@ -165,7 +165,7 @@ async fn cancel_stops_an_answer_at_once() {
     assert!(!types.contains(&"message.completed".to_owned()));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_message_steers_before_the_answer_shows_and_queues_after() {
     let inside = Inside::new(SCRIPT).await;
     let id = inside.begin("default", "ponder").await;
@@ -192,7 +192,7 @@ async fn a_message_steers_before_the_answer_shows_and_queues_after() {
     assert_eq!(types.iter().filter(|t| *t == "turn.started").count(), 2, "{types:?}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn clear_compact_and_reset() {
     let inside = Inside::new(SCRIPT).await;
     let id = inside.begin("default", "hello").await;
@@ -210,7 +210,7 @@ async fn clear_compact_and_reset() {
     assert!(again.to_string().contains("no longer active"), "{again}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a03_a_foreign_session_is_not_found_and_its_owner_finds_it() {
     let inside = Inside::new(SCRIPT).await;
     let id = inside.begin("default", "hello").await;

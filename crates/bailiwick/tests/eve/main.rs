@@ -38,6 +38,7 @@ fn server() -> Server {
     std::fs::write(&file, config).unwrap();
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
     let mut process = Command::new(env!("CARGO_BIN_EXE_bailiwick"))
+        .env("BAILIWICK_DATABASE__URL", bailiwick_testkit::database::chosen_text())
         .args(["serve", "-c"])
         .arg(&file)
         .stdout(Stdio::piped())

@@ -77,7 +77,10 @@ fn e08_no_key_is_on_disk_in_the_clear() {
     let home = Home::new();
     let server = home.serve(SCRIPT);
     let alice = server.account(&home, "acme", "alice");
-    server.client(&home, &alice, &["space", "create", "work"]).good();
+    let space = server.client(&home, &alice, &["--json", "space", "create", "work"]).json();
+    let note = home.write("note.txt", "hedgehog-12", 0o644);
+    let put = ["space", "put", space["id"].as_str().unwrap(), note.to_str().unwrap(), "note.txt"];
+    server.client(&home, &alice, &put).good();
     assert_eq!(server.end("-TERM"), Some(0));
     let secret = alice.rsplit('_').next().unwrap().as_bytes();
     let holds = |needle: &[u8]| {
@@ -86,7 +89,7 @@ fn e08_no_key_is_on_disk_in_the_clear() {
         })
     };
     // The positive control: what is meant to be stored is found in the same way.
-    assert!(holds(b"alice").is_some());
+    assert!(holds(b"hedgehog-12").is_some());
     assert_eq!(holds(secret), None);
     assert_eq!(holds(ROOT_KEY.as_bytes()), None);
 }

@@ -13,7 +13,11 @@ use tempfile::TempDir;
 pub(crate) const ROOT_KEY: &str = "root-key-of-the-tests-0123456789abcdef";
 
 /// A home folder, in which everything of a test lies.
-pub(crate) struct Home(TempDir);
+pub(crate) struct Home {
+    dir: TempDir,
+    /// What the servers of this home run on.
+    database: String,
+}
 
 /// What a run of the binary gave.
 pub(crate) struct Done {
@@ -59,11 +63,11 @@ impl From<Output> for Done {
 
 impl Home {
     pub(crate) fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
+        Self { dir: tempfile::tempdir().unwrap(), database: bailiwick_testkit::database::chosen_text() }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
+        self.dir.path().join(name)
     }
 
     /// Writes a file with a mode.
@@ -78,8 +82,8 @@ impl Home {
     /// The binary with nothing of the test's own environment.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_bailiwick"));
-        command.args(arguments).current_dir(self.0.path()).env_clear();
-        command.env("HOME", self.0.path()).env("PATH", "/usr/bin:/bin");
+        command.args(arguments).current_dir(self.dir.path()).env_clear();
+        command.env("HOME", self.dir.path()).env("PATH", "/usr/bin:/bin");
         command
     }
 
@@ -106,6 +110,7 @@ impl Home {
     pub(crate) fn start(&self, arguments: &[&str]) -> Running {
         let began = Instant::now();
         let mut command = self.command(arguments);
+        command.env("BAILIWICK_DATABASE__URL", &self.database);
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut said = Vec::new();

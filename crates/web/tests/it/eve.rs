@@ -229,7 +229,7 @@ async fn commands_answer_as_the_client_demands() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn streams_show_signs_of_life_and_end_with_their_lease() {
-    let times = Times { heartbeat: Duration::from_millis(100), lease: Duration::from_millis(450), ..Times::default() };
+    let times = Times { heartbeat: Duration::from_millis(100), lease: Duration::from_millis(1500), ..Times::default() };
     let server = Server::with(vec![Step::ApiKey], Settings { times, ..settings() }).await;
     let people = server.people().await;
     let session = server.done("POST", "/eve/v1/session", &people.carol, json!({})).await;
