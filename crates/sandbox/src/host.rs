@@ -10,8 +10,8 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
 
+use crate::demand::{Ran, RanStatus, Run};
 use crate::output::{Captured, Collector, OutputLimits};
-use crate::sandboxes::{Ran, RanStatus, Run};
 
 /// The command could not be run.
 #[derive(Debug, thiserror::Error)]
