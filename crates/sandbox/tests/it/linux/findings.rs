@@ -3,7 +3,7 @@
 
 use std::process::Command;
 
-use bailiwick_sandbox::linux::{CgroupUse, HelperPath, Launcher, LauncherKind, Source, Unavailable};
+use bailiwick_sandbox::linux::{CgroupUse, Enforcement, HelperPath, Launcher, LauncherKind, Source, Unavailable};
 
 use super::escape::{place_probe, probe_inside, probe_outside};
 use super::harness::{Host, helper, probe, sh};
@@ -106,7 +106,8 @@ async fn b09_each_execution_has_a_receipt_from_the_kernel() {
     let jail = host.jail(&space).await;
     let ran = sh(&jail, "readlink /proc/self/ns/net; grep Seccomp: /proc/self/status").await;
     let receipt = &ran.receipt;
-    assert_eq!(receipt.namespaces.len(), 6);
+    // Without root there is a user namespace as well.
+    assert_eq!(receipt.namespaces.len(), if host.is_native() { 6 } else { 7 });
     let net = receipt.namespaces.iter().find(|one| one.kind == "net").unwrap();
     assert_eq!(ran.stdout.text.lines().next(), Some(net.identity.as_str()));
     assert_ne!(std::fs::read_link("/proc/self/ns/net").unwrap().to_string_lossy(), net.identity);
@@ -115,6 +116,19 @@ async fn b09_each_execution_has_a_receipt_from_the_kernel() {
     assert!(receipt.limits.contains(&("Max open files".to_owned(), space.limits.open_files)));
     let user = if host.is_native() { space.user.uid } else { rustix::process::getuid().as_raw() };
     assert_eq!(receipt.user, user);
+    assert_eq!((receipt.capabilities, receipt.no_new_privileges, receipt.filter_mode), (0, 1, 2));
+    assert_eq!(receipt.landlock, host.launcher.promises().landlock_abi);
+    assert!(receipt.writable.contains(&"/workspace".to_owned()), "{:?}", receipt.writable);
+    let groups: Vec<&str> = receipt.groups.iter().map(|(controller, _)| *controller).collect();
+    assert_eq!(groups.contains(&"memory"), host.launcher.promises().memory != Enforcement::RlimitPerProcess);
+    // What goes on record names no place of the host and no jail.
+    let record = receipt.record().to_string();
+    assert!(record.contains("\"network\":[\"lo\"]"), "{record}");
+    let folder = space.workspace.file_name().unwrap().to_string_lossy().into_owned();
+    for hidden in [folder.as_str(), "bailiwick-jails", "/usr", "test-"] {
+        assert!(!record.contains(hidden), "{hidden}: {record}");
+    }
+    assert!(record.len() < 1200, "{} bytes", record.len());
 }
 
 #[tokio::test(flavor = "multi_thread")]
