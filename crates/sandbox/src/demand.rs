@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::linux::Limits;
 use crate::output::Captured;
+use crate::receipt::Receipt;
 
 /// A kind of walls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -121,6 +122,8 @@ pub struct Ran {
     pub stderr: Captured,
     /// How long it took.
     pub wall: Duration,
+    /// What it ran in.
+    pub receipt: Receipt,
 }
 
 /// How a command ended.

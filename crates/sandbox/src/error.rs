@@ -3,7 +3,7 @@
 use bailiwick_shell::ShellError;
 
 use crate::host::HostError;
-use crate::linux::{ExecError, StartError};
+use crate::linux::{ExecError, ReceiptError, StartError};
 
 /// No backend fits the demand, or the fitting one failed.
 #[derive(Debug, thiserror::Error)]
@@ -51,8 +51,41 @@ impl SandboxError {
             Self::Egress => "egress_not_enforced",
             Self::Limit { .. } => "limit_not_enforced",
             Self::HostRefused => "host_refused",
+            Self::Start(StartError::Receipt(_))
+            | Self::Exec(ExecError::Receipt(_))
+            | Self::Shell(ShellError::Receipt { .. }) => "receipt_differs",
             Self::Start(_) => "start_failed",
             Self::Exec(_) | Self::Shell(_) | Self::Host(_) => "exec_failed",
         }
+    }
+
+    /// The walls that the kernel shows otherwise than declared, for the record; empty for other errors.
+    pub fn differs(&self) -> Vec<String> {
+        match self {
+            Self::Start(StartError::Receipt(error)) | Self::Exec(ExecError::Receipt(error)) => match error {
+                ReceiptError::Differs(facts) => facts.iter().map(ToString::to_string).collect(),
+                ReceiptError::Changed | ReceiptError::Unreadable(_) => vec![error.to_string()],
+            },
+            Self::Shell(ShellError::Receipt { differs }) => differs.iter().map(ToString::to_string).collect(),
+            _ => Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::linux::Fact;
+
+    #[test]
+    fn b09_a_receipt_that_differs_has_its_own_code_and_names_the_walls() {
+        let differs = || ReceiptError::Differs(vec![Fact::Filters, Fact::Namespace("net")]);
+        for error in [SandboxError::Start(differs().into()), SandboxError::Exec(differs().into())] {
+            assert_eq!(error.code(), "receipt_differs");
+            assert_eq!(error.differs(), ["system call filters", "net namespace"]);
+        }
+        let shell = SandboxError::Shell(ShellError::Receipt { differs: vec![bailiwick_shell::Fact::Landlock] });
+        assert_eq!((shell.code(), shell.differs()), ("receipt_differs", vec!["Landlock".to_owned()]));
+        assert_eq!((SandboxError::Egress.differs(), SandboxError::HostRefused.differs()), (vec![], vec![]));
     }
 }

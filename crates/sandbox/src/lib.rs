@@ -10,10 +10,12 @@ pub mod helper;
 pub mod host;
 pub mod linux;
 pub mod output;
+mod receipt;
 mod running;
 pub mod sandboxes;
 
 pub use demand::{Backend, CpuDemand, Demand, HostUse, Inside, Ran, RanStatus, Run, Share};
 pub use error::SandboxError;
+pub use receipt::Receipt;
 pub use running::Running;
 pub use sandboxes::{Sandboxes, Settings, play_role};

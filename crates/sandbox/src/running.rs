@@ -13,6 +13,7 @@ use crate::error::SandboxError;
 use crate::host;
 use crate::linux::{CommandLine, Exec, ExitStatus, Jail};
 use crate::output::{Collector, OutputLimits};
+use crate::receipt::Receipt;
 
 /// A running sandbox.
 pub struct Running {
@@ -72,7 +73,7 @@ async fn run_linux(jail: &Jail, run: Run) -> Result<Ran, SandboxError> {
         ExitStatus::Canceled => RanStatus::Canceled,
         ExitStatus::OutOfMemory => RanStatus::OutOfMemory,
     };
-    Ok(Ran { status, stdout: done.stdout, stderr: done.stderr, wall: done.wall })
+    Ok(Ran { status, stdout: done.stdout, stderr: done.stderr, wall: done.wall, receipt: Receipt::Linux(done.receipt) })
 }
 
 async fn run_virtual(shell: &Shell, run: Run) -> Result<Ran, SandboxError> {
@@ -97,5 +98,11 @@ async fn run_virtual(shell: &Shell, run: Run) -> Result<Ran, SandboxError> {
         bailiwick_shell::Status::Canceled => RanStatus::Canceled,
         bailiwick_shell::Status::LimitReached(limit) => RanStatus::LimitReached(limit),
     };
-    Ok(Ran { status, stdout: stdout.finish(), stderr: stderr.finish(), wall: began.elapsed() })
+    Ok(Ran {
+        status,
+        stdout: stdout.finish(),
+        stderr: stderr.finish(),
+        wall: began.elapsed(),
+        receipt: Receipt::Virtual(done.confinement),
+    })
 }
