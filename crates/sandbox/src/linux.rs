@@ -35,7 +35,8 @@ mod zygote;
 pub use jail::{ExecError, Jail};
 pub use launcher::{CgroupUse, HelperPath, Launcher, StartError, Unavailable};
 #[cfg(debug_assertions)]
-pub use omit::{OnDifference, Wall};
+pub use omit::OnDifference;
+pub use omit::Wall;
 pub use receipt::{Fact, Namespace, Receipt, ReceiptError, Source};
 pub use spec::{
     CommandLine, Enforcement, Exec, Execution, ExitStatus, InvalidJailName, JailName, JailSpec, JailUser, LauncherKind,

@@ -267,4 +267,60 @@ mod tests {
         assert_eq!(kept, b"kept!");
         assert_eq!(foreign.unwrap_err().code(), "io");
     }
+
+    /// Tries one thing on a thread that lacks some walls.
+    #[cfg(debug_assertions)]
+    fn without<T: Send>(walls: &[crate::omit::Wall], attempt: impl Fn() -> std::io::Result<T> + Sync) -> Option<T> {
+        let omitted = Omitted { walls: walls.to_vec(), ..Omitted::default() };
+        let dir = tempfile::tempdir().unwrap();
+        std::thread::scope(|scope| {
+            let confined = scope.spawn(|| {
+                let allowed = std::fs::File::open(dir.path()).unwrap();
+                super::restrict_thread(&[allowed.as_fd()], &omitted).unwrap();
+                attempt().ok()
+            });
+            confined.join().unwrap()
+        })
+    }
+
+    #[cfg(debug_assertions)]
+    #[test]
+    fn b09_b04_a_worker_without_a_wall_lets_more_through() {
+        use crate::omit::Wall;
+        let socket = || std::os::unix::net::UnixDatagram::unbound().map(drop);
+        assert_eq!((without(&[], socket), without(&[Wall::Calls], socket)), (None, Some(())));
+        // Landlock forbids a program as well, so both go.
+        let program = || Command::new("/bin/true").status().map(|status| status.success());
+        assert_eq!(without(&[Wall::Calls], program), None);
+        assert_eq!(without(&[Wall::Calls, Wall::Landlock], program), Some(true));
+        let fence = || Ok(super::try_fence());
+        assert_eq!((without(&[], fence), without(&[Wall::Landlock], fence)), (Some(super::FENCED), Some(0)));
+    }
+
+    #[cfg(debug_assertions)]
+    #[test]
+    fn b09_b04_a_worker_that_may_gain_privileges_does_by_a_setuid_program() {
+        use std::os::unix::fs::PermissionsExt;
+        use std::os::unix::process::CommandExt;
+
+        use crate::omit::Wall;
+        if !rustix::process::geteuid().is_root() {
+            // Only root makes a program that is setuid to another user.
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
+        let program = folder.path().join("id");
+        std::fs::copy("/usr/bin/id", &program).unwrap();
+        std::fs::set_permissions(&program, PermissionsExt::from_mode(0o4755)).unwrap();
+        let gain = || {
+            let ran = Command::new(&program).arg("-u").uid(65_533).gid(65_533).output()?;
+            Ok(String::from_utf8_lossy(&ran.stdout).into_owned())
+        };
+        // The list knows no exec and Landlock no program, so all three go.
+        let cover = [Wall::Calls, Wall::Landlock];
+        assert_eq!(without(&cover, gain).as_deref(), Some("65533\n"), "no new privileges holds alone");
+        let all = [Wall::Calls, Wall::Landlock, Wall::NoNewPrivileges];
+        assert_eq!(without(&all, gain).as_deref(), Some("0\n"));
+    }
 }

@@ -75,8 +75,8 @@ impl Shell {
     /// The same shell with workers that lack some walls, for tests. Release builds do not have this.
     #[cfg(debug_assertions)]
     #[must_use]
-    pub fn without(mut self, walls: &[crate::omit::Wall]) -> Self {
-        self.omitted.walls = walls.to_vec();
+    pub fn without(mut self, walls: &[crate::omit::Wall], difference: crate::omit::OnDifference) -> Self {
+        self.omitted = Omitted { walls: walls.to_vec(), difference };
         self
     }
 

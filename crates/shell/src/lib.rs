@@ -42,6 +42,7 @@ mod workspace_fs;
 pub use error::ShellError;
 pub use exec::Shell;
 #[cfg(debug_assertions)]
+pub use omit::OnDifference;
 pub use omit::Wall;
 pub use output::{Output, Status, Stream};
 pub use pool::{Isolation, PoolLimits, ShellPool, WorkerProgram};

@@ -6,7 +6,6 @@ use serde::{Deserialize, Serialize};
 
 /// One wall of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(not(debug_assertions), expect(dead_code, reason = "named where it is asked for, never made"))]
 pub enum Wall {
     /// The workspace owner's user, where the server may change it.
     User,
@@ -27,6 +26,19 @@ pub enum Wall {
 pub(crate) struct Omitted {
     #[cfg(debug_assertions)]
     pub(crate) walls: Vec<Wall>,
+    #[cfg(debug_assertions)]
+    pub(crate) difference: OnDifference,
+}
+
+/// What happens when the receipt of a worker without some wall differs.
+#[cfg(debug_assertions)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OnDifference {
+    /// As always: the call fails.
+    #[default]
+    Fail,
+    /// The worker is used nevertheless, so that attacks can be tried in it.
+    Tolerate,
 }
 
 impl Omitted {
@@ -36,9 +48,20 @@ impl Omitted {
         self.walls.contains(&wall)
     }
 
+    /// Whether a receipt that differs is let pass.
+    #[cfg(debug_assertions)]
+    pub(crate) fn tolerated(&self) -> bool {
+        self.difference == OnDifference::Tolerate
+    }
+
+    /// Whether a receipt that differs is let pass.
+    #[cfg(not(debug_assertions))]
+    pub(crate) const fn tolerated(&self) -> bool {
+        false
+    }
+
     /// Whether this wall is left out.
     #[cfg(not(debug_assertions))]
-    #[expect(clippy::unused_self, reason = "the same call as in a build with debug assertions")]
     pub(crate) const fn has(&self, _wall: Wall) -> bool {
         false
     }

@@ -73,8 +73,12 @@ pub(crate) fn start(task: Task, place: Place, program: &WorkerProgram) -> Result
     if let Some(owner) = owner.filter(|_| !task.omitted.has(Wall::User)) {
         command.uid(owner.uid).gid(owner.gid);
     }
-    let declared =
-        Declared { user: owner.map(|owner| (owner.uid, owner.gid)), limits: task.limits, timeout: task.timeout };
+    let declared = Declared {
+        user: owner.map(|owner| (owner.uid, owner.gid)),
+        limits: task.limits,
+        timeout: task.timeout,
+        omitted: task.omitted.clone(),
+    };
     let child = command.spawn().map_err(|source| ShellError::Start { source })?;
 
     let terms = task.workspace.as_ref().map(|files| Terms::new(files.access(), files.owner()));

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::confine;
+use crate::omit::Omitted;
 use crate::spec::ShellLimits;
 
 /// A worker's state as the kernel shows it, and as it was checked.
@@ -105,6 +106,7 @@ pub(crate) struct Declared {
     pub(crate) user: Option<(u32, u32)>,
     pub(crate) limits: ShellLimits,
     pub(crate) timeout: Duration,
+    pub(crate) omitted: Omitted,
 }
 
 /// What the kernel shows, as it shows it.
@@ -120,10 +122,12 @@ const FILTERS: u32 = 2;
 /// Reads and checks a worker's state; all that differs if it is another one.
 pub(crate) fn read(process: u32, told: &Told, declared: &Declared) -> std::io::Result<Result<Receipt, Vec<Fact>>> {
     let file = |name: &str| fs::read_to_string(format!("/proc/{process}/{name}"));
-    Ok(judge(&Observed { status: file("status")?, limits: file("limits")? }, told, declared))
+    let (receipt, differs) = judge(&Observed { status: file("status")?, limits: file("limits")? }, told, declared);
+    Ok(if differs.is_empty() || declared.omitted.tolerated() { Ok(receipt) } else { Err(differs) })
 }
 
-fn judge(seen: &Observed, told: &Told, declared: &Declared) -> Result<Receipt, Vec<Fact>> {
+/// The receipt, and all that differs from what was declared.
+fn judge(seen: &Observed, told: &Told, declared: &Declared) -> (Receipt, Vec<Fact>) {
     let mut differs = Vec::new();
     let mut must = |fact: Fact, holds: bool| {
         if !holds && !differs.contains(&fact) {
@@ -149,19 +153,17 @@ fn judge(seen: &Observed, told: &Told, declared: &Declared) -> Result<Receipt, V
     let limits = confine::ceilings(&declared.limits, declared.timeout);
     let limits = limits.map(|(_, label, ceiling)| Some((label, limit(&seen.limits, label, ceiling)?)));
     must(Fact::ResourceLimits, limits.iter().all(Option::is_some));
-    if !differs.is_empty() {
-        return Err(differs);
-    }
-    Ok(Receipt {
-        user: expected.0,
-        group: expected.1,
+    let receipt = Receipt {
+        user: user.unwrap_or(u32::MAX),
+        group: group.unwrap_or(u32::MAX),
         capabilities: capabilities.into_iter().flatten().fold(0, |all, set| all | set),
         no_new_privileges: no_new_privileges.unwrap_or(0),
         filter_mode: mode.unwrap_or(0),
         filters: filters.unwrap_or(0),
         landlock: told.landlock,
         limits: limits.into_iter().flatten().collect(),
-    })
+    };
+    (receipt, differs)
 }
 
 impl Receipt {
@@ -213,7 +215,12 @@ mod tests {
     const USER: (u32, u32) = (200_001, 200_002);
 
     fn whole() -> (Observed, Told, Declared) {
-        let declared = Declared { user: Some(USER), limits: ShellLimits::default(), timeout: Duration::from_secs(7) };
+        let declared = Declared {
+            user: Some(USER),
+            limits: ShellLimits::default(),
+            timeout: Duration::from_secs(7),
+            omitted: Omitted::default(),
+        };
         let (u, g) = USER;
         let status = format!(
             "Uid:\t{u}\t{u}\t{u}\t{u}\nGid:\t{g}\t{g}\t{g}\t{g}\nGroups:\t \nCapPrm:\t0000\nCapEff:\t0000\n\
@@ -228,7 +235,7 @@ mod tests {
     fn differs(change: impl FnOnce(&mut Observed, &mut Told)) -> Vec<Fact> {
         let (mut seen, mut told, declared) = whole();
         change(&mut seen, &mut told);
-        judge(&seen, &told, &declared).err().unwrap_or_default()
+        judge(&seen, &told, &declared).1
     }
 
     fn in_status(from: &str, to: &str) -> Vec<Fact> {
@@ -241,7 +248,7 @@ mod tests {
     #[test]
     fn b09_a_whole_worker_has_a_receipt() {
         let (seen, told, declared) = whole();
-        let record = judge(&seen, &told, &declared).unwrap().record();
+        let record = judge(&seen, &told, &declared).0.record();
         assert_eq!(record["seccomp"], json!({ "mode": 2, "filters": 2 }));
         assert_eq!((&record["uid"], &record["landlock"]), (&json!(USER.0), &json!("enforced")));
         assert_eq!(record["rlimits"]["Max cpu time"], json!(12));

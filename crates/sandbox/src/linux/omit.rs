@@ -11,7 +11,6 @@ use serde::{Deserialize, Serialize};
 
 /// One wall of a jail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(not(debug_assertions), expect(dead_code, reason = "named where it is asked for, never made"))]
 pub enum Wall {
     /// The own user.
     User,
@@ -47,9 +46,10 @@ pub enum Wall {
 
 /// What happens when the receipt of a jail without some wall differs.
 #[cfg(debug_assertions)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OnDifference {
     /// As always: the start or the command fails.
+    #[default]
     Fail,
     /// The jail is used nevertheless, so that attacks can be tried in it.
     Tolerate,
@@ -61,7 +61,7 @@ pub(crate) struct Omitted {
     #[cfg(debug_assertions)]
     walls: Vec<Wall>,
     #[cfg(debug_assertions)]
-    tolerated: Option<()>,
+    difference: OnDifference,
 }
 
 /// What [`Wall::Environment`] leaves in.
@@ -70,7 +70,7 @@ pub(crate) const LEFT_IN: &std::ffi::CStr = c"BAILIWICK_LEFT_IN=1";
 #[cfg(debug_assertions)]
 impl Omitted {
     pub(crate) fn new(walls: &[Wall], difference: OnDifference) -> Self {
-        Self { walls: walls.to_vec(), tolerated: (difference == OnDifference::Tolerate).then_some(()) }
+        Self { walls: walls.to_vec(), difference }
     }
 
     /// Whether this wall is left out.
@@ -80,12 +80,11 @@ impl Omitted {
 
     /// Whether a receipt that differs is let pass.
     pub(crate) fn tolerated(&self) -> bool {
-        self.tolerated.is_some()
+        self.difference == OnDifference::Tolerate
     }
 }
 
 #[cfg(not(debug_assertions))]
-#[expect(clippy::unused_self, reason = "the same calls as in a build with debug assertions")]
 impl Omitted {
     pub(crate) const fn has(&self, _wall: Wall) -> bool {
         false

@@ -2,9 +2,10 @@
 //! more through is shown beside the walls themselves, in `confine`.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use bailiwick_files::{Access, Owner, Workspace};
-use bailiwick_shell::{Confinement, Fact, Isolation, Landlock, Mount, Shell, ShellError, Stream, Wall};
+use bailiwick_shell::{Confinement, Fact, Isolation, Landlock, Mount, OnDifference, Shell, ShellError, Stream, Wall};
 use tokio_util::sync::CancellationToken;
 
 use crate::{LONG, Tenant, pool};
@@ -58,12 +59,26 @@ async fn b09_a_worker_without_a_wall_is_named_and_runs_nothing() {
             &[Fact::NoNewPrivileges, Fact::Filters, Fact::Landlock],
         ),
     ] {
-        assert_eq!(refused(tenant.shell.clone().without(walls)).await, named, "{walls:?}");
+        assert_eq!(refused(tenant.shell.clone().without(walls, OnDifference::Fail)).await, named, "{walls:?}");
         assert!(!tenant.file("ran").exists(), "{walls:?}");
     }
     // The control: with all walls the same command runs.
     tenant.print("echo ran > ran").await;
     assert!(tenant.file("ran").exists());
+}
+
+/// A command cannot notice: the interpreter's own bounds come first, and its environment is its own, and
+/// neither can be left out. So for limits and environment the kernel's view is asserted directly.
+#[tokio::test]
+async fn b09_b05_a_worker_without_limits_is_not_ended_by_them() {
+    let tenant = Tenant::with(|spec| spec.limits.file_bytes = 1 << 20);
+    let limits = |output: &bailiwick_shell::Output| match &output.confinement {
+        Confinement::Checked(receipt) => receipt.limits.len(),
+        other => panic!("{other:?}"),
+    };
+    let open = tenant.shell.clone().without(&[Wall::Limits], OnDifference::Tolerate);
+    let (whole, open) = (tenant.run("echo x").await, crate::run(&open, "echo x", LONG).await);
+    assert_eq!((limits(&whole), limits(&open)), (5, 0), "none of the five is in force");
 }
 
 #[tokio::test]
@@ -89,6 +104,13 @@ async fn b09_b07_a_worker_of_another_user_than_the_workspaces_owner_runs_nothing
     let Confinement::Checked(receipt) = &output.confinement else { panic!("{output:?}") };
     assert_eq!((receipt.user, receipt.group, receipt.capabilities), (owner.uid, owner.gid, 0));
     fs::remove_file(folder.join("ran")).unwrap();
-    assert_eq!(refused(shell.without(&[Wall::User])).await, [Fact::User, Fact::Capabilities]);
+    let without = |difference| shell.clone().without(&[Wall::User], difference);
+    assert_eq!(refused(without(OnDifference::Fail)).await, [Fact::User, Fact::Capabilities]);
     assert!(!folder.join("ran").exists());
+    // What the wall is for: a file of root's that lies in the workspace.
+    fs::write(folder.join("private"), "of root").unwrap();
+    fs::set_permissions(folder.join("private"), PermissionsExt::from_mode(0o600)).unwrap();
+    assert_eq!(crate::stdout(&crate::run(&shell, "cat private", LONG).await), "");
+    let open = crate::run(&without(OnDifference::Tolerate), "cat private", LONG).await;
+    assert_eq!(crate::stdout(&open), "of root");
 }
