@@ -3,7 +3,11 @@
 
 use std::process::Command;
 
-use bailiwick_sandbox::linux::{CgroupUse, Enforcement, HelperPath, Launcher, LauncherKind, Source, Unavailable};
+use bailiwick_sandbox::linux::{
+    CgroupUse, Enforcement, Exec, ExecError, Fact, HelperPath, Launcher, LauncherKind, ReceiptError, Source,
+    Unavailable,
+};
+use tokio_util::sync::CancellationToken;
 
 use super::escape::{place_probe, probe_inside, probe_outside};
 use super::harness::{Host, helper, probe, sh};
@@ -129,6 +133,42 @@ async fn b09_each_execution_has_a_receipt_from_the_kernel() {
         assert!(!record.contains(hidden), "{hidden}: {record}");
     }
     assert!(record.len() < 1200, "{} bytes", record.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b09_a_jail_that_changes_after_its_start_runs_nothing_more() {
+    let host = Host::new().await;
+    // From outside, for nobody inside can: another resource limit than at the start.
+    let space = host.space();
+    let jail = host.jail(&space).await;
+    assert_eq!(sh(&jail, "echo before").await.stdout.text, "before\n");
+    let process = jail.receipt().process.to_string();
+    let lowered = Command::new("prlimit").args(["--pid", &process, "--nofile=17:17"]).status().unwrap();
+    assert!(lowered.success());
+    let ran = jail.exec(Exec::shell("touch /workspace/ran"), CancellationToken::new()).await;
+    assert!(matches!(ran, Err(ExecError::Receipt(ReceiptError::Changed))), "{ran:?}");
+    assert!(!space.workspace.join("ran").exists());
+    let ran = jail.exec(Exec::shell("true"), CancellationToken::new()).await;
+    assert!(ran.is_err(), "it was killed");
+    if host.launcher.promises().pids == Enforcement::RlimitPerUser {
+        return;
+    }
+    // A control group's limit, raised above what was declared.
+    let spec = host.spec(&space);
+    let place = format!("*/bailiwick-jails/{}/pids.max", spec.name.as_str());
+    let jail = host.launcher.start(spec).await.unwrap();
+    let found = Command::new("find").args(["/sys/fs/cgroup", "-path", &place]).output().unwrap();
+    let file = String::from_utf8(found.stdout).unwrap();
+    let file = file.lines().next().unwrap();
+    for (limit, holds) in [(space.limits.pids, true), (space.limits.pids + 1, false)] {
+        std::fs::write(file, limit.to_string()).unwrap();
+        let ran = jail.exec(Exec::shell("true"), CancellationToken::new()).await;
+        match ran {
+            Ok(_) => assert!(holds),
+            Err(ExecError::Receipt(ReceiptError::Differs(facts))) => assert!(!holds && facts == [Fact::ControlGroups]),
+            Err(other) => panic!("{other:?}"),
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
