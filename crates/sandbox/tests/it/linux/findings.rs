@@ -135,39 +135,45 @@ async fn b09_each_execution_has_a_receipt_from_the_kernel() {
     assert!(record.len() < 1200, "{} bytes", record.len());
 }
 
+/// Changed from outside, for nobody inside can: a limit of the control group where there is one, else a
+/// resource limit, which a user may lower.
 #[tokio::test(flavor = "multi_thread")]
 async fn b09_a_jail_that_changes_after_its_start_runs_nothing_more() {
     let host = Host::new().await;
-    // From outside, for nobody inside can: another resource limit than at the start.
     let space = host.space();
-    let jail = host.jail(&space).await;
-    assert_eq!(sh(&jail, "echo before").await.stdout.text, "before\n");
-    let process = jail.receipt().process.to_string();
-    let lowered = Command::new("prlimit").args(["--pid", &process, "--nofile=17:17"]).status().unwrap();
-    assert!(lowered.success());
-    let ran = jail.exec(Exec::shell("touch /workspace/ran"), CancellationToken::new()).await;
-    assert!(matches!(ran, Err(ExecError::Receipt(ReceiptError::Changed))), "{ran:?}");
-    assert!(!space.workspace.join("ran").exists());
-    let ran = jail.exec(Exec::shell("true"), CancellationToken::new()).await;
-    assert!(ran.is_err(), "it was killed");
-    if host.launcher.promises().pids == Enforcement::RlimitPerUser {
-        return;
-    }
-    // A control group's limit, raised above what was declared.
-    let spec = host.spec(&space);
-    let place = format!("*/bailiwick-jails/{}/pids.max", spec.name.as_str());
-    let jail = host.launcher.start(spec).await.unwrap();
-    let found = Command::new("find").args(["/sys/fs/cgroup", "-path", &place]).output().unwrap();
-    let file = String::from_utf8(found.stdout).unwrap();
-    let file = file.lines().next().unwrap();
-    for (limit, holds) in [(space.limits.pids, true), (space.limits.pids + 1, false)] {
-        std::fs::write(file, limit.to_string()).unwrap();
-        let ran = jail.exec(Exec::shell("true"), CancellationToken::new()).await;
-        match ran {
-            Ok(_) => assert!(holds),
-            Err(ExecError::Receipt(ReceiptError::Differs(facts))) => assert!(!holds && facts == [Fact::ControlGroups]),
-            Err(other) => panic!("{other:?}"),
+    let declared = space.limits.pids;
+    let grouped = host.launcher.promises().pids != Enforcement::RlimitPerUser;
+    let changes = if grouped { vec![declared, declared + 1, declared - 1] } else { vec![17] };
+    for now in changes {
+        let spec = host.spec(&space);
+        let group = format!("*/bailiwick-jails/{}/pids.max", spec.name.as_str());
+        let jail = host.launcher.start(spec).await.unwrap();
+        assert_eq!(sh(&jail, "echo before").await.stdout.text, "before\n");
+        if grouped {
+            let found = Command::new("find").args(["/sys/fs/cgroup", "-path", &group]).output().unwrap();
+            let file = String::from_utf8(found.stdout).unwrap();
+            std::fs::write(file.lines().next().unwrap(), now.to_string()).unwrap();
+        } else {
+            let process = jail.receipt().process.to_string();
+            let limit = format!("--nofile={now}:{now}");
+            assert!(Command::new("prlimit").args(["--pid", &process, &limit]).status().unwrap().success());
         }
+        let ran = jail.exec(Exec::shell("touch /workspace/ran"), CancellationToken::new()).await;
+        let written = std::fs::remove_file(space.workspace.join("ran")).is_ok();
+        if grouped && now == declared {
+            assert!(written && ran.is_ok(), "the control: {ran:?}");
+            continue;
+        }
+        match ran {
+            Err(ExecError::Receipt(ReceiptError::Differs(facts))) => {
+                assert!(now > declared && facts == [Fact::ControlGroups], "{now}: {facts:?}");
+            }
+            Err(ExecError::Receipt(ReceiptError::Changed)) => assert!(now < declared, "{now}"),
+            other => panic!("{now}: {other:?}"),
+        }
+        assert!(!written, "{now}");
+        let again = jail.exec(Exec::shell("true"), CancellationToken::new()).await;
+        assert!(again.is_err(), "it was killed");
     }
 }
 
