@@ -21,9 +21,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::cgroup::Layout;
 use super::jail::{self, ExecError, Jail, Parts};
+use super::omit::Omitted;
 #[cfg(debug_assertions)]
-use super::omit::OnDifference;
-use super::omit::{Omitted, Wall};
+use super::omit::{OnDifference, Wall};
 use super::receipt::{self, Declared, Receipt, ReceiptError, Told};
 use super::spec::{
     Enforcement, Exec, ExitStatus, InvalidJailName, JailName, JailSpec, JailUser, LauncherKind, Limits, Promises,

@@ -15,8 +15,8 @@ enum Expected {
 use Expected::{Prints, Says};
 
 /// Name, script inside, what comes of it, and a script for the host's shell that must succeed and print
-/// something: what is refused inside is there outside. An empty one: the host has no such thing, and the
-/// control is the line that is named.
+/// something: what is refused inside is there outside. `not found` is the refusal here where a program is
+/// meant, for there are none; the control then is that the host has it.
 #[rustfmt::skip]
 const ATTACKS: &[(&str, &str, Expected, &str)] = &[
     // Files of the host.
@@ -34,7 +34,7 @@ const ATTACKS: &[(&str, &str, Expected, &str)] = &[
     // /proc and the environment.
     ("the server's environment", "cat /proc/self/environ /proc/1/environ", Says("No such file"), "grep -qz PATH /proc/self/environ && echo full"),
     ("the server's process", "cat /proc/{server}/status", Says("No such file"), "cat /proc/{server}/comm"),
-    ("the kernel's settings", "echo x > /proc/sys/kernel/core_pattern; cat /proc/sys/kernel/core_pattern", Says(""), "cat /proc/sys/kernel/core_pattern"),
+    ("the kernel's settings", "cat /proc/sys/kernel/core_pattern", Says("No such file"), "cat /proc/sys/kernel/core_pattern"),
     ("variables of the server", "env | grep -c CARGO", Prints("0\n"), "env | grep CARGO"),
     ("the host's name", "hostname", Prints("sandbox\n"), "cat /proc/sys/kernel/hostname"),
     ("the host's user", "whoami", Prints("agent\n"), "id -un"),
@@ -43,7 +43,6 @@ const ATTACKS: &[(&str, &str, Expected, &str)] = &[
     ("a program in the workspace", "chmod +x program && ./program", Prints("interpreted\n"), "chmod +x {top}/space/program && {top}/space/program"),
     ("an interpreter", "python3 -c 'print(1)'", Says("not found"), "command -v python3"),
     ("a signal to everybody", "kill -9 -1; echo still", Says("still"), "command -v kill"),
-    ("tracing", "strace true; gdb", Says("not found"), "echo these are programs"),
     ("mounts", "mount -t tmpfs x /workspace; unshare -U true; chroot / true", Says("not found"), "command -v mount unshare chroot"),
     // Network.
     ("a port by its name", "exec 3<>/dev/tcp/127.0.0.1/{port} && echo connected", Says("/dev/tcp"), "exec 3<>/dev/tcp/127.0.0.1/{port} && echo connected"),

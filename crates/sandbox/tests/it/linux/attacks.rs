@@ -76,7 +76,6 @@ const ATTACKS: &[Attack] = &[
     // The machine.
     attack("the host's name", "cat /proc/sys/kernel/hostname", &["sandbox"], "grep -qvx sandbox /proc/sys/kernel/hostname && echo control", Always),
     attack("a setting of the kernel", "echo 1 > /proc/sys/vm/drop_caches", REFUSED, "test -w /proc/sys/vm/drop_caches && echo control", AsRoot),
-    attack("the clock", "date -s 2001-01-01", REFUSED, "date > /dev/null && echo control", Always),
 ];
 
 #[tokio::test(flavor = "multi_thread")]
