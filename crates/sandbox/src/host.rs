@@ -10,8 +10,9 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
 
+use crate::demand::{Ran, RanStatus, Run};
 use crate::output::{Captured, Collector, OutputLimits};
-use crate::sandboxes::{Ran, RanStatus, Run};
+use crate::receipt::Receipt;
 
 /// The command could not be run.
 #[derive(Debug, thiserror::Error)]
@@ -90,7 +91,13 @@ pub(crate) async fn run(folder: &Path, user: u32, run: Run) -> Result<Ran, HostE
             (None, signal) => RanStatus::Signaled(signal.unwrap_or(0)),
         }
     });
-    Ok(Ran { status, stdout: finish(out).await, stderr: finish(err).await, wall: began.elapsed() })
+    Ok(Ran {
+        status,
+        stdout: finish(out).await,
+        stderr: finish(err).await,
+        wall: began.elapsed(),
+        receipt: Receipt::Host,
+    })
 }
 
 struct EndOfGroup(Option<Pid>);

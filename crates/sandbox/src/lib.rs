@@ -4,13 +4,18 @@
 //! `unsafe`. It must never start a weaker sandbox than the one that was asked
 //! for: what cannot be enforced is an error before the command runs.
 
+mod demand;
+mod error;
 pub mod helper;
 pub mod host;
 pub mod linux;
 pub mod output;
+mod receipt;
+mod running;
 pub mod sandboxes;
 
-pub use sandboxes::{
-    Backend, CpuDemand, Demand, HostUse, Inside, Ran, RanStatus, Run, Running, SandboxError, Sandboxes, Settings,
-    Share, play_role,
-};
+pub use demand::{Backend, CpuDemand, Demand, HostUse, Inside, Ran, RanStatus, Run, Share};
+pub use error::SandboxError;
+pub use receipt::Receipt;
+pub use running::Running;
+pub use sandboxes::{Sandboxes, Settings, play_role};

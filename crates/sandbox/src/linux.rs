@@ -17,13 +17,15 @@ mod confine;
 mod init;
 mod jail;
 mod launcher;
+mod mountinfo;
 mod native;
+mod omit;
 mod processes;
 mod raw;
 mod receipt;
 mod rlimits;
+mod role;
 mod rootfs;
-mod signals;
 mod spec;
 mod supervisor;
 mod syscalls;
@@ -32,7 +34,10 @@ mod zygote;
 
 pub use jail::{ExecError, Jail};
 pub use launcher::{CgroupUse, HelperPath, Launcher, StartError, Unavailable};
-pub use receipt::{Namespace, Receipt, ReceiptError, Source};
+#[cfg(debug_assertions)]
+pub use omit::OnDifference;
+pub use omit::Wall;
+pub use receipt::{Fact, Namespace, Receipt, ReceiptError, Source};
 pub use spec::{
     CommandLine, Enforcement, Exec, Execution, ExitStatus, InvalidJailName, JailName, JailSpec, JailUser, LauncherKind,
     Limits, Promises, UserSeparation, WorkspaceAccess,

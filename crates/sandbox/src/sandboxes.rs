@@ -25,54 +25,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bailiwick_auth::Recorded;
-use bailiwick_auth::access::verb::{CallTool, StartSandbox};
-use bailiwick_files::{Access, Workspace};
+use bailiwick_auth::access::verb::StartSandbox;
+use bailiwick_files::Access;
 use bailiwick_shell::{
-    Isolation, Mount, PoolLimits, SharedTmp, Shell, ShellError, ShellLimits, ShellPool, ShellSpec, WorkerProgram,
+    Isolation, Mount, PoolLimits, SharedTmp, Shell, ShellLimits, ShellPool, ShellSpec, WorkerProgram,
 };
-use bailiwick_types::agent::{BackendChoice, Egress};
-use bailiwick_types::{AgentName, Incarnation, SessionId, SpaceId};
+use bailiwick_types::agent::BackendChoice;
+use bailiwick_types::{Incarnation, SessionId, SpaceId};
 use tokio::sync::OnceCell;
-use tokio_util::sync::CancellationToken;
 
-use crate::host::{self, HostError};
+use crate::demand::{Backend, CpuDemand, Demand, HostUse, Inside, Share};
+use crate::error::SandboxError;
 use crate::linux::{
-    CgroupUse, CommandLine, Enforcement, Exec, ExecError, ExitStatus, HelperPath, Jail, JailName, JailSpec, JailUser,
-    Launcher, Limits, Promises, StartError, WorkspaceAccess,
+    CgroupUse, Enforcement, HelperPath, JailName, JailSpec, JailUser, Launcher, Limits, Promises, StartError,
+    WorkspaceAccess,
 };
-use crate::output::{Captured, Collector, OutputLimits};
-
-/// A kind of walls.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Backend {
-    /// The in-process shell.
-    Virtual,
-    /// Namespaces, Landlock, seccomp.
-    Linux,
-    /// None: the host itself, as an unprivileged user where the server is root.
-    Host,
-}
-
-impl Backend {
-    /// The word for people and the record.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Virtual => "virtual",
-            Self::Linux => "linux",
-            Self::Host => "host",
-        }
-    }
-}
-
-/// Whether tools may run on the host, without walls.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum HostUse {
-    /// Never. The default.
-    #[default]
-    Refused,
-    /// Where an agent's definition says so; the operator has set it explicitly.
-    Allowed,
-}
+use crate::running::{Running, Walls};
 
 /// What the server brings along.
 #[derive(Debug, Clone)]
@@ -102,140 +70,6 @@ pub fn play_role() {
     }
 }
 
-/// Who shares `/tmp` and the running sandbox.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Share {
-    /// One session alone.
-    Session(SessionId),
-    /// All sessions of one agent.
-    Agent(AgentName),
-    /// All sandboxed sessions of the account.
-    Account,
-}
-
-/// Whether a command belongs inside walls.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Inside {
-    /// In a sandbox of this kind.
-    Sandbox(BackendChoice),
-    /// On the host.
-    Host,
-}
-
-/// Whether a limit on processor time must be enforced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CpuDemand {
-    /// The agent asks for it: a sandbox that cannot is none.
-    Enforced,
-    /// The operator's ceiling alone, which a host without control groups does not have.
-    WherePossible,
-}
-
-/// What a session's tools need.
-#[derive(Debug, Clone)]
-pub struct Demand {
-    /// The tenant.
-    pub tenant: Incarnation,
-    /// Who shares the sandbox.
-    pub share: Share,
-    /// The space whose files are inside; part of the sandbox's name, so that sharing a sandbox never
-    /// shares a space.
-    pub space: SpaceId,
-    /// The folder that becomes `/workspace`.
-    pub folder: PathBuf,
-    /// The same folder, opened.
-    pub files: Workspace,
-    /// The folder that becomes `/tmp` where it is shared.
-    pub shared_tmp: Option<PathBuf>,
-    /// The tenant's unprivileged user.
-    pub user: u32,
-    /// Inside walls, or not.
-    pub inside: Inside,
-    /// What may leave.
-    pub egress: Egress,
-    /// Whether the ceiling of processor time must hold.
-    pub cpu: CpuDemand,
-    /// Ceilings.
-    pub limits: Limits,
-}
-
-/// One command.
-pub struct Run {
-    /// A script for the shell.
-    pub script: String,
-    /// Wall time until everything that it began is stopped.
-    pub timeout: Duration,
-    /// Stops it.
-    pub cancel: CancellationToken,
-}
-
-/// How a command ended, on any backend.
-#[derive(Debug)]
-pub struct Ran {
-    /// How it ended.
-    pub status: RanStatus,
-    /// The end of its standard output.
-    pub stdout: Captured,
-    /// The end of its standard error.
-    pub stderr: Captured,
-    /// How long it took.
-    pub wall: Duration,
-}
-
-/// How a command ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RanStatus {
-    /// By itself, with this code.
-    Exited(i32),
-    /// By a signal.
-    Signaled(i32),
-    /// Its time was over.
-    TimedOut,
-    /// The caller canceled it.
-    Canceled,
-    /// The sandbox's memory was used up.
-    OutOfMemory,
-    /// Another limit was reached; which.
-    LimitReached(String),
-}
-
-/// No backend fits the demand, or the fitting one failed.
-#[derive(Debug, thiserror::Error)]
-pub enum SandboxError {
-    /// A kind that this server does not have.
-    #[error("this server has no {0} sandbox: choose another backend in the agent's definition")]
-    NoBackend(&'static str),
-    /// The kind that was asked for does not work on this host.
-    #[error("the linux sandbox is not available on this host; the operator finds out why with `bailiwick doctor`")]
-    LinuxUnavailable(String),
-    /// A rule that no backend can enforce.
-    #[error("no sandbox of this server can enforce the agent's egress rules: use deny-all")]
-    Egress,
-    /// A limit that the backend cannot enforce.
-    #[error("the {backend} sandbox cannot enforce a limit on {limit} on this host")]
-    Limit {
-        /// The backend.
-        backend: &'static str,
-        /// The limit.
-        limit: &'static str,
-    },
-    /// The definition wants the host, and the operator does not.
-    #[error("tools may not run on the host: the operator has not set sandbox.allow_host")]
-    HostRefused,
-    /// The sandbox did not start.
-    #[error("the sandbox did not start")]
-    Start(#[source] StartError),
-    /// The command could not be run.
-    #[error("the command could not be run: {0}")]
-    Exec(#[source] ExecError),
-    /// The command could not be run.
-    #[error("the command could not be run: {0}")]
-    Shell(#[source] ShellError),
-    /// The command could not be run.
-    #[error("the command could not be run: {0}")]
-    Host(#[source] HostError),
-}
-
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Key {
     tenant: Incarnation,
@@ -253,18 +87,6 @@ enum Writable {
     No,
 }
 
-/// A running sandbox.
-pub struct Running {
-    walls: Walls,
-    used: Mutex<Instant>,
-}
-
-enum Walls {
-    Virtual(Shell),
-    Linux(Jail),
-    Host { folder: PathBuf, user: u32 },
-}
-
 /// The sandboxes of the server.
 pub struct Sandboxes {
     settings: Settings,
@@ -273,21 +95,6 @@ pub struct Sandboxes {
     pool: ShellPool,
     running: Mutex<HashMap<Key, Arc<OnceCell<Arc<Running>>>>>,
     tmps: Mutex<HashMap<(Incarnation, Share), SharedTmp>>,
-}
-
-impl SandboxError {
-    /// A stable word for the record.
-    pub const fn code(&self) -> &'static str {
-        match self {
-            Self::NoBackend(_) => "no_backend",
-            Self::LinuxUnavailable(_) => "linux_unavailable",
-            Self::Egress => "egress_not_enforced",
-            Self::Limit { .. } => "limit_not_enforced",
-            Self::HostRefused => "host_refused",
-            Self::Start(_) => "start_failed",
-            Self::Exec(_) | Self::Shell(_) | Self::Host(_) => "exec_failed",
-        }
-    }
 }
 
 /// How long a failed trial of the linux backend is believed.
@@ -392,7 +199,7 @@ impl Sandboxes {
             let cell = Arc::clone(lock(&self.running).entry(key.clone()).or_default());
             let running = cell.get_or_try_init(|| self.start(backend, &demand)).await?;
             if running.is_alive() {
-                *lock(&running.used) = Instant::now();
+                running.touch();
                 return Ok((Arc::clone(running), backend));
             }
             // It died, most likely of its own program's doing; the next one begins anew.
@@ -420,7 +227,7 @@ impl Sandboxes {
             }
             Backend::Host => Walls::Host { folder: demand.folder.clone(), user: demand.user },
         };
-        Ok(Arc::new(Running { walls, used: Mutex::new(Instant::now()) }))
+        Ok(Arc::new(Running::new(walls)))
     }
 
     fn shell(&self, demand: &Demand) -> Result<Shell, SandboxError> {
@@ -455,7 +262,7 @@ impl Sandboxes {
             let mut running = lock(&self.running);
             running.retain(|_, cell| match cell.get() {
                 // More holders than this map and the cell: somebody is in it.
-                Some(held) if Arc::strong_count(held) == 1 && lock(&held.used).elapsed() >= idle => {
+                Some(held) if Arc::strong_count(held) == 1 && held.unused_for() >= idle => {
                     stopped.push(Arc::clone(held));
                     false
                 }
@@ -558,65 +365,4 @@ fn jail_spec(demand: &Demand) -> Result<JailSpec, SandboxError> {
         user: JailUser { uid: demand.user, gid: demand.user },
         limits: demand.limits,
     })
-}
-
-impl Running {
-    fn is_alive(&self) -> bool {
-        match &self.walls {
-            Walls::Linux(jail) => jail.is_alive(),
-            Walls::Virtual(_) | Walls::Host { .. } => true,
-        }
-    }
-
-    /// Runs a command for a recorded tool call, and waits until nothing of it is left.
-    ///
-    /// # Errors
-    /// If it could not be run; how it ended is no error.
-    pub async fn run(&self, _act: &Recorded<CallTool>, run: Run) -> Result<Ran, SandboxError> {
-        let ran = match &self.walls {
-            Walls::Virtual(shell) => run_virtual(shell, run).await,
-            Walls::Linux(jail) => run_linux(jail, run).await,
-            Walls::Host { folder, user } => host::run(folder, *user, run).await.map_err(SandboxError::Host),
-        };
-        *lock(&self.used) = Instant::now();
-        ran
-    }
-}
-
-async fn run_linux(jail: &Jail, run: Run) -> Result<Ran, SandboxError> {
-    let exec = Exec { command: CommandLine::Shell(run.script), timeout: run.timeout, ..Exec::shell("") };
-    let done = jail.exec(exec, run.cancel).await.map_err(SandboxError::Exec)?;
-    let status = match done.status {
-        ExitStatus::Exited(code) => RanStatus::Exited(code),
-        ExitStatus::Signaled(signal) => RanStatus::Signaled(signal),
-        ExitStatus::TimedOut => RanStatus::TimedOut,
-        ExitStatus::Canceled => RanStatus::Canceled,
-        ExitStatus::OutOfMemory => RanStatus::OutOfMemory,
-    };
-    Ok(Ran { status, stdout: done.stdout, stderr: done.stderr, wall: done.wall })
-}
-
-async fn run_virtual(shell: &Shell, run: Run) -> Result<Ran, SandboxError> {
-    let began = Instant::now();
-    let limits = OutputLimits::default();
-    let (mut stdout, mut stderr) = (Collector::new(limits), Collector::new(limits));
-    let mut take = |stream, bytes: &[u8]| match stream {
-        bailiwick_shell::Stream::Stdout => stdout.write(bytes),
-        bailiwick_shell::Stream::Stderr => stderr.write(bytes),
-    };
-    let done = shell.exec(&run.script, run.timeout, &mut take, run.cancel).await.map_err(SandboxError::Shell)?;
-    for warning in &done.warnings {
-        stderr.write(format!("warning: {warning}\n").as_bytes());
-    }
-    let status = match done.status {
-        // Cut short, yet 0: a model that reads 0 would take the rest for granted.
-        bailiwick_shell::Status::Exited(0) if !done.warnings.is_empty() => {
-            RanStatus::LimitReached(done.warnings.join("; "))
-        }
-        bailiwick_shell::Status::Exited(code) => RanStatus::Exited(code),
-        bailiwick_shell::Status::TimedOut => RanStatus::TimedOut,
-        bailiwick_shell::Status::Canceled => RanStatus::Canceled,
-        bailiwick_shell::Status::LimitReached(limit) => RanStatus::LimitReached(limit),
-    };
-    Ok(Ran { status, stdout: stdout.finish(), stderr: stderr.finish(), wall: began.elapsed() })
 }

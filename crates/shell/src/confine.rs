@@ -10,12 +10,18 @@ use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-use landlock::{ABI, Access as _, AccessFs, AccessNet, PathBeneath, Ruleset, RulesetAttr, RulesetCreatedAttr, Scope};
+use landlock::{
+    ABI, Access as _, AccessFs, AccessNet, LandlockStatus, PathBeneath, Ruleset, RulesetAttr, RulesetCreatedAttr, Scope,
+};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal};
+use rustix::thread::{CapabilitySet, CapabilitySets};
 use seccompiler::{
     SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
 };
 
+use crate::omit::{Omitted, Wall};
+use crate::receipt::Landlock;
 use crate::spec::ShellLimits;
 
 /// Address space on top of what the command may hold: the program itself,
@@ -28,20 +34,36 @@ const EXTRA_PROCESSOR_SECONDS: u64 = 5;
 /// Bounds what the process may use. Limits are only ever lowered, so this
 /// works for any user. `None` if the kernel refused.
 pub(crate) fn limit_process(limits: &ShellLimits, timeout: Duration) -> Option<()> {
-    let memory = BASE_ADDRESS_SPACE.saturating_add(limits.memory_bytes as u64 * 4);
-    let seconds = timeout.saturating_add(Duration::from_secs(EXTRA_PROCESSOR_SECONDS)).as_secs();
-    for (resource, limit) in [
-        (Resource::Core, 0),
-        (Resource::As, memory),
-        (Resource::Nofile, OPEN_FILES),
-        (Resource::Cpu, seconds),
-        (Resource::Fsize, limits.file_bytes),
-    ] {
+    for (resource, _, limit) in ceilings(limits, timeout) {
         let inherited = rustix::process::getrlimit(resource);
         let limit = inherited.maximum.map_or(limit, |maximum| maximum.min(limit));
         rustix::process::setrlimit(resource, Rlimit { current: Some(limit), maximum: Some(limit) }).ok()?;
     }
+    Some(())
+}
+
+/// What the process may use, with the kernel's names for it.
+pub(crate) fn ceilings(limits: &ShellLimits, timeout: Duration) -> [(Resource, &'static str, u64); 5] {
+    let memory = BASE_ADDRESS_SPACE.saturating_add(limits.memory_bytes as u64 * 4);
+    let seconds = timeout.saturating_add(Duration::from_secs(EXTRA_PROCESSOR_SECONDS)).as_secs();
+    [
+        (Resource::Core, "Max core file size", 0),
+        (Resource::As, "Max address space", memory),
+        (Resource::Nofile, "Max open files", OPEN_FILES),
+        (Resource::Cpu, "Max cpu time", seconds),
+        (Resource::Fsize, "Max file size", limits.file_bytes),
+    ]
+}
+
+/// Makes the process hard to look into, and its life no longer than the server's. Rights that an
+/// unprivileged server was given on its way are no worker's.
+pub(crate) fn withdraw() -> Option<()> {
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).ok()?;
+    if !rustix::process::geteuid().is_root() {
+        let empty = CapabilitySet::empty();
+        let none = CapabilitySets { effective: empty, permitted: empty, inheritable: empty };
+        rustix::thread::set_capabilities(None, none).ok()?;
+    }
     // The server may die without a word; then nobody waits for us.
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).ok()
 }
@@ -49,8 +71,30 @@ pub(crate) fn limit_process(limits: &ShellLimits, timeout: Duration) -> Option<(
 /// Confines this thread, and those it will start, to `directories` and to the
 /// system calls of [`ALLOWED`]. `None` if the kernel refused. A kernel without
 /// Landlock leaves the system calls as the only bound.
-pub(crate) fn restrict_thread(directories: &[BorrowedFd<'_>]) -> Option<()> {
-    rustix::thread::set_no_new_privs(true).ok()?;
+pub(crate) fn restrict_thread(directories: &[BorrowedFd<'_>], omitted: &Omitted) -> Option<Landlock> {
+    if !omitted.has(Wall::NoNewPrivileges) {
+        rustix::thread::set_no_new_privs(true).ok()?;
+    }
+    let landlock = if omitted.has(Wall::Landlock) { Landlock::Enforced } else { restrict_files(directories)? };
+    if !omitted.has(Wall::Calls) {
+        restrict_calls()?;
+    }
+    Some(landlock)
+}
+
+/// Opens the host's root folder, which Landlock alone refuses; the kernel's answer, 0 for yes.
+pub(crate) fn try_fence() -> i32 {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    match rustix::fs::openat2(CWD, "/", flags, Mode::empty(), ResolveFlags::empty()) {
+        Ok(_) => 0,
+        Err(errno) => errno.raw_os_error(),
+    }
+}
+
+/// What [`try_fence`] answers once Landlock is in force.
+pub(crate) const FENCED: i32 = libc::EACCES;
+
+fn restrict_files(directories: &[BorrowedFd<'_>]) -> Option<Landlock> {
     let abi = ABI::V6;
     let mut ruleset = Ruleset::default()
         .handle_access(AccessFs::from_all(abi))
@@ -62,8 +106,10 @@ pub(crate) fn restrict_thread(directories: &[BorrowedFd<'_>]) -> Option<()> {
         let rule = PathBeneath::new(directory, AccessFs::from_all(abi));
         ruleset = ruleset.add_rule(rule).ok()?;
     }
-    ruleset.restrict_self().ok()?;
-    restrict_calls()
+    match ruleset.restrict_self().ok()?.landlock {
+        LandlockStatus::NotEnabled | LandlockStatus::NotImplemented => Some(Landlock::Absent),
+        LandlockStatus::Available { .. } => Some(Landlock::Enforced),
+    }
 }
 
 fn restrict_calls() -> Option<()> {
@@ -166,6 +212,8 @@ mod tests {
     use bailiwick_files::{Access, Workspace};
     use bailiwick_types::path::WorkspacePath;
 
+    use crate::omit::Omitted;
+
     /// Tries one thing on a thread of its own, free and confined.
     fn both<T: Send>(attempt: impl Fn() -> std::io::Result<T> + Sync) -> (bool, Option<ErrorKind>) {
         let dir = tempfile::tempdir().unwrap();
@@ -173,7 +221,7 @@ mod tests {
             let free = scope.spawn(|| attempt().is_ok()).join().unwrap();
             let confined = scope.spawn(|| {
                 let allowed = std::fs::File::open(dir.path()).unwrap();
-                super::restrict_thread(&[allowed.as_fd()]).unwrap();
+                super::restrict_thread(&[allowed.as_fd()], &Omitted::default()).unwrap();
                 attempt().err().map(|error| error.kind())
             });
             (free, confined.join().unwrap())
@@ -209,7 +257,7 @@ mod tests {
         foreign.write(&file, b"secret").unwrap();
         let confined = std::thread::spawn(move || {
             let root = own.root_fd().unwrap();
-            super::restrict_thread(&[root.as_fd()]).unwrap();
+            super::restrict_thread(&[root.as_fd()], &Omitted::default()).unwrap();
             own.write(&file, b"kept").unwrap();
             own.append(&file, b"!").unwrap();
             own.rename(&file, &WorkspacePath::parse("g").unwrap()).unwrap();
@@ -218,5 +266,61 @@ mod tests {
         let (kept, foreign) = confined.join().unwrap();
         assert_eq!(kept, b"kept!");
         assert_eq!(foreign.unwrap_err().code(), "io");
+    }
+
+    /// Tries one thing on a thread that lacks some walls.
+    #[cfg(debug_assertions)]
+    fn without<T: Send>(walls: &[crate::omit::Wall], attempt: impl Fn() -> std::io::Result<T> + Sync) -> Option<T> {
+        let omitted = Omitted { walls: walls.to_vec(), ..Omitted::default() };
+        let dir = tempfile::tempdir().unwrap();
+        std::thread::scope(|scope| {
+            let confined = scope.spawn(|| {
+                let allowed = std::fs::File::open(dir.path()).unwrap();
+                super::restrict_thread(&[allowed.as_fd()], &omitted).unwrap();
+                attempt().ok()
+            });
+            confined.join().unwrap()
+        })
+    }
+
+    #[cfg(debug_assertions)]
+    #[test]
+    fn b09_b04_a_worker_without_a_wall_lets_more_through() {
+        use crate::omit::Wall;
+        let socket = || std::os::unix::net::UnixDatagram::unbound().map(drop);
+        assert_eq!((without(&[], socket), without(&[Wall::Calls], socket)), (None, Some(())));
+        // Landlock forbids a program as well, so both go.
+        let program = || Command::new("/bin/true").status().map(|status| status.success());
+        assert_eq!(without(&[Wall::Calls], program), None);
+        assert_eq!(without(&[Wall::Calls, Wall::Landlock], program), Some(true));
+        let fence = || Ok(super::try_fence());
+        assert_eq!((without(&[], fence), without(&[Wall::Landlock], fence)), (Some(super::FENCED), Some(0)));
+    }
+
+    #[cfg(debug_assertions)]
+    #[test]
+    fn b09_b04_a_worker_that_may_gain_privileges_does_by_a_setuid_program() {
+        use std::os::unix::fs::PermissionsExt;
+        use std::os::unix::process::CommandExt;
+
+        use crate::omit::Wall;
+        if !rustix::process::geteuid().is_root() {
+            // Only root makes a program that is setuid to another user.
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
+        let program = folder.path().join("id");
+        std::fs::copy("/usr/bin/id", &program).unwrap();
+        std::fs::set_permissions(&program, PermissionsExt::from_mode(0o4755)).unwrap();
+        let gain = || {
+            let ran = Command::new(&program).arg("-u").uid(65_533).gid(65_533).output()?;
+            Ok(String::from_utf8_lossy(&ran.stdout).into_owned())
+        };
+        // The list knows no exec and Landlock no program, so all three go.
+        let cover = [Wall::Calls, Wall::Landlock];
+        assert_eq!(without(&cover, gain).as_deref(), Some("65533\n"), "no new privileges holds alone");
+        let all = [Wall::Calls, Wall::Landlock, Wall::NoNewPrivileges];
+        assert_eq!(without(&all, gain).as_deref(), Some("0\n"));
     }
 }

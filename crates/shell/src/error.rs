@@ -3,6 +3,8 @@
 
 use bailiwick_files::FileError;
 
+use crate::receipt::Fact;
+
 /// Failure of the backend.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -25,6 +27,12 @@ pub enum ShellError {
         /// The cause.
         source: std::io::Error,
     },
+    /// The kernel shows another worker than the one declared; it was killed before it ran the command.
+    #[error("the virtual shell's worker differs from what was declared: {}", .differs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))]
+    Receipt {
+        /// All that differs.
+        differs: Vec<Fact>,
+    },
     /// The temporary directory or the workspace could not be opened.
     #[error("could not open the virtual shell's directories")]
     Tmp {
@@ -40,6 +48,7 @@ impl ShellError {
         match self {
             Self::Overloaded { .. } => "overloaded",
             Self::Crashed => "shell_crashed",
+            Self::Receipt { .. } => "receipt_differs",
             Self::Start { .. } | Self::Tmp { .. } => "shell_unavailable",
         }
     }

@@ -3,7 +3,7 @@
 //! Must never run interpreter code on the caller's thread, and must never
 //! trust the interpreter to end in time.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -14,9 +14,11 @@ use crate::ending::Ending;
 use crate::error::ShellError;
 use crate::gate::Notices;
 use crate::interpreter::Task;
+use crate::omit::Omitted;
 use crate::output::{Output, Status, Stream};
 use crate::pool::{Isolation, Place};
 use crate::process::{self, Worker};
+use crate::receipt::{Confinement, Fact, Receipt};
 use crate::spec::{Mount, ShellSpec};
 use crate::thread::{self, Call};
 
@@ -25,16 +27,28 @@ use crate::thread::{self, Call};
 #[derive(Debug, Clone)]
 pub struct Shell {
     spec: ShellSpec,
+    omitted: Omitted,
 }
 
 /// Output on its way to the caller.
 pub(crate) type Chunk = (Stream, Vec<u8>);
 
-/// What a started call is heard through. The ending is `None` if the
-/// interpreter failed without the command's doing.
+/// What a started call is heard through.
 pub(crate) struct Running {
     pub(crate) received: mpsc::Receiver<Chunk>,
-    pub(crate) ending: oneshot::Receiver<Option<Ending>>,
+    pub(crate) ending: oneshot::Receiver<Ended>,
+    /// Set before the command runs, if it runs in a worker.
+    pub(crate) receipt: Arc<OnceLock<Receipt>>,
+}
+
+/// How a started call came to its end.
+pub(crate) enum Ended {
+    /// As the interpreter told.
+    Told(Ending),
+    /// The worker was not what was declared, and ran nothing.
+    Differs(Vec<Fact>),
+    /// The interpreter failed without the command's doing.
+    Silent,
 }
 
 /// The means to stop a started call. Dropping it, as a caller that goes away
@@ -55,7 +69,15 @@ impl Shell {
     /// A shell over the given parts. Cheap; nothing runs yet.
     #[must_use]
     pub fn new(spec: ShellSpec) -> Self {
-        Self { spec }
+        Self { spec, omitted: Omitted::default() }
+    }
+
+    /// The same shell with workers that lack some walls, for tests. Release builds do not have this.
+    #[cfg(debug_assertions)]
+    #[must_use]
+    pub fn without(mut self, walls: &[crate::omit::Wall], difference: crate::omit::OnDifference) -> Self {
+        self.omitted = Omitted { walls: walls.to_vec(), difference };
+        self
     }
 
     /// Runs `command` for at most `timeout` and hands output on as it comes.
@@ -76,7 +98,13 @@ impl Shell {
         let mut collector = Collector {
             limit: self.spec.limits.output_bytes,
             on_output,
-            output: Output { status: Status::Canceled, stdout: Vec::new(), stderr: Vec::new(), warnings: Vec::new() },
+            output: Output {
+                status: Status::Canceled,
+                stdout: Vec::new(),
+                stderr: Vec::new(),
+                warnings: Vec::new(),
+                confinement: Confinement::NotBegun,
+            },
         };
         let place = tokio::select! {
             biased;
@@ -85,7 +113,7 @@ impl Shell {
         };
         let timeout = timeout.min(MAX_TIMEOUT);
         let (running, control) = self.start(command, timeout, place)?;
-        let Running { mut received, ending } = running;
+        let Running { mut received, ending, receipt } = running;
         let deadline = tokio::time::sleep_until(Instant::now() + timeout + GRACE);
         tokio::pin!(deadline, ending);
         let mut canceled = false;
@@ -107,7 +135,8 @@ impl Shell {
             collector.take(stream, &bytes);
         }
         match ended {
-            Some(Ok(Some(ending))) => collector.conclude(ending),
+            Some(Ok(Ended::Told(ending))) => collector.conclude(ending),
+            Some(Ok(Ended::Differs(differs))) => return Err(ShellError::Receipt { differs }),
             // A killed worker has no ending to tell.
             Some(_) if canceled => {}
             Some(_) => return Err(ShellError::Crashed),
@@ -119,6 +148,10 @@ impl Shell {
             }
         }
         let mut output = collector.output;
+        output.confinement = match self.spec.pool.isolation() {
+            Isolation::Thread => Confinement::Thread,
+            Isolation::Process(_) => receipt.get().cloned().map_or(Confinement::NotBegun, Confinement::Checked),
+        };
         if canceled {
             output.status = Status::Canceled;
         }
@@ -139,6 +172,7 @@ impl Shell {
             tmp: tmp.files().clone(),
             tmp_bytes: tmp.max_bytes(),
             notices: Arc::new(Notices::default()),
+            omitted: self.omitted.clone(),
         };
         match pool.isolation() {
             Isolation::Thread => {

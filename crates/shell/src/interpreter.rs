@@ -17,6 +17,7 @@ use bashkit::{Bash, Error, ExecutionLimits, FsLimits, InMemoryFs, MemoryLimits, 
 use crate::devices::{Device, Filling};
 use crate::ending::Ending;
 use crate::gate::{Gate, Notices};
+use crate::omit::Omitted;
 use crate::output::Stream;
 use crate::spec::ShellLimits;
 use crate::workspace_fs::WorkspaceFs;
@@ -31,6 +32,7 @@ pub(crate) struct Task {
     pub(crate) tmp: Workspace,
     pub(crate) tmp_bytes: u64,
     pub(crate) notices: Arc<Notices>,
+    pub(crate) omitted: Omitted,
 }
 
 /// Stack of every thread that runs parts of a command. The interpreter

@@ -27,9 +27,11 @@ mod error;
 mod exec;
 mod gate;
 mod interpreter;
+mod omit;
 mod output;
 mod pool;
 mod process;
+mod receipt;
 mod spec;
 mod thread;
 mod tmp;
@@ -39,8 +41,12 @@ mod workspace_fs;
 
 pub use error::ShellError;
 pub use exec::Shell;
+#[cfg(debug_assertions)]
+pub use omit::OnDifference;
+pub use omit::Wall;
 pub use output::{Output, Status, Stream};
 pub use pool::{Isolation, PoolLimits, ShellPool, WorkerProgram};
+pub use receipt::{Confinement, Fact, Landlock, Receipt};
 pub use spec::{Mount, ShellLimits, ShellSpec};
 pub use tmp::SharedTmp;
 pub use worker::worker_main;

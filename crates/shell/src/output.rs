@@ -1,5 +1,7 @@
 //! What came of a command, and how to tell a whole result from a cut one.
 
+use crate::receipt::Confinement;
+
 /// Which of the two output streams bytes came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stream {
@@ -34,6 +36,8 @@ pub struct Output {
     /// What was cut short although the command may have ended with 0. Must be
     /// shown to whoever acts on the result.
     pub warnings: Vec<String>,
+    /// What the command ran in.
+    pub confinement: Confinement,
 }
 
 impl Output {

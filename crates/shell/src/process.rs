@@ -7,6 +7,7 @@
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdStream;
 use std::process::Stdio;
+use std::sync::{Arc, OnceLock};
 
 use bailiwick_files::Workspace;
 use tokio::io::AsyncWriteExt;
@@ -17,10 +18,12 @@ use tokio::task::JoinHandle;
 
 use crate::ending::Ending;
 use crate::error::ShellError;
-use crate::exec::{Chunk, QUEUED_CHUNKS, Running};
+use crate::exec::{Chunk, Ended, QUEUED_CHUNKS, Running};
 use crate::interpreter::Task;
+use crate::omit::Wall;
 use crate::output::Stream;
 use crate::pool::{Place, WorkerProgram};
+use crate::receipt::{self, Declared, Receipt};
 use crate::wire::{self, Request, Terms};
 
 /// The task that listens to a worker. Dropping it kills the worker.
@@ -58,6 +61,7 @@ pub(crate) fn start(task: Task, place: Place, program: &WorkerProgram) -> Result
     command
         .args(&program.arguments)
         .env_clear()
+        .envs(task.omitted.has(Wall::Environment).then_some(("BAILIWICK_LEFT_IN", "1")))
         .current_dir("/")
         .stdin(workspace)
         .stdout(Stdio::from(OwnedFd::from(theirs)))
@@ -65,9 +69,16 @@ pub(crate) fn start(task: Task, place: Place, program: &WorkerProgram) -> Result
         .process_group(0)
         .kill_on_drop(true);
     // A privileged server gives the worker the rights of the workspace's owner and no more.
-    if let Some(owner) = task.workspace.as_ref().and_then(Workspace::owner) {
+    let owner = task.workspace.as_ref().and_then(Workspace::owner);
+    if let Some(owner) = owner.filter(|_| !task.omitted.has(Wall::User)) {
         command.uid(owner.uid).gid(owner.gid);
     }
+    let declared = Declared {
+        user: owner.map(|owner| (owner.uid, owner.gid)),
+        limits: task.limits,
+        timeout: task.timeout,
+        omitted: task.omitted.clone(),
+    };
     let child = command.spawn().map_err(|source| ShellError::Start { source })?;
 
     let terms = task.workspace.as_ref().map(|files| Terms::new(files.access(), files.owner()));
@@ -77,15 +88,28 @@ pub(crate) fn start(task: Task, place: Place, program: &WorkerProgram) -> Result
         limits: task.limits,
         tmp_bytes: task.tmp_bytes,
         workspace: terms,
+        omitted: task.omitted,
     };
+    let receipt = Arc::new(OnceLock::new());
+    let checked = Arc::clone(&receipt);
     let (chunks, received) = mpsc::channel::<Chunk>(QUEUED_CHUNKS);
     let (ended, ending) = oneshot::channel();
     let listener = tokio::spawn(async move {
-        let told = converse(stream, child, request, chunks).await;
+        let told = converse(stream, child, request, chunks, &declared, &checked).await;
         drop(place);
-        let _ = ended.send(told);
+        let _ = ended.send(told.unwrap_or(Ended::Silent));
     });
-    Ok((Running { received, ending }, Worker { listener }))
+    Ok((Running { received, ending, receipt }, Worker { listener }))
+}
+
+/// Compares what the kernel shows of a worker with what was declared.
+fn check(child: &Child, told: &[u8], declared: &Declared) -> Result<Receipt, Ended> {
+    let process = child.id().ok_or(Ended::Silent)?;
+    let told = serde_json::from_slice(told).map_err(|_| Ended::Silent)?;
+    receipt::read(process, &told, declared).map_err(|_| Ended::Silent)?.map_err(|differs| {
+        tracing::error!(?differs, "a virtual shell worker is not what was declared");
+        Ended::Differs(differs)
+    })
 }
 
 fn root_of(files: &Workspace) -> Result<OwnedFd, ShellError> {
@@ -98,12 +122,29 @@ async fn converse(
     mut child: Child,
     request: Request,
     chunks: mpsc::Sender<Chunk>,
-) -> Option<Ending> {
+    declared: &Declared,
+    checked: &OnceLock<Receipt>,
+) -> Option<Ended> {
     let request = serde_json::to_vec(&request).ok()?;
     // A worker that died before it listened is found out below.
     let _ = stream.write_all(&wire::frame(wire::REQUEST, &request).ok()?).await;
     let ending = loop {
         match wire::receive_frame(&mut stream, wire::MAX_FRAME).await {
+            Ok((wire::CONFINED, told)) if checked.get().is_none() => {
+                match check(&child, &told, declared) {
+                    Ok(receipt) => {
+                        let _ = checked.set(receipt);
+                    }
+                    Err(differs) => {
+                        let _ = child.start_kill();
+                        let _ = child.wait().await;
+                        return Some(differs);
+                    }
+                }
+                let _ = stream.write_all(&wire::frame(wire::GO, &[]).ok()?).await;
+            }
+            // Whoever speaks before it was looked at is not ours.
+            Ok(_) if checked.get().is_none() => break None,
             Ok((wire::STDOUT, bytes)) => chunks.send((Stream::Stdout, bytes)).await.ok()?,
             Ok((wire::STDERR, bytes)) => chunks.send((Stream::Stderr, bytes)).await.ok()?,
             Ok((wire::ENDING, bytes)) => break serde_json::from_slice(&bytes).ok(),
@@ -114,7 +155,7 @@ async fn converse(
     if ending.is_some() {
         let _ = child.start_kill();
         let _ = child.wait().await;
-        return ending;
+        return ending.map(Ended::Told);
     }
     // It said nothing sensible: either it is dead, or it shall be.
     let _ = child.start_kill();
@@ -124,6 +165,6 @@ async fn converse(
     // does to it ends it with a signal.
     match status.code() {
         Some(_) => None,
-        None => Some(Ending::limit(DIED)),
+        None => Some(Ended::Told(Ending::limit(DIED))),
     }
 }

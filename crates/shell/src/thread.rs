@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::error::ShellError;
-use crate::exec::{Chunk, QUEUED_CHUNKS, Running};
+use crate::exec::{Chunk, Ended, QUEUED_CHUNKS, Running};
 use crate::gate::Notices;
 use crate::interpreter::{STACK_BYTES, Task};
 use crate::pool::{Place, ShellPool};
@@ -84,7 +84,7 @@ pub(crate) fn start(task: Task, place: Place, pool: &ShellPool) -> Result<(Runni
         }));
         shared.end();
         // The caller may be gone; then nobody needs the ending.
-        let _ = ended.send(ran.ok().flatten());
+        let _ = ended.send(ran.ok().flatten().map_or(Ended::Silent, Ended::Told));
         drop(place);
     };
     std::thread::Builder::new()
@@ -92,5 +92,5 @@ pub(crate) fn start(task: Task, place: Place, pool: &ShellPool) -> Result<(Runni
         .stack_size(STACK_BYTES)
         .spawn(work)
         .map_err(|source| ShellError::Start { source })?;
-    Ok((Running { received, ending }, call))
+    Ok((Running { received, ending, receipt: Arc::default() }, call))
 }

@@ -11,6 +11,7 @@ use bailiwick_files::{Access, Owner};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
+use crate::omit::Omitted;
 use crate::spec::ShellLimits;
 
 /// The one message to a worker, as JSON. Its directories come as descriptors.
@@ -21,6 +22,7 @@ pub(crate) struct Request {
     pub(crate) limits: ShellLimits,
     pub(crate) tmp_bytes: u64,
     pub(crate) workspace: Option<Terms>,
+    pub(crate) omitted: Omitted,
 }
 
 /// How the workspace's descriptor may be used.
@@ -45,6 +47,10 @@ impl Terms {
 }
 
 pub(crate) const REQUEST: u8 = b'r';
+/// The worker is confined, and what it says of that.
+pub(crate) const CONFINED: u8 = b'c';
+/// The worker is what was declared: it may run its command.
+pub(crate) const GO: u8 = b'g';
 pub(crate) const STDOUT: u8 = b'o';
 pub(crate) const STDERR: u8 = b'e';
 pub(crate) const ENDING: u8 = b'x';

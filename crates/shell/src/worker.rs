@@ -14,7 +14,9 @@ use bailiwick_files::{Access, Workspace};
 use crate::confine;
 use crate::gate::Notices;
 use crate::interpreter::{STACK_BYTES, Task};
+use crate::omit::Wall;
 use crate::output::Stream;
+use crate::receipt::Told;
 use crate::wire::{self, Request};
 
 /// The worker's `main`. Returns when the command has ended.
@@ -39,8 +41,19 @@ fn work() -> Option<()> {
     };
     let tmp = inherited(std::io::stderr())?;
     let directories: Vec<_> = root.iter().chain([&tmp]).map(AsFd::as_fd).collect();
-    confine::limit_process(&request.limits, request.timeout)?;
-    confine::restrict_thread(&directories)?;
+    let (before, variables) = (confine::try_fence(), std::env::vars_os().count());
+    confine::withdraw()?;
+    if !request.omitted.has(Wall::Limits) {
+        confine::limit_process(&request.limits, request.timeout)?;
+    }
+    let landlock = confine::restrict_thread(&directories, &request.omitted)?;
+    let told = Told { landlock, fence: (before, confine::try_fence()), variables };
+    let told = wire::frame(wire::CONFINED, &serde_json::to_vec(&told).ok()?).ok()?;
+    (&socket).write_all(&told).ok()?;
+    // The server reads what we are from the kernel; it goes on only with what it declared.
+    if !matches!(wire::read_frame(&mut &socket, 0), Ok((wire::GO, _))) {
+        return None;
+    }
     let workspace = match (root, &request.workspace) {
         (Some(root), Some(terms)) => Some(Workspace::from_root_fd(root, terms.access(), terms.owner()).ok()?),
         _ => None,
@@ -54,6 +67,7 @@ fn work() -> Option<()> {
         tmp,
         tmp_bytes: request.tmp_bytes,
         notices: Arc::new(Notices::default()),
+        omitted: request.omitted,
     };
     let runner = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(move || run(task, socket)).ok()?;
     runner.join().ok()?

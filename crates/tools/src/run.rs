@@ -152,6 +152,12 @@ impl ToolManager {
             tracing::debug!(%error, "a tool call failed");
             let mut detail = Map::new();
             detail.insert("error".to_owned(), json!(error.code()));
+            if let ToolError::Sandbox(error) = &error
+                && let differs = error.differs()
+                && !differs.is_empty()
+            {
+                detail.insert("differs".to_owned(), json!(differs));
+            }
             Outcome {
                 verdict: Verdict::Failed,
                 output: json!({ "error": error.to_string() }),
@@ -201,6 +207,10 @@ impl ToolManager {
             }
             Err(error) => {
                 detail.insert("error".to_owned(), json!(error.code()));
+                let differs = error.differs();
+                if !differs.is_empty() {
+                    detail.insert("differs".to_owned(), json!(differs));
+                }
                 bailiwick_audit::Verdict::Fail
             }
         };

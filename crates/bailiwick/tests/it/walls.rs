@@ -118,6 +118,48 @@ fn t11_ten_gibibytes_of_output_cost_the_server_a_few_mebibytes() {
     assert!(grown < 24 * 1024, "the server grew by {grown} KiB");
 }
 
+/// The outcome of the newest call of `bash`, from the record.
+fn outcome(server: &Running, home: &Home, key: &str) -> serde_json::Value {
+    let listed =
+        server.client(home, key, &["--json", "audit", "list", "--action", "tool.call", "--limit", "50"]).good();
+    let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
+    let events = listed.as_array().or_else(|| listed["result"].as_array()).or_else(|| listed["events"].as_array());
+    let events = events.unwrap_or_else(|| panic!("{listed}"));
+    events.iter().find(|event| event["phase"] == "outcome").unwrap_or_else(|| panic!("{listed}")).clone()
+}
+
+#[test]
+fn b09_the_record_of_a_command_holds_the_receipt_of_its_walls() {
+    let home = Home::new();
+    let (server, alice) = server(&home, "[sandbox]\nallow_host = true\n");
+    let folder = home.path(".").canonicalize().unwrap();
+    for (name, frontmatter) in [
+        ("linux", "sandbox: { backend: linux }\n"),
+        ("virtual", "sandbox: { backend: virtual }\n"),
+        ("host", "sandbox: { mode: off }\n"),
+    ] {
+        agent(&server, &home, &alice, name, frontmatter);
+        server.talk(&home, &alice, &["chat", "--agent", name], "where\n").good();
+        let event = outcome(&server, &home, &alice);
+        let receipt = &event["detail"]["sandbox"];
+        assert_eq!(receipt["backend"], name, "{event}");
+        if name == "host" {
+            assert_eq!(*receipt, serde_json::json!({ "backend": "host", "walls": "none" }));
+            continue;
+        }
+        assert_eq!((&receipt["seccomp"]["mode"], &receipt["no_new_privs"]), (&2.into(), &1.into()), "{event}");
+        assert_eq!(receipt["capabilities"], 0, "{event}");
+        assert!(receipt["uid"].as_u64().unwrap() > 0, "{event}");
+        assert!(receipt["rlimits"]["Max open files"].as_u64().unwrap() > 0, "{event}");
+        // Facts alone: no path of the host, no account, no user.
+        let text = receipt.to_string();
+        for hidden in [folder.to_str().unwrap(), "acme", "alice", "/usr"] {
+            assert!(!text.contains(hidden), "{hidden}: {text}");
+        }
+    }
+    server.client(&home, &alice, &["audit", "verify"]).good();
+}
+
 /// The most memory that a process ever had, KiB.
 fn peak(pid: u32) -> i64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();

@@ -160,6 +160,19 @@ mod probes {
             ("setuid_root", Box::new(|| call(libc::SYS_setresuid, [0, 0, 0, 0, 0]))),
             ("setgid_root", Box::new(|| call(libc::SYS_setresgid, [0, 0, 0, 0, 0]))),
             ("setgroups", Box::new(|| call(libc::SYS_setgroups, [0; 5]))),
+            ("clone_newipc", Box::new(clone(libc::CLONE_NEWIPC))),
+            ("clone_newuts", Box::new(clone(libc::CLONE_NEWUTS))),
+            ("clone_newcgroup", Box::new(clone(libc::CLONE_NEWCGROUP))),
+            ("fspick", Box::new(|| call(libc::SYS_fspick, [-1, 0, 0x7fff_0000, 0, 0]))),
+            ("process_madvise", Box::new(|| call(libc::SYS_process_madvise, [-1, 0, 0, 0, 0]))),
+            ("io_uring_enter", Box::new(|| call(libc::SYS_io_uring_enter, [-1, 0, 0, 0, 0]))),
+            ("io_uring_register", Box::new(|| call(libc::SYS_io_uring_register, [-1, 0, 0, 0, 0]))),
+            ("name_to_handle_at", Box::new(|| call(libc::SYS_name_to_handle_at, [-1, 0, 0, 0, 0]))),
+            ("fanotify_mark", Box::new(|| call(libc::SYS_fanotify_mark, [-1, 0, 0, -1, 0]))),
+            ("kexec_file_load", Box::new(|| call(libc::SYS_kexec_file_load, [-1, -1, 0, 0, 0x7fff_0000]))),
+            ("swapoff", Box::new(|| call(libc::SYS_swapoff, [0; 5]))),
+            ("clock_settime", Box::new(|| call(libc::SYS_clock_settime, [0, 1, 0, 0, 0]))),
+            ("adjtimex", Box::new(|| call(libc::SYS_adjtimex, [1, 0, 0, 0, 0]))),
             // What a jail must allow.
             ("allowed_getpid", Box::new(|| call(libc::SYS_getpid, [0; 5]))),
             ("allowed_socket_tcp", Box::new(socket(libc::AF_INET, libc::SOCK_STREAM, 6))),
@@ -172,7 +185,13 @@ mod probes {
             println!("{name}={}", in_child(try_it));
         }
         #[cfg(target_arch = "x86_64")]
-        println!("modify_ldt={}", in_child(|| call(libc::SYS_modify_ldt, [0, 0, 0, 0, 0])));
+        for (name, number, arguments) in [
+            ("modify_ldt", libc::SYS_modify_ldt, [0; 5]),
+            ("iopl", libc::SYS_iopl, [4, 0, 0, 0, 0]),
+            ("ioperm", libc::SYS_ioperm, [0x10000, 1, 1, 0, 0]),
+        ] {
+            println!("{name}={}", in_child(|| call(number, arguments)));
+        }
     }
 
     /// Calls that kill: by the x32 number and by the 32-bit entry.

@@ -18,6 +18,7 @@ use rustix::process::Signal;
 
 use super::INIT_ROLE;
 use super::native::{SetupError, attempt};
+use super::omit::Wall;
 use super::raw;
 use super::rootfs::{MASKED, etc_files};
 use super::spec::{Limits, WorkspaceAccess};
@@ -50,6 +51,9 @@ pub(crate) fn become_bubblewrap(
         options.push(format!("/etc/{name}"));
         kept.push(file);
     }
+    let fence = memory_file(b"")?;
+    options.extend(["--ro-bind-data".to_owned(), fence.as_raw_fd().to_string(), super::confine::FENCE.to_owned()]);
+    kept.push(fence);
     options.extend(arguments(init, request, &|path| path.exists()));
     let mut bytes = Vec::new();
     for option in &options {
@@ -76,10 +80,22 @@ fn arguments(init: &str, request: &StartRequest, exists: &dyn Fn(&Path) -> bool)
     let mut all: Vec<String> = Vec::new();
     let mut add = |words: &[&str]| all.extend(words.iter().map(|word| (*word).to_owned()));
     let inside = INSIDE_ID.to_string();
-    add(&["--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts"]);
-    add(&["--unshare-cgroup", "--unshare-net", "--disable-userns", "--die-with-parent"]);
+    for (wall, words) in [
+        (Wall::Ipc, &["--unshare-ipc"][..]),
+        (Wall::HostName, &["--unshare-uts", "--hostname", "sandbox"]),
+        (Wall::ControlGroupView, &["--unshare-cgroup"]),
+        (Wall::Network, &["--unshare-net"]),
+    ] {
+        if !request.omitted.has(wall) {
+            add(words);
+        }
+    }
+    add(&["--unshare-user", "--unshare-pid", "--disable-userns", "--die-with-parent"]);
     add(&["--new-session", "--as-pid-1", "--clearenv", "--cap-drop", "ALL"]);
-    add(&["--uid", &inside, "--gid", &inside, "--hostname", "sandbox"]);
+    add(&["--uid", &inside, "--gid", &inside]);
+    if request.omitted.has(Wall::Environment) {
+        add(&["--setenv", "BAILIWICK_LEFT_IN", "1"]);
+    }
     add(&["--ro-bind", "/usr", "/usr"]);
     for name in ["bin", "sbin", "lib", "lib32", "lib64", "libx32"] {
         let host = format!("/{name}");

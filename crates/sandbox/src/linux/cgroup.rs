@@ -19,6 +19,19 @@ const PARENT: &str = "bailiwick-jails";
 /// The leaf into which the server moves itself in a delegated group.
 const LEAF: &str = "bailiwick-server";
 
+/// The kernel takes no quota under one millisecond in our hundred.
+const LEAST_CPU_MILLIS: u64 = 10;
+
+/// One controller's group of a jail, as the kernel shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct GroupState {
+    pub(crate) controller: &'static str,
+    /// Whether the jail's first process is in it.
+    pub(crate) member: bool,
+    /// Bytes, processes, or thousandths of a core.
+    pub(crate) limit: Option<u64>,
+}
+
 /// Where each limit is set on this host.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Layout {
@@ -49,6 +62,29 @@ impl Place {
             Version::Two => Enforcement::CgroupV2,
         }
     }
+
+    /// Reads a limit back; `None` if there is none.
+    fn limit(&self, controller: &str, folder: &Path) -> Option<u64> {
+        let read = |file: &str| fs::read_to_string(folder.join(file)).ok();
+        let number = |file: &str| read(file)?.trim().parse::<u64>().ok();
+        match (controller, self.version) {
+            ("memory", Version::One) => number("memory.limit_in_bytes"),
+            ("memory", Version::Two) => number("memory.max"),
+            ("pids", _) => number("pids.max"),
+            ("cpu", Version::One) => share(number("cpu.cfs_quota_us")?, number("cpu.cfs_period_us")?),
+            ("cpu", Version::Two) => {
+                let text = read("cpu.max")?;
+                let (quota, period) = text.trim().split_once(' ')?;
+                share(quota.parse().ok()?, period.parse().ok()?)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Thousandths of a core.
+fn share(quota: u64, period: u64) -> Option<u64> {
+    quota.checked_mul(1000)?.checked_div(period)
 }
 
 impl Layout {
@@ -123,8 +159,7 @@ impl Layout {
         if let Some(place) = &self.cpu {
             let folder = place.parent.join(name.as_str());
             let period = 100_000_u64;
-            // The kernel takes no quota under one millisecond.
-            let quota = (u64::from(limits.cpu_millis) * period / 1000).max(1000);
+            let quota = u64::from(limits.cpu_millis).max(LEAST_CPU_MILLIS) * period / 1000;
             match place.version {
                 Version::Two => fs::write(folder.join("cpu.max"), format!("{quota} {period}"))?,
                 Version::One => {
@@ -134,6 +169,43 @@ impl Layout {
             }
         }
         Ok(group)
+    }
+
+    /// What the groups of a jail are, and whether a process with this
+    /// `/proc/<pid>/cgroup` is in them.
+    pub(crate) fn observe(&self, name: &JailName, membership: &str) -> Vec<GroupState> {
+        let ending = format!("/{PARENT}/{}", name.as_str());
+        let member = |place: &Place, controller: &str| {
+            membership.lines().any(|line| {
+                let mut parts = line.splitn(3, ':').skip(1);
+                let (names, path) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+                let named = match place.version {
+                    Version::One => names.split(',').any(|one| one == controller),
+                    Version::Two => names.is_empty(),
+                };
+                named && path.ends_with(&ending)
+            })
+        };
+        let controllers = [("memory", &self.memory), ("pids", &self.pids), ("cpu", &self.cpu)];
+        controllers
+            .into_iter()
+            .filter_map(|(controller, place)| {
+                let place = place.as_ref()?;
+                let folder = place.parent.join(name.as_str());
+                let limit = place.limit(controller, &folder);
+                Some(GroupState { controller, member: member(place, controller), limit })
+            })
+            .collect()
+    }
+
+    /// What [`Self::create`] sets, as [`Self::observe`] shows it.
+    pub(crate) fn declare(&self, limits: &Limits) -> Vec<(&'static str, u64)> {
+        let all = [
+            ("memory", &self.memory, limits.memory_bytes),
+            ("pids", &self.pids, u64::from(limits.pids)),
+            ("cpu", &self.cpu, u64::from(limits.cpu_millis).max(LEAST_CPU_MILLIS)),
+        ];
+        all.into_iter().filter(|(_, place, _)| place.is_some()).map(|(name, _, limit)| (name, limit)).collect()
     }
 
     /// How often the kernel killed in a jail for want of memory.

@@ -13,6 +13,10 @@ use landlock::{
 
 use super::spec::WorkspaceAccess;
 
+/// A file that everybody may read, were it not for Landlock. The first process
+/// tries it before and after, so that the receipt can say that the fence holds.
+pub(crate) const FENCE: &str = "/run/bailiwick/closed";
+
 /// The lowest Landlock version with which a jail starts at all.
 pub(crate) const LOWEST_ABI: i32 = 1;
 /// The first version that scopes signals and abstract sockets.

@@ -9,98 +9,106 @@
 
 use std::collections::HashMap;
 use std::ffi::CString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::fs;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::{CWD, Mode, OFlags};
-use rustix::io::Errno;
-use rustix::process::{DumpableBehavior, Pid, Signal, WaitOptions};
+use rustix::process::{Pid, Signal, WaitOptions};
 
+use super::omit::{LEFT_IN, Wall};
 use super::raw::{self, Forked};
+use super::receipt::Told;
+use super::role::{self, Errors, Event};
 use super::supervisor::{self, Command};
 use super::wire::{
-    self, ExecRequest, FromJail, InitSetup, PACKET_BYTES, Program, Received, StopForce, ToInit, WireError, WireStatus,
+    self, ExecRequest, FromJail, InitSetup, Program, Received, StopForce, ToInit, WireError, WireStatus,
 };
-use super::{confine, processes, rlimits, signals, syscalls};
+use super::{confine, processes, rlimits, syscalls};
 
 /// Rounds of killing orphans one by one before the whole jail is emptied.
 const SWEEPS: usize = 50;
 
+const SIGNALS: [i32; 3] = [libc::SIGCHLD, libc::SIGTERM, libc::SIGUSR1];
+
 /// Plays the first process's role until the server closes the socket.
 pub(crate) fn run() -> ! {
-    // Anywhere but in a jail this role would confine a bystander.
-    let code = if rustix::process::getpid().is_init() { i32::from(serve().is_err()) } else { 1 };
-    raw::exit_now(code)
+    raw::exit_now(i32::from(serve().is_err()))
 }
 
-struct Init {
-    control: OwnedFd,
+struct Init<'a> {
+    control: BorrowedFd<'a>,
     environment: Vec<CString>,
     /// Supervisor's process id to command number.
     supervisors: HashMap<Pid, u64>,
 }
 
 fn serve() -> Result<(), WireError> {
-    let control = prepare().map_err(WireError::Socket)?;
-    let mut buffer = vec![0; PACKET_BYTES];
-    let first: Received<ToInit> = wire::receive(&control, &mut buffer)?;
+    let control = role::prepare(c"init", Errors::Dropped, &SIGNALS).map_err(WireError::Socket)?;
+    let first: Received<ToInit> = role::configuration(&control)?;
     let ToInit::Configure(setup) = first.message else {
         return Err(WireError::Malformed);
     };
-    let namespaces = processes::own_namespaces();
+    // Anywhere but in a jail this role would confine a bystander.
+    if !rustix::process::getpid().is_init() && !setup.omitted.has(Wall::Processes) {
+        return Err(WireError::Malformed);
+    }
+    let mut told = look();
     if let Err((step, errno)) = confine_self(&setup, &first.bytes) {
         let message = FromJail::SetupFailed { step: step.to_owned(), errno };
         return wire::send(control.as_fd(), &message, &[], &[]);
     }
-    let environment =
-        setup.environment.iter().filter_map(|(name, value)| CString::new(format!("{name}={value}")).ok()).collect();
-    let children = raw::signal_descriptor(&[libc::SIGCHLD]).map_err(|_| WireError::Closed)?;
-    wire::send(control.as_fd(), &FromJail::Ready { namespaces }, &[], &[])?;
-    let mut init = Init { control, environment, supervisors: HashMap::new() };
-    loop {
-        let mut waiting = [PollFd::new(&init.control, PollFlags::IN), PollFd::new(&children, PollFlags::IN)];
-        match poll(&mut waiting, None) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(errno) => return Err(WireError::Socket(errno)),
-        }
-        let [requests, ended] = waiting.map(|one| !one.revents().is_empty());
-        if ended {
-            signals::drain(&children);
-            init.children_ended()?;
-        }
-        if requests {
-            let received = wire::receive(&init.control, &mut buffer)?;
-            init.handle(received)?;
-        }
+    told.fence.1 = try_fence();
+    let left_in = setup.omitted.has(Wall::Environment).then(|| LEFT_IN.to_owned());
+    let environment = setup.environment.iter().filter_map(|(name, value)| CString::new(format!("{name}={value}")).ok());
+    let environment = environment.chain(left_in).collect();
+    wire::send(control.as_fd(), &FromJail::Ready { told }, &[], &[])?;
+    let mut init = Init { control: control.as_fd(), environment, supervisors: HashMap::new() };
+    role::attend(&control, |event| match event {
+        Event::Children => init.children_ended(),
+        Event::Message(received) => init.handle(received),
+    })
+}
+
+/// What the server may not be able to see: this process before its confinement.
+fn look() -> Told {
+    let descriptors = fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    let of = descriptors.filter_map(|entry| Some(fs::read_link(entry.path()).ok()?.to_string_lossy().into_owned()));
+    Told {
+        namespaces: processes::own_namespaces(),
+        environment: std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned()).collect(),
+        // One is the listing's own.
+        descriptors: of.filter(|of| !(of.starts_with("/proc/") && of.ends_with("/fd"))).collect(),
+        fence: (try_fence(), 0),
     }
 }
 
-/// Takes the control socket and closes everything else.
-fn prepare() -> Result<OwnedFd, Errno> {
-    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
-    let control = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
-    let null = rustix::fs::openat(CWD, "/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
-    rustix::stdio::dup2_stdin(&null)?;
-    rustix::stdio::dup2_stdout(&null)?;
-    rustix::stdio::dup2_stderr(&null)?;
-    drop(null);
-    raw::close_from_on_exec(3).map_err(|_| Errno::NOSYS)?;
-    let _ = rustix::thread::set_name(c"init");
-    rustix::process::umask(Mode::from_raw_mode(0o022));
-    raw::block_only(&[libc::SIGCHLD, libc::SIGTERM, libc::SIGUSR1]).map_err(|_| Errno::INVAL)?;
-    Ok(control)
+/// Opens the file that Landlock alone closes; the kernel's answer, 0 for yes.
+fn try_fence() -> i32 {
+    fs::File::open(confine::FENCE).map_or_else(|error| error.raw_os_error().unwrap_or(-1), |_| 0)
 }
 
 fn confine_self(setup: &InitSetup, filters: &[u8]) -> Result<(), (&'static str, i32)> {
     let errno = || std::io::Error::last_os_error().raw_os_error().unwrap_or(0);
-    rustix::thread::set_no_new_privs(true).map_err(|error| ("forbid new privileges", error.raw_os_error()))?;
-    rlimits::lower(&setup.rlimits).map_err(|error| ("lower the resource limits", error.raw_os_error()))?;
+    let omitted = &setup.omitted;
+    if !omitted.has(Wall::Descriptors) {
+        raw::close_from_on_exec(3).map_err(|_| ("close all descriptors", errno()))?;
+    }
+    if !omitted.has(Wall::NoNewPrivileges) {
+        rustix::thread::set_no_new_privs(true).map_err(|error| ("forbid new privileges", error.raw_os_error()))?;
+    }
+    if !omitted.has(Wall::ResourceLimits) {
+        rlimits::lower(&setup.rlimits).map_err(|error| ("lower the resource limits", error.raw_os_error()))?;
+    }
     let filters = syscalls::decode(filters).map_err(|_| ("read the filters", libc::EINVAL))?;
-    confine::restrict(setup.landlock_abi, setup.access).map_err(|_| ("take the Landlock rules", errno()))?;
-    syscalls::install(&filters).map_err(|_| ("take the system call filters", errno()))
+    if !omitted.has(Wall::Landlock) {
+        confine::restrict(setup.landlock_abi, setup.access).map_err(|_| ("take the Landlock rules", errno()))?;
+    }
+    if !omitted.has(Wall::Filters) {
+        syscalls::install(&filters).map_err(|_| ("take the system call filters", errno()))?;
+    }
+    Ok(())
 }
 
-impl Init {
+impl Init<'_> {
     fn handle(&mut self, received: Received<ToInit>) -> Result<(), WireError> {
         match received.message {
             ToInit::Configure(_) => Err(WireError::Malformed),
@@ -127,7 +135,7 @@ impl Init {
     }
 
     fn say(&self, message: &FromJail) -> Result<(), WireError> {
-        wire::send(self.control.as_fd(), message, &[], &[])
+        wire::send(self.control, message, &[], &[])
     }
 
     /// Forks the command's supervisor.
@@ -137,7 +145,7 @@ impl Init {
         let [output, errors] = <[OwnedFd; 2]>::try_from(fds).map_err(|_| libc::EBADF)?;
         match raw::fork().map_err(|error| error.raw_os_error().unwrap_or(0))? {
             Forked::Child => supervisor::run(Command {
-                control: self.control.as_fd(),
+                control: self.control,
                 exec: request.exec,
                 arguments,
                 directory,

@@ -20,8 +20,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::launcher::{self, pipe_pair};
-use super::receipt::{self, Declared, Receipt, ReceiptError};
-use super::spec::{CommandLine, Exec, Execution, ExitStatus, JailName};
+use super::receipt::{Declared, Receipt, ReceiptError};
+use super::spec::{CommandLine, Exec, Execution, ExitStatus};
 use super::wire::{
     self, ExecRequest, FromJail, PACKET_BYTES, Program, Received, StopForce, ToInit, WireError, WireStatus,
 };
@@ -69,7 +69,6 @@ pub(crate) struct Parts {
     pub(crate) socket: AsyncFd<OwnedFd>,
     pub(crate) launcher: Arc<launcher::Shared>,
     pub(crate) number: u64,
-    pub(crate) name: JailName,
     pub(crate) declared: Declared,
 }
 
@@ -93,7 +92,7 @@ enum Outcome {
 
 /// Checks a jail that says it is ready and begins to listen to it.
 pub(crate) fn adopt(parts: Parts, process: i32) -> Result<Jail, ReceiptError> {
-    let receipt = Arc::new(receipt::read(process, &parts.declared)?);
+    let receipt = Arc::new(parts.launcher.receipt(process, &parts.declared)?);
     let shared = Arc::new(Shared { parts, receipt, next_exec: AtomicU64::new(1), state: Mutex::default() });
     let reader = tokio::spawn(listen(Arc::clone(&shared)));
     Ok(Jail { shared, reader })
@@ -214,7 +213,7 @@ impl Jail {
         }
         let receipt = self.check()?;
         let shared = &*self.shared;
-        let memory_kills = shared.parts.launcher.memory_kills(&shared.parts.name);
+        let memory_kills = shared.parts.launcher.memory_kills(&shared.parts.declared.name);
         let (mut output, output_end) = shared.pipe().map_err(ExecError::Local)?;
         let (mut errors, errors_end) = shared.pipe().map_err(ExecError::Local)?;
         let mut waiting = self.wait_for_next()?;
@@ -244,7 +243,7 @@ impl Jail {
             ended
         };
         let killed_before = memory_kills.unwrap_or(0);
-        let killed_now = shared.parts.launcher.memory_kills(&shared.parts.name).unwrap_or(0);
+        let killed_now = shared.parts.launcher.memory_kills(&shared.parts.declared.name).unwrap_or(0);
         let status = stopped.unwrap_or(match status {
             WireStatus::Signaled(libc::SIGKILL) | WireStatus::Exited(137) if killed_now > killed_before => {
                 ExitStatus::OutOfMemory
@@ -265,7 +264,7 @@ impl Jail {
     /// Reads the jail's state again; a jail that changed is killed.
     fn check(&self) -> Result<Arc<Receipt>, ExecError> {
         let parts = &self.shared.parts;
-        let now = receipt::read(self.shared.receipt.process, &parts.declared);
+        let now = parts.launcher.receipt(self.shared.receipt.process, &parts.declared);
         match now {
             Ok(now) if now == *self.shared.receipt => Ok(Arc::clone(&self.shared.receipt)),
             other => {
@@ -273,7 +272,7 @@ impl Jail {
                 // A jail that ended in this moment is no forgery.
                 match other {
                     _ if !self.is_alive() => Err(ExecError::JailEnded),
-                    Ok(_) => Err(ReceiptError::Differs("changed since the start").into()),
+                    Ok(_) => Err(ReceiptError::Changed.into()),
                     Err(error) => Err(error.into()),
                 }
             }

@@ -21,7 +21,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::cgroup::Layout;
 use super::jail::{self, ExecError, Jail, Parts};
-use super::receipt::{Declared, ReceiptError};
+use super::omit::Omitted;
+#[cfg(debug_assertions)]
+use super::omit::{OnDifference, Wall};
+use super::receipt::{self, Declared, Receipt, ReceiptError, Told};
 use super::spec::{
     Enforcement, Exec, ExitStatus, InvalidJailName, JailName, JailSpec, JailUser, LauncherKind, Limits, Promises,
     UserSeparation, WorkspaceAccess,
@@ -149,6 +152,10 @@ impl Shared {
         let _ = wire::send(self.socket.as_fd(), &message, &[], &[]);
     }
 
+    pub(crate) fn receipt(&self, process: i32, declared: &Declared) -> Result<Receipt, ReceiptError> {
+        receipt::read(process, &self.cgroups, declared)
+    }
+
     pub(crate) fn memory_kills(&self, name: &JailName) -> Option<u64> {
         self.cgroups.memory_kills(name)
     }
@@ -200,6 +207,25 @@ impl Launcher {
     /// # Errors
     /// [`StartError`]; then nothing of the jail is left running.
     pub async fn start(&self, spec: JailSpec) -> Result<Jail, StartError> {
+        self.build(spec, Omitted::default()).await
+    }
+
+    /// Starts a jail that lacks some walls, for tests. Release builds do not
+    /// have this.
+    ///
+    /// # Errors
+    /// [`StartError`], with the receipt's differences if they are to fail.
+    #[cfg(debug_assertions)]
+    pub async fn start_without(
+        &self,
+        spec: JailSpec,
+        walls: &[Wall],
+        difference: OnDifference,
+    ) -> Result<Jail, StartError> {
+        self.build(spec, Omitted::new(walls, difference)).await
+    }
+
+    async fn build(&self, spec: JailSpec, omitted: Omitted) -> Result<Jail, StartError> {
         if spec.user.uid < JailUser::LOWEST || spec.user.gid < JailUser::LOWEST {
             return Err(StartError::User(spec.user.uid, spec.user.gid));
         }
@@ -217,11 +243,12 @@ impl Launcher {
             landlock_abi: promises.landlock_abi,
             rlimits: ceilings.clone(),
             environment: environment(spec.access),
+            omitted: omitted.clone(),
         };
         wire::send(ours.as_fd(), &ToInit::Configure(setup), &shared.filters, &[]).map_err(|_| StartError::Protocol)?;
         let number = shared.next_jail.fetch_add(1, Ordering::Relaxed);
         let (errors, errors_end) = pipe_pair()?;
-        let request = request(&spec, number);
+        let request = request(&spec, number, omitted.clone());
         let mut fds = vec![theirs.as_fd(), errors_end.as_fd()];
         if promises.launcher == LauncherKind::Native {
             fds.push(workspace.as_fd());
@@ -235,15 +262,20 @@ impl Launcher {
             socket: raw::watch(ours)?,
             launcher: Arc::clone(shared),
             number,
-            name: spec.name,
             declared: Declared {
+                launcher: promises.launcher,
+                name: spec.name,
                 user: match promises.users {
                     UserSeparation::OwnUser => Some((spec.user.uid, spec.user.gid)),
                     UserSeparation::ServersUser => None,
                 },
                 filters: shared.filter_count,
+                landlock: promises.landlock_abi,
+                access: spec.access,
                 ceilings,
-                namespaces: Vec::new(),
+                groups: shared.cgroups.declare(&spec.limits),
+                told: Told::default(),
+                omitted,
             },
         };
         let ready = tokio::time::timeout(START_TIMEOUT, ready(&mut parts, errors)).await;
@@ -301,8 +333,8 @@ async fn ready(parts: &mut Parts, mut errors: pipe::Receiver) -> Result<i32, Sta
     let mut buffer = vec![0; PACKET_BYTES];
     match jail::receive(&parts.socket, &mut buffer).await {
         Ok(received) => match received.message {
-            FromJail::Ready { namespaces } => {
-                parts.declared.namespaces = namespaces;
+            FromJail::Ready { told } => {
+                parts.declared.told = told;
                 received.sender.ok_or(StartError::Protocol)
             }
             FromJail::SetupFailed { step, errno } => {
@@ -417,7 +449,7 @@ fn environment(access: WorkspaceAccess) -> Vec<(String, String)> {
     .into()
 }
 
-fn request(spec: &JailSpec, jail: u64) -> StartRequest {
+fn request(spec: &JailSpec, jail: u64, omitted: Omitted) -> StartRequest {
     let path = |path: &Path| path.to_string_lossy().into_owned();
     StartRequest {
         jail,
@@ -429,6 +461,7 @@ fn request(spec: &JailSpec, jail: u64) -> StartRequest {
         limits: spec.limits,
         workspace_path: path(&spec.workspace),
         tmp_path: spec.shared_tmp.as_deref().map(path).unwrap_or_default(),
+        omitted,
     }
 }
 

@@ -8,12 +8,13 @@ use std::convert::Infallible;
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::Mode;
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Gid, Signal, Uid};
 use rustix::thread::{CapabilitiesSecureBits, CapabilitySet, CapabilitySets, UnshareFlags};
 
 use super::cgroup::Group;
+use super::omit::{LEFT_IN, Omitted, Wall};
 use super::rootfs::{self, Folders};
 use super::spec::JailUser;
 use super::wire::StartRequest;
@@ -49,40 +50,82 @@ pub(crate) fn become_init(materials: &Materials<'_>) -> Result<Infallible, Setup
     if request.uid < JailUser::LOWEST || request.gid < JailUser::LOWEST {
         return Err(SetupError { step: "accept the jail's user", errno: libc::EPERM });
     }
-    join_group(materials.group)?;
+    let omitted = &request.omitted;
+    let left_open = omitted.has(Wall::Descriptors).then(|| rustix::fs::open("/", OFlags::RDONLY, Mode::empty()));
+    join_group(materials.group, omitted)?;
     let folders = Folders::detach(materials.workspace, materials.shared_tmp)?;
-    unshare()?;
-    attempt("name the host", rustix::system::sethostname(b"sandbox"))?;
-    attempt("bring up the loopback device", raw::loopback_up())?;
-    rootfs::build(&folders, request.access, &request.limits, (request.uid, request.gid))?;
+    unshare(omitted)?;
+    if !omitted.has(Wall::HostName) {
+        attempt("name the host", rustix::system::sethostname(b"sandbox"))?;
+    }
+    if !omitted.has(Wall::Network) {
+        attempt("bring up the loopback device", raw::loopback_up())?;
+    }
+    if !omitted.has(Wall::Mounts) {
+        rootfs::build(&folders, request.access, &request.limits, (request.uid, request.gid))?;
+    }
     drop(folders);
     attempt("leave the session keyring", raw::new_session_keyring())?;
-    drop_rights(request.uid, request.gid)?;
+    drop_rights(request.uid, request.gid, omitted)?;
     // After the change of user, which clears it.
     attempt("die with the launcher", rustix::process::set_parent_process_death_signal(Some(Signal::KILL)))?;
     attempt("pass the control socket", rustix::stdio::dup2_stdin(materials.control))?;
-    start(materials.program)
+    let error = start(materials.program, omitted);
+    drop(left_open);
+    error
 }
 
 /// Joins the jail's groups and makes the kernel prefer it when memory is short.
 /// Both need the host's file systems, so they come first.
-pub(crate) fn join_group(group: &Group) -> Result<(), SetupError> {
-    attempt("join the control groups", group.join())?;
+pub(crate) fn join_group(group: &Group, omitted: &Omitted) -> Result<(), SetupError> {
+    if !omitted.has(Wall::ControlGroups) {
+        attempt("join the control groups", group.join())?;
+    }
     attempt("be killed first", std::fs::write("/proc/self/oom_score_adj", "1000"))
 }
 
-fn unshare() -> Result<(), SetupError> {
-    let flags = UnshareFlags::NEWNS
-        | UnshareFlags::NEWNET
-        | UnshareFlags::NEWIPC
-        | UnshareFlags::NEWUTS
-        | UnshareFlags::NEWCGROUP;
+fn unshare(omitted: &Omitted) -> Result<(), SetupError> {
+    let flags = [
+        (Wall::Mounts, UnshareFlags::NEWNS),
+        (Wall::Network, UnshareFlags::NEWNET),
+        (Wall::Ipc, UnshareFlags::NEWIPC),
+        (Wall::HostName, UnshareFlags::NEWUTS),
+        (Wall::ControlGroupView, UnshareFlags::NEWCGROUP),
+    ];
+    let flags = flags.into_iter().filter(|(wall, _)| !omitted.has(*wall)).map(|(_, flag)| flag).collect();
     attempt("make the namespaces", raw::unshare(flags))
 }
 
 /// Changes the user and gives up every capability, for good.
-fn drop_rights(uid: u32, gid: u32) -> Result<(), SetupError> {
+fn drop_rights(uid: u32, gid: u32, omitted: &Omitted) -> Result<(), SetupError> {
     let step = "give up all rights";
+    if !omitted.has(Wall::Capabilities) {
+        rule_out_capabilities(step)?;
+    }
+    if !omitted.has(Wall::User) {
+        let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+        attempt(step, rustix::thread::set_thread_groups(&[]))?;
+        attempt(step, rustix::thread::set_thread_res_gid(gid, gid, gid))?;
+        attempt(step, rustix::thread::set_thread_res_uid(uid, uid, uid))?;
+    }
+    if !omitted.has(Wall::Capabilities) {
+        let none = CapabilitySets {
+            effective: CapabilitySet::empty(),
+            permitted: CapabilitySet::empty(),
+            inheritable: CapabilitySet::empty(),
+        };
+        attempt(step, rustix::thread::set_capabilities(None, none))?;
+    }
+    if !omitted.has(Wall::NoNewPrivileges) {
+        attempt(step, rustix::thread::set_no_new_privs(true))?;
+    }
+    attempt(step, rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable))?;
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    Ok(())
+}
+
+/// Takes away what an exec, also one of user 0, could get back.
+fn rule_out_capabilities(step: &'static str) -> Result<(), SetupError> {
     for number in 0..64_u32 {
         let capability = CapabilitySet::from_bits_retain(1 << number);
         match rustix::thread::remove_capability_from_bounding_set(capability) {
@@ -98,30 +141,19 @@ fn drop_rights(uid: u32, gid: u32) -> Result<(), SetupError> {
         | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE_LOCKED
         | CapabilitiesSecureBits::KEEP_CAPS_LOCKED
         | CapabilitiesSecureBits::NO_SETUID_FIXUP_LOCKED;
-    attempt(step, rustix::thread::set_capabilities_secure_bits(bits))?;
-    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
-    attempt(step, rustix::thread::set_thread_groups(&[]))?;
-    attempt(step, rustix::thread::set_thread_res_gid(gid, gid, gid))?;
-    attempt(step, rustix::thread::set_thread_res_uid(uid, uid, uid))?;
-    let none = CapabilitySets {
-        effective: CapabilitySet::empty(),
-        permitted: CapabilitySet::empty(),
-        inheritable: CapabilitySet::empty(),
-    };
-    attempt(step, rustix::thread::set_capabilities(None, none))?;
-    attempt(step, rustix::thread::set_no_new_privs(true))?;
-    attempt(step, rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable))?;
-    rustix::process::umask(Mode::from_raw_mode(0o022));
-    Ok(())
+    attempt(step, rustix::thread::set_capabilities_secure_bits(bits))
 }
 
 /// Standard output and error go nowhere; every other descriptor closes.
-fn start(program: &OwnedFd) -> Result<Infallible, SetupError> {
+fn start(program: &OwnedFd, omitted: &Omitted) -> Result<Infallible, SetupError> {
     let null = attempt("open /dev/null", std::fs::OpenOptions::new().read(true).write(true).open("/dev/null"))?;
     attempt("close standard output", rustix::stdio::dup2_stdout(&null))?;
     attempt("close standard error", rustix::stdio::dup2_stderr(&null))?;
-    attempt("close all descriptors", raw::close_from_on_exec(3))?;
+    if !omitted.has(Wall::Descriptors) {
+        attempt("close all descriptors", raw::close_from_on_exec(3))?;
+    }
     let name = CString::new(INIT_ROLE).unwrap_or_default();
-    let error = raw::exec_file(program.as_fd(), &[name], &[]);
+    let environment: Vec<CString> = omitted.has(Wall::Environment).then(|| LEFT_IN.to_owned()).into_iter().collect();
+    let error = raw::exec_file(program.as_fd(), &[name], &environment);
     attempt("start the first process", Err(error))
 }

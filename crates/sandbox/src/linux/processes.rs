@@ -10,11 +10,14 @@ use rustix::process::{Pid, Signal};
 
 /// The kinds of namespaces that a jail has of its own.
 pub(crate) const NAMESPACES: [&str; 6] = ["cgroup", "ipc", "mnt", "net", "pid", "uts"];
+/// The kind that a jail has besides if its launcher is not root.
+pub(crate) const USER_NAMESPACE: &str = "user";
 
 /// The links of this process's namespaces.
 pub(crate) fn own_namespaces() -> Vec<(String, String)> {
     NAMESPACES
         .iter()
+        .chain(&[USER_NAMESPACE])
         .filter_map(|kind| {
             let link = fs::read_link(format!("/proc/self/ns/{kind}")).ok()?;
             Some(((*kind).to_owned(), link.to_string_lossy().into_owned()))

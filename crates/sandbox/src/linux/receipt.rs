@@ -1,29 +1,52 @@
 //! What the kernel says about a running jail.
 //!
-//! Read from outside, from the host's `/proc`, so the jail cannot write it.
-//! A receipt that differs from what was declared is an error: it must never be
-//! returned as if the jail were whole.
+//! Read from outside, from the host's `/proc` and control groups, so the jail
+//! cannot write it. What only the first process can see (Landlock, its own
+//! descriptors and environment) it reads itself and tells before it runs
+//! anything of a tenant. A receipt that differs from what was declared is an
+//! error: it must never be returned as if the jail were whole.
 
 use std::fs;
 
-use super::processes::NAMESPACES;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::cgroup::{GroupState, Layout};
+use super::mountinfo::{self, MountState};
+use super::omit::Omitted;
+use super::processes::{NAMESPACES, USER_NAMESPACE};
 use super::rlimits::{Ceiling, proc_label};
+use super::spec::{JailName, LauncherKind, WorkspaceAccess};
 
 /// A jail's state as the kernel shows it, and as it was checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Receipt {
+    /// Who built the jail.
+    pub launcher: LauncherKind,
     /// The first process's number on the host.
     pub process: i32,
     /// The user on the host: real, effective, saved and file system id.
     pub user: u32,
     /// The group on the host.
     pub group: u32,
+    /// All capability sets together.
+    pub capabilities: u64,
+    /// Whether new privileges are ruled out.
+    pub no_new_privileges: u32,
+    /// The kernel's mode of system call filters: 2 is a filter.
+    pub filter_mode: u32,
+    /// System call filters in force.
+    pub filters: u32,
+    /// Landlock's version, if the first process found its fence shut; else 0.
+    pub landlock: i32,
     /// Namespaces that are not the server's, by kind.
     pub namespaces: Vec<Namespace>,
     /// Devices of the network namespace; `lo` alone means no network.
     pub network_devices: Vec<String>,
-    /// System call filters in force.
-    pub filters: u32,
+    /// Places that can be written.
+    pub writable: Vec<String>,
+    /// Limits of control groups, by controller.
+    pub groups: Vec<(&'static str, u64)>,
     /// Resource limits, by the kernel's names.
     pub limits: Vec<(String, u64)>,
 }
@@ -49,6 +72,57 @@ pub enum Source {
     FirstProcess,
 }
 
+/// A thing that was declared, and that the kernel shows otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fact {
+    /// The user or the group.
+    User,
+    /// Supplementary groups.
+    SupplementaryGroups,
+    /// Capabilities.
+    Capabilities,
+    /// No new privileges.
+    NoNewPrivileges,
+    /// The system call filters.
+    Filters,
+    /// Landlock.
+    Landlock,
+    /// The namespace of this kind.
+    Namespace(&'static str),
+    /// The devices of the network namespace.
+    NetworkDevices,
+    /// The mounts.
+    Mounts,
+    /// The control groups or their limits.
+    ControlGroups,
+    /// The resource limits.
+    ResourceLimits,
+    /// The first process's environment.
+    Environment,
+    /// The first process's descriptors.
+    Descriptors,
+}
+
+impl std::fmt::Display for Fact {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::User => "user",
+            Self::SupplementaryGroups => "supplementary groups",
+            Self::Capabilities => "capabilities",
+            Self::NoNewPrivileges => "no new privileges",
+            Self::Filters => "system call filters",
+            Self::Landlock => "Landlock",
+            Self::Namespace(kind) => return write!(f, "{kind} namespace"),
+            Self::NetworkDevices => "network devices",
+            Self::Mounts => "mounts",
+            Self::ControlGroups => "control groups",
+            Self::ResourceLimits => "resource limits",
+            Self::Environment => "environment",
+            Self::Descriptors => "descriptors",
+        })
+    }
+}
+
 /// The kernel shows something else than what was declared.
 #[derive(Debug, thiserror::Error)]
 pub enum ReceiptError {
@@ -56,101 +130,211 @@ pub enum ReceiptError {
     #[error("the jail's state cannot be read: {0}")]
     Unreadable(&'static str),
     /// The jail is weaker, or another one, than declared.
-    #[error("the jail differs from what was declared: {0}")]
-    Differs(&'static str),
+    #[error("the jail differs from what was declared: {}", named(.0))]
+    Differs(Vec<Fact>),
+    /// The jail is within what was declared, but not what it was.
+    #[error("the jail changed since it started")]
+    Changed,
+}
+
+fn named(facts: &[Fact]) -> String {
+    facts.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// What the jail was declared to be.
 #[derive(Debug, Clone)]
 pub(crate) struct Declared {
+    pub(crate) launcher: LauncherKind,
+    pub(crate) name: JailName,
     /// `None`: the server's own user, unprivileged.
     pub(crate) user: Option<(u32, u32)>,
     pub(crate) filters: u32,
+    pub(crate) landlock: i32,
+    pub(crate) access: WorkspaceAccess,
     pub(crate) ceilings: Vec<Ceiling>,
-    /// As the first process reported them.
+    /// Limits of control groups, by controller.
+    pub(crate) groups: Vec<(&'static str, u64)>,
+    /// As the first process told.
+    pub(crate) told: Told,
+    pub(crate) omitted: Omitted,
+}
+
+/// What the first process saw of itself before it ran anything.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Told {
+    /// Links of its namespaces.
     pub(crate) namespaces: Vec<(String, String)>,
+    /// Names of its environment.
+    pub(crate) environment: Vec<String>,
+    /// What its descriptors are of.
+    pub(crate) descriptors: Vec<String>,
+    /// Opening what Landlock alone closes: the errors before and after, 0 for none.
+    pub(crate) fence: (i32, i32),
+}
+
+/// What the kernel shows, as it shows it.
+#[derive(Debug, Clone)]
+struct Observed {
+    status: String,
+    limits: String,
+    devices: String,
+    mounts: Vec<MountState>,
+    /// Kind, the server's own, the jail's if it may be read.
+    namespaces: Vec<(&'static str, String, Option<String>)>,
+    groups: Vec<GroupState>,
 }
 
 /// Reads and checks a jail's state.
-pub(crate) fn read(process: i32, declared: &Declared) -> Result<Receipt, ReceiptError> {
-    let file = |name: &str| fs::read_to_string(format!("/proc/{process}/{name}"));
-    let status = file("status").map_err(|_| ReceiptError::Unreadable("status"))?;
-    let user = one_id(&status, "Uid:").ok_or(ReceiptError::Differs("user"))?;
-    let group = one_id(&status, "Gid:").ok_or(ReceiptError::Differs("group"))?;
-    let own = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
-    if (user, group) != declared.user.unwrap_or(own) || user == 0 || group == 0 {
-        return Err(ReceiptError::Differs("user"));
-    }
-    if declared.user.is_some() && field(&status, "Groups:").is_none_or(|groups| !groups.is_empty()) {
-        return Err(ReceiptError::Differs("supplementary groups"));
-    }
-    for set in ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"] {
-        let bits = field(&status, set).and_then(|text| u64::from_str_radix(text, 16).ok());
-        if bits != Some(0) {
-            return Err(ReceiptError::Differs("capabilities"));
+pub(crate) fn read(process: i32, groups: &Layout, declared: &Declared) -> Result<Receipt, ReceiptError> {
+    let observed = observe(process, groups, declared)?;
+    let (receipt, differs) = judge(process, &observed, declared)?;
+    if differs.is_empty() || declared.omitted.tolerated() { Ok(receipt) } else { Err(ReceiptError::Differs(differs)) }
+}
+
+fn observe(process: i32, groups: &Layout, declared: &Declared) -> Result<Observed, ReceiptError> {
+    let file = |name: &'static str| {
+        fs::read_to_string(format!("/proc/{process}/{name}")).map_err(|_| ReceiptError::Unreadable(name))
+    };
+    // Without root there is a user namespace, else none.
+    let user = declared.user.is_none().then_some(USER_NAMESPACE);
+    let namespaces = NAMESPACES.into_iter().chain(user).map(|kind| {
+        let link = |whose: &str| fs::read_link(format!("/proc/{whose}/ns/{kind}"));
+        let ours = link("self").map_err(|_| ReceiptError::Unreadable("own namespaces"))?;
+        let theirs = link(&process.to_string()).ok().map(|link| link.to_string_lossy().into_owned());
+        Ok((kind, ours.to_string_lossy().into_owned(), theirs))
+    });
+    Ok(Observed {
+        status: file("status")?,
+        limits: file("limits")?,
+        devices: file("net/dev")?,
+        mounts: mountinfo::parse(&file("mountinfo")?),
+        groups: groups.observe(&declared.name, &file("cgroup")?),
+        namespaces: namespaces.collect::<Result<_, ReceiptError>>()?,
+    })
+}
+
+/// The receipt, and all that differs from what was declared.
+fn judge(process: i32, seen: &Observed, declared: &Declared) -> Result<(Receipt, Vec<Fact>), ReceiptError> {
+    let mut differs = Vec::new();
+    let mut must = |fact: Fact, holds: bool| {
+        if !holds && !differs.contains(&fact) {
+            differs.push(fact);
         }
-    }
-    if field(&status, "NoNewPrivs:") != Some("1") {
-        return Err(ReceiptError::Differs("no new privileges"));
-    }
-    if field(&status, "Seccomp:") != Some("2") {
-        return Err(ReceiptError::Differs("system call filter"));
-    }
-    let filters: u32 = field(&status, "Seccomp_filters:")
-        .and_then(|text| text.parse().ok())
-        .ok_or(ReceiptError::Unreadable("system call filters"))?;
+    };
+    let status = seen.status.as_str();
+    let number = |name| field(status, name).and_then(|text| text.parse::<u32>().ok());
+
+    let (user, group) = (one_id(status, "Uid:"), one_id(status, "Gid:"));
+    let own = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+    let expected = declared.user.unwrap_or(own);
+    must(Fact::User, (user, group) == (Some(expected.0), Some(expected.1)) && user != Some(0) && group != Some(0));
+    let groupless = field(status, "Groups:").is_some_and(str::is_empty);
+    must(Fact::SupplementaryGroups, declared.user.is_none() || groupless);
+
+    let sets = ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"]
+        .map(|set| field(status, set).and_then(|text| u64::from_str_radix(text, 16).ok()));
+    must(Fact::Capabilities, sets == [Some(0); 5]);
+    let no_new_privileges = number("NoNewPrivs:");
+    must(Fact::NoNewPrivileges, no_new_privileges == Some(1));
     // A server that runs under a filter itself hands that one down too.
-    if filters < declared.filters {
-        return Err(ReceiptError::Differs("system call filters"));
+    let (mode, filters) = (number("Seccomp:"), number("Seccomp_filters:"));
+    must(Fact::Filters, mode == Some(2) && filters.is_some_and(|filters| filters >= declared.filters));
+    let fenced = declared.told.fence == (0, libc::EACCES);
+    must(Fact::Landlock, fenced && declared.landlock > 0);
+
+    let mut namespaces = Vec::new();
+    for (kind, ours, theirs) in &seen.namespaces {
+        let told = declared.told.namespaces.iter().find(|(name, _)| name == kind).map(|(_, link)| link);
+        let (identity, source) = match theirs {
+            Some(link) => (link, Source::Host),
+            None => (told.ok_or(ReceiptError::Unreadable("namespaces"))?, Source::FirstProcess),
+        };
+        must(Fact::Namespace(kind), ours != identity && told == Some(identity));
+        namespaces.push(Namespace { kind: (*kind).to_owned(), identity: identity.clone(), source });
     }
-    let limits = file("limits").map_err(|_| ReceiptError::Unreadable("limits"))?;
-    let limits = check_limits(&limits, &declared.ceilings)?;
-    let devices = file("net/dev").map_err(|_| ReceiptError::Unreadable("network devices"))?;
-    let network_devices = device_names(&devices);
+    let network_devices = device_names(&seen.devices);
     // The kernel makes fallback tunnels in new namespaces if such modules are
     // loaded; they are down, and nobody inside may bring them up. A real
     // device cannot appear without someone moving it in.
-    if !network_devices.iter().any(|name| name == "lo") {
-        return Err(ReceiptError::Differs("network devices"));
-    }
-    let namespaces = namespaces(process, &declared.namespaces)?;
-    Ok(Receipt { process, user, group, namespaces, network_devices, filters, limits })
-}
+    must(Fact::NetworkDevices, network_devices.iter().any(|name| name == "lo"));
 
-fn namespaces(process: i32, told: &[(String, String)]) -> Result<Vec<Namespace>, ReceiptError> {
-    let mut found = Vec::new();
-    for kind in NAMESPACES {
-        let ours =
-            fs::read_link(format!("/proc/self/ns/{kind}")).map_err(|_| ReceiptError::Unreadable("own namespaces"))?;
-        let theirs = told.iter().find(|(name, _)| name == kind).map(|(_, link)| link);
-        let (identity, source) = match fs::read_link(format!("/proc/{process}/ns/{kind}")) {
-            Ok(link) => (link.to_string_lossy().into_owned(), Source::Host),
-            Err(_) => (theirs.ok_or(ReceiptError::Unreadable("namespaces"))?.clone(), Source::FirstProcess),
-        };
-        if ours.to_string_lossy() == identity || theirs.is_some_and(|theirs| *theirs != identity) {
-            return Err(ReceiptError::Differs("namespaces"));
-        }
-        found.push(Namespace { kind: kind.to_owned(), identity, source });
+    must(Fact::Mounts, mountinfo::hold(&seen.mounts, declared.access, declared.launcher));
+    for (controller, limit) in &declared.groups {
+        let state = seen.groups.iter().find(|state| state.controller == *controller);
+        let held = state.is_some_and(|state| state.member && state.limit.is_some_and(|now| now <= *limit));
+        must(Fact::ControlGroups, held);
     }
-    Ok(found)
-}
-
-fn check_limits(text: &str, ceilings: &[Ceiling]) -> Result<Vec<(String, u64)>, ReceiptError> {
-    ceilings
+    must(Fact::ControlGroups, seen.groups.iter().all(|state| state.member));
+    let limits: Vec<(String, Option<u64>)> = declared
+        .ceilings
         .iter()
-        .map(|ceiling| {
-            let label = proc_label(ceiling.resource);
-            let line = text.lines().find_map(|line| line.strip_prefix(label));
-            let mut values = line.unwrap_or("").split_whitespace();
-            let soft: u64 =
-                values.next().and_then(|value| value.parse().ok()).ok_or(ReceiptError::Differs("resource limits"))?;
-            let hard = values.next().and_then(|value| value.parse().ok());
-            if hard.is_none_or(|hard: u64| hard > ceiling.value) || soft > ceiling.value {
-                return Err(ReceiptError::Differs("resource limits"));
-            }
-            Ok((label.to_owned(), soft))
+        .map(|ceiling| (proc_label(ceiling.resource).to_owned(), limit(&seen.limits, ceiling)))
+        .collect();
+    must(Fact::ResourceLimits, limits.iter().all(|(_, value)| value.is_some()));
+
+    // Bubblewrap sets the working directory's variable by itself.
+    let named = |name: &String| declared.launcher == LauncherKind::Bubblewrap && name == "PWD";
+    must(Fact::Environment, declared.told.environment.iter().all(named));
+    must(Fact::Descriptors, declared.told.descriptors.iter().all(|of| of == "/dev/null" || of.starts_with("socket:[")));
+
+    let receipt = Receipt {
+        launcher: declared.launcher,
+        process,
+        user: user.unwrap_or(u32::MAX),
+        group: group.unwrap_or(u32::MAX),
+        capabilities: sets.iter().flatten().fold(0, |all, set| all | set),
+        no_new_privileges: no_new_privileges.unwrap_or(0),
+        filter_mode: mode.unwrap_or(0),
+        filters: filters.unwrap_or(0),
+        landlock: if fenced { declared.landlock } else { 0 },
+        namespaces,
+        network_devices,
+        writable: mountinfo::writable(&seen.mounts),
+        groups: seen.groups.iter().filter_map(|state| Some((state.controller, state.limit?))).collect(),
+        limits: limits.into_iter().filter_map(|(name, value)| Some((name, value?))).collect(),
+    };
+    Ok((receipt, differs))
+}
+
+impl Receipt {
+    /// The receipt for the record: plain facts, no path of the host, nobody's name.
+    #[must_use]
+    pub fn record(&self) -> Value {
+        let number =
+            |link: &str| link.rsplit_once('[').and_then(|(_, rest)| rest.trim_end_matches(']').parse::<u64>().ok());
+        let namespaces: Map<String, Value> =
+            self.namespaces.iter().map(|one| (one.kind.clone(), json!(number(&one.identity)))).collect();
+        let groups: Map<String, Value> =
+            self.groups.iter().map(|(controller, limit)| ((*controller).to_owned(), json!(limit))).collect();
+        let limits: Map<String, Value> = self.limits.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
+        json!({
+            "backend": "linux",
+            "launcher": match self.launcher {
+                LauncherKind::Native => "native",
+                LauncherKind::Bubblewrap => "bubblewrap",
+            },
+            "uid": self.user,
+            "gid": self.group,
+            "capabilities": self.capabilities,
+            "no_new_privs": self.no_new_privileges,
+            "seccomp": { "mode": self.filter_mode, "filters": self.filters },
+            "landlock": self.landlock,
+            "namespaces": namespaces,
+            "network": self.network_devices,
+            "writable": self.writable,
+            "cgroups": groups,
+            "rlimits": limits,
         })
-        .collect()
+    }
+}
+
+/// A soft limit, if it and the hard one are at most the ceiling.
+fn limit(text: &str, ceiling: &Ceiling) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(proc_label(ceiling.resource)))?;
+    let mut values = line.split_whitespace();
+    let soft: u64 = values.next()?.parse().ok()?;
+    let hard: u64 = values.next()?.parse().ok()?;
+    (soft <= ceiling.value && hard <= ceiling.value).then_some(soft)
 }
 
 fn device_names(text: &str) -> Vec<String> {
@@ -169,37 +353,4 @@ fn one_id(status: &str, name: &str) -> Option<u32> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::rlimits::Limited;
-    use super::*;
-
-    #[test]
-    fn b09_a_process_that_is_in_no_jail_has_no_receipt() {
-        let own = i32::try_from(std::process::id()).unwrap_or(0);
-        let ids = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
-        for user in [None, Some(ids), Some((ids.0 + 1, ids.1))] {
-            let declared = Declared { user, filters: 0, ceilings: Vec::new(), namespaces: Vec::new() };
-            assert!(matches!(read(own, &declared), Err(ReceiptError::Differs(_))), "{user:?}");
-        }
-        let declared = Declared { user: None, filters: 0, ceilings: Vec::new(), namespaces: Vec::new() };
-        assert!(matches!(read(-1, &declared), Err(ReceiptError::Unreadable("status"))));
-    }
-
-    #[test]
-    fn mixed_ids_are_no_id() {
-        assert_eq!(one_id("Uid:\t7\t7\t7\t7\n", "Uid:"), Some(7));
-        assert_eq!(one_id("Uid:\t7\t0\t7\t7\n", "Uid:"), None);
-    }
-
-    #[test]
-    fn a_higher_or_missing_limit_differs() {
-        let text = "Limit                     Soft Limit           Hard Limit           Units\n\
-                    Max open files            64                   64                   files\n";
-        let ceiling = |value| [Ceiling { resource: Limited::OpenFiles, value }];
-        assert!(check_limits(text, &ceiling(64)).is_ok());
-        assert!(check_limits(text, &ceiling(63)).is_err());
-        assert!(check_limits("", &ceiling(64)).is_err());
-        let unlimited = text.replace("64", "unlimited");
-        assert!(check_limits(&unlimited, &ceiling(64)).is_err());
-    }
-}
+mod tests;

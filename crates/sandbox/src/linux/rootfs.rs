@@ -266,9 +266,10 @@ fn writable(folders: &Folders, access: WorkspaceAccess, limits: &Limits) -> Resu
         let size = limits.tmp_bytes;
         memory("tmp", &format!("mode=1777,size={size},nr_inodes=64k"), MountFlags::empty())?;
     }
-    for name in ["run", "var", "var/lib"] {
+    for name in ["run", "run/bailiwick", "var", "var/lib"] {
         folder(name)?;
     }
+    attempt("make the fence's file", fs::write(super::confine::FENCE.trim_start_matches('/'), ""))?;
     attempt("link /var/tmp", symlink("/tmp", "var/tmp"))
 }
 

@@ -18,6 +18,8 @@ use rustix::net::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::omit::Omitted;
+use super::receipt::Told;
 use super::spec::{JailName, Limits, WorkspaceAccess};
 
 /// Largest packet in bytes: a command of the kernel's largest argument
@@ -76,6 +78,7 @@ pub(crate) struct StartRequest {
     /// Only bubblewrap takes paths; the native launcher uses descriptors.
     pub(crate) workspace_path: String,
     pub(crate) tmp_path: String,
+    pub(crate) omitted: Omitted,
 }
 
 /// Where `/tmp` comes from.
@@ -120,6 +123,7 @@ pub(crate) struct InitSetup {
     pub(crate) landlock_abi: i32,
     pub(crate) rlimits: Vec<super::rlimits::Ceiling>,
     pub(crate) environment: Vec<(String, String)>,
+    pub(crate) omitted: Omitted,
 }
 
 /// A command to run.
@@ -151,8 +155,8 @@ pub(crate) enum FromJail {
     },
     /// Everything is in force; commands may come.
     Ready {
-        /// Links of the process's namespaces as it sees them itself.
-        namespaces: Vec<(String, String)>,
+        /// What the process sees of itself.
+        told: Told,
     },
     /// A command was not started.
     ExecFailed {

@@ -9,16 +9,16 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{CWD, Mode, OFlags};
-use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Pid, Signal, WaitOptions};
 
+use super::bwrap;
 use super::cgroup::Group;
 use super::native::{self, Materials, SetupError, attempt};
+use super::omit::Wall;
 use super::raw::{self, Forked};
-use super::wire::{self, FromJail, LauncherSetup, Method, PACKET_BYTES, Received, StartRequest, ToLauncher, WireError};
-use super::{bwrap, signals};
+use super::role::{self, Errors, Event};
+use super::wire::{self, FromJail, LauncherSetup, Method, Received, StartRequest, ToLauncher, WireError};
 
 /// A jail that this process started.
 struct Running {
@@ -28,7 +28,6 @@ struct Running {
 }
 
 struct Zygote {
-    socket: OwnedFd,
     setup: LauncherSetup,
     program: OwnedFd,
     jails: BTreeMap<u64, Running>,
@@ -44,53 +43,27 @@ pub(crate) fn run() -> ! {
 }
 
 fn serve() -> Result<(), WireError> {
-    let socket = prepare().map_err(WireError::Socket)?;
-    let mut buffer = vec![0; PACKET_BYTES];
-    let first: Received<ToLauncher> = wire::receive(&socket, &mut buffer)?;
+    let socket = role::prepare(c"bw-launcher", Errors::Kept, &[libc::SIGCHLD]).map_err(WireError::Socket)?;
+    raw::close_from_on_exec(3).map_err(|_| WireError::Closed)?;
+    // An own session: a signal from the server's terminal must not end jails
+    // before the server has stopped them.
+    let _ = rustix::process::setsid();
+    let first: Received<ToLauncher> = role::configuration(&socket)?;
     let ToLauncher::Configure(setup) = first.message else {
         return Err(WireError::Malformed);
     };
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let program = rustix::fs::openat(CWD, "/proc/self/exe", flags, Mode::empty()).map_err(WireError::Socket)?;
-    let children = raw::signal_descriptor(&[libc::SIGCHLD]).map_err(|_| WireError::Closed)?;
-    let mut zygote = Zygote { socket, setup, program, jails: BTreeMap::new() };
-    loop {
-        let mut waiting = [PollFd::new(&zygote.socket, PollFlags::IN), PollFd::new(&children, PollFlags::IN)];
-        match poll(&mut waiting, None) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(errno) => return Err(WireError::Socket(errno)),
+    let mut zygote = Zygote { setup, program, jails: BTreeMap::new() };
+    let ended = role::attend(&socket, |event| {
+        match event {
+            Event::Children => zygote.reap(WaitOptions::NOHANG),
+            Event::Message(received) => zygote.handle(received),
         }
-        let [requests, ended] = waiting.map(|one| !one.revents().is_empty());
-        if ended {
-            signals::drain(&children);
-            zygote.reap(WaitOptions::NOHANG);
-        }
-        if requests {
-            match wire::receive(&zygote.socket, &mut buffer) {
-                Ok(received) => zygote.handle(received),
-                Err(_) => {
-                    zygote.end();
-                    return Ok(());
-                }
-            }
-        }
-    }
-}
-
-/// Makes this process small and hard to look into.
-fn prepare() -> Result<OwnedFd, Errno> {
-    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
-    let socket = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
-    let null = rustix::fs::openat(CWD, "/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
-    rustix::stdio::dup2_stdin(&null)?;
-    rustix::stdio::dup2_stdout(&null)?;
-    raw::close_from_on_exec(3).map_err(|_| Errno::NOSYS)?;
-    // An own session: a signal from the server's terminal must not end jails
-    // before the server has stopped them.
-    let _ = rustix::process::setsid();
-    let _ = rustix::thread::set_name(c"bw-launcher");
-    raw::block_only(&[libc::SIGCHLD]).map_err(|_| Errno::INVAL)?;
-    Ok(socket)
+        Ok(())
+    });
+    zygote.end();
+    ended
 }
 
 impl Zygote {
@@ -126,8 +99,8 @@ impl Zygote {
     ) -> Result<(), SetupError> {
         let group = attempt("make the control groups", self.setup.cgroups.create(&request.name, &request.limits))?;
         let forked = match self.setup.method {
-            Method::Native => raw::fork_into_pid_namespace(),
-            Method::Bubblewrap { .. } => raw::fork(),
+            Method::Native if !request.omitted.has(Wall::Processes) => raw::fork_into_pid_namespace(),
+            Method::Native | Method::Bubblewrap { .. } => raw::fork(),
         };
         match attempt("fork the jail", forked)? {
             Forked::Child => {
@@ -168,7 +141,7 @@ impl Zygote {
                 // Without root a process that cannot be looked into may not
                 // write its own settings either.
                 attempt("become ordinary again", rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable))?;
-                native::join_group(group)?;
+                native::join_group(group, &request.omitted)?;
                 bwrap::become_bubblewrap(program, init, request, control)
             }
         }

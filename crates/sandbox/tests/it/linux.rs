@@ -2,6 +2,7 @@
 //! whole suite runs a second time as an unprivileged user, by bubblewrap; see
 //! `unprivileged`.
 
+mod attacks;
 mod basics;
 mod ends;
 mod escape;
@@ -11,3 +12,5 @@ mod harness;
 mod limits;
 mod timing;
 mod unprivileged;
+#[cfg(debug_assertions)]
+mod walls;

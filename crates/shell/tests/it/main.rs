@@ -2,10 +2,13 @@
 //! says otherwise.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod attacks;
 mod calls;
 mod files;
 mod limits;
 mod tenants;
+#[cfg(debug_assertions)]
+mod walls;
 
 use std::fs;
 use std::path::PathBuf;
@@ -30,6 +33,16 @@ const SECRET: &str = "SECRET-OF-ANOTHER-TENANT";
 
 fn worker() -> Isolation {
     let path = env!("CARGO_BIN_EXE_bailiwick-shell-worker").into();
+    Isolation::Process(WorkerProgram { path, arguments: Vec::new() })
+}
+
+/// The worker where every user may start it.
+#[cfg(debug_assertions)]
+fn worker_for_all(folder: &std::path::Path) -> Isolation {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(folder, PermissionsExt::from_mode(0o755)).unwrap();
+    let path = folder.join("worker");
+    fs::copy(env!("CARGO_BIN_EXE_bailiwick-shell-worker"), &path).unwrap();
     Isolation::Process(WorkerProgram { path, arguments: Vec::new() })
 }
 

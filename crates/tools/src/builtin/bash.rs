@@ -49,6 +49,7 @@ pub(crate) async fn run(
     detail.insert("ms".to_owned(), json!(u64::try_from(ran.wall.as_millis()).unwrap_or(u64::MAX)));
     detail.insert("stdout_bytes".to_owned(), json!(ran.stdout.total_bytes));
     detail.insert("stderr_bytes".to_owned(), json!(ran.stderr.total_bytes));
+    detail.insert("sandbox".to_owned(), ran.receipt.record());
     // A command that ends with an error has still run; what did not run to its end has not.
     let verdict = match ran.status {
         RanStatus::Exited(_) | RanStatus::Signaled(_) => Verdict::Completed,

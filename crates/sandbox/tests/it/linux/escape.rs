@@ -57,6 +57,13 @@ const REFUSED: &[(&str, &str, Control)] = &[
     ("socket_raw_tcp", EPERM, AsRoot), ("socket_ping", EPERM, Always),
     ("socket_sctp", EPERM, Always),
     ("setuid_root", EPERM, AsRoot), ("setgid_root", EPERM, AsRoot), ("setgroups", EPERM, AsRoot),
+    ("clone_newipc", EPERM, AsRoot), ("clone_newuts", EPERM, AsRoot),
+    ("clone_newcgroup", EPERM, AsRoot), ("fspick", EPERM, AsRoot),
+    ("process_madvise", EPERM, Always), ("io_uring_enter", EPERM, Always),
+    ("io_uring_register", EPERM, Always), ("name_to_handle_at", EPERM, Always),
+    ("fanotify_mark", EPERM, Always), ("kexec_file_load", EPERM, AsRoot),
+    ("swapoff", EPERM, AsRoot), ("clock_settime", EPERM, Always), ("adjtimex", EPERM, Always),
+    ("iopl", EPERM, Always), ("ioperm", EPERM, Always),
     ("modify_ldt", EPERM, Always), ("x32", SIGSYS, Always), ("int80", SIGSYS, Always),
 ];
 

@@ -3,7 +3,11 @@
 
 use std::process::Command;
 
-use bailiwick_sandbox::linux::{CgroupUse, HelperPath, Launcher, LauncherKind, Source, Unavailable};
+use bailiwick_sandbox::linux::{
+    CgroupUse, Enforcement, Exec, ExecError, Fact, HelperPath, Launcher, LauncherKind, ReceiptError, Source,
+    Unavailable,
+};
+use tokio_util::sync::CancellationToken;
 
 use super::escape::{place_probe, probe_inside, probe_outside};
 use super::harness::{Host, helper, probe, sh};
@@ -106,7 +110,8 @@ async fn b09_each_execution_has_a_receipt_from_the_kernel() {
     let jail = host.jail(&space).await;
     let ran = sh(&jail, "readlink /proc/self/ns/net; grep Seccomp: /proc/self/status").await;
     let receipt = &ran.receipt;
-    assert_eq!(receipt.namespaces.len(), 6);
+    // Without root there is a user namespace as well.
+    assert_eq!(receipt.namespaces.len(), if host.is_native() { 6 } else { 7 });
     let net = receipt.namespaces.iter().find(|one| one.kind == "net").unwrap();
     assert_eq!(ran.stdout.text.lines().next(), Some(net.identity.as_str()));
     assert_ne!(std::fs::read_link("/proc/self/ns/net").unwrap().to_string_lossy(), net.identity);
@@ -115,6 +120,61 @@ async fn b09_each_execution_has_a_receipt_from_the_kernel() {
     assert!(receipt.limits.contains(&("Max open files".to_owned(), space.limits.open_files)));
     let user = if host.is_native() { space.user.uid } else { rustix::process::getuid().as_raw() };
     assert_eq!(receipt.user, user);
+    assert_eq!((receipt.capabilities, receipt.no_new_privileges, receipt.filter_mode), (0, 1, 2));
+    assert_eq!(receipt.landlock, host.launcher.promises().landlock_abi);
+    assert!(receipt.writable.contains(&"/workspace".to_owned()), "{:?}", receipt.writable);
+    let groups: Vec<&str> = receipt.groups.iter().map(|(controller, _)| *controller).collect();
+    assert_eq!(groups.contains(&"memory"), host.launcher.promises().memory != Enforcement::RlimitPerProcess);
+    // What goes on record names no place of the host and no jail.
+    let record = receipt.record().to_string();
+    assert!(record.contains("\"network\":[\"lo\"]"), "{record}");
+    let folder = space.workspace.file_name().unwrap().to_string_lossy().into_owned();
+    for hidden in [folder.as_str(), "bailiwick-jails", "/usr", "test-"] {
+        assert!(!record.contains(hidden), "{hidden}: {record}");
+    }
+    assert!(record.len() < 1200, "{} bytes", record.len());
+}
+
+/// Changed from outside, for nobody inside can: a limit of the control group where there is one, else a
+/// resource limit, which a user may lower.
+#[tokio::test(flavor = "multi_thread")]
+async fn b09_a_jail_that_changes_after_its_start_runs_nothing_more() {
+    let host = Host::new().await;
+    let space = host.space();
+    let declared = space.limits.pids;
+    let grouped = host.launcher.promises().pids != Enforcement::RlimitPerUser;
+    let changes = if grouped { vec![declared, declared + 1, declared - 1] } else { vec![17] };
+    for now in changes {
+        let spec = host.spec(&space);
+        let group = format!("*/bailiwick-jails/{}/pids.max", spec.name.as_str());
+        let jail = host.launcher.start(spec).await.unwrap();
+        assert_eq!(sh(&jail, "echo before").await.stdout.text, "before\n");
+        if grouped {
+            let found = Command::new("find").args(["/sys/fs/cgroup", "-path", &group]).output().unwrap();
+            let file = String::from_utf8(found.stdout).unwrap();
+            std::fs::write(file.lines().next().unwrap(), now.to_string()).unwrap();
+        } else {
+            let process = jail.receipt().process.to_string();
+            let limit = format!("--nofile={now}:{now}");
+            assert!(Command::new("prlimit").args(["--pid", &process, &limit]).status().unwrap().success());
+        }
+        let ran = jail.exec(Exec::shell("touch /workspace/ran"), CancellationToken::new()).await;
+        let written = std::fs::remove_file(space.workspace.join("ran")).is_ok();
+        if grouped && now == declared {
+            assert!(written && ran.is_ok(), "the control: {ran:?}");
+            continue;
+        }
+        match ran {
+            Err(ExecError::Receipt(ReceiptError::Differs(facts))) => {
+                assert!(now > declared && facts == [Fact::ControlGroups], "{now}: {facts:?}");
+            }
+            Err(ExecError::Receipt(ReceiptError::Changed)) => assert!(now < declared, "{now}"),
+            other => panic!("{now}: {other:?}"),
+        }
+        assert!(!written, "{now}");
+        let again = jail.exec(Exec::shell("true"), CancellationToken::new()).await;
+        assert!(again.is_err(), "it was killed");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

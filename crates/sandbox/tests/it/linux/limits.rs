@@ -154,3 +154,24 @@ async fn b05_output_limits_keep_the_end() {
     assert_eq!(ran.stderr.text, "1\n2\n3\n");
     assert!(!ran.stderr.truncated);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b05_shared_memory_and_the_number_of_files_in_tmp_are_limited() {
+    let host = Host::new().await;
+    let mut space = host.space();
+    space.limits.tmp_bytes = 512 << 20;
+    let jail = host.jail(&space).await;
+    let ran = sh(&jail, "head -c 80M /dev/zero > /dev/shm/x; echo $?; rm /dev/shm/x").await;
+    assert!(ran.stderr.text.contains("No space left"), "{ran:?}");
+    assert_eq!(sh(&jail, "head -c 8M /dev/zero > /dev/shm/x; echo $?").await.stdout.text, "0\n");
+    if host.is_native() {
+        // Bubblewrap has no way to say how many; there the size alone is limited.
+        let many = "cd /tmp; i=0; while [ $i -lt 70000 ] && echo > $i; do i=$((i+1)); done; echo $i";
+        let ran = sh(&jail, many).await;
+        assert!(ran.stderr.text.contains("No space left"), "{:?}", ran.status);
+        let made: u32 = ran.stdout.text.trim().parse().unwrap();
+        assert!((60_000..66_000).contains(&made), "{made}");
+        sh(&jail, "find /tmp -mindepth 1 -delete").await;
+    }
+    assert_eq!(sh(&jail, "echo still").await.stdout.text, "still\n");
+}

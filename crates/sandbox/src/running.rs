@@ -1,0 +1,108 @@
+//! A running sandbox, and commands in it.
+
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bailiwick_auth::Recorded;
+use bailiwick_auth::access::verb::CallTool;
+use bailiwick_shell::Shell;
+
+use crate::demand::{Ran, RanStatus, Run};
+use crate::error::SandboxError;
+use crate::host;
+use crate::linux::{CommandLine, Exec, ExitStatus, Jail};
+use crate::output::{Collector, OutputLimits};
+use crate::receipt::Receipt;
+
+/// A running sandbox.
+pub struct Running {
+    walls: Walls,
+    used: Mutex<Instant>,
+}
+
+pub(crate) enum Walls {
+    Virtual(Shell),
+    Linux(Jail),
+    Host { folder: PathBuf, user: u32 },
+}
+
+impl Running {
+    pub(crate) fn new(walls: Walls) -> Self {
+        Self { walls, used: Mutex::new(Instant::now()) }
+    }
+
+    /// Notes that somebody is in it.
+    pub(crate) fn touch(&self) {
+        *self.used.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    pub(crate) fn unused_for(&self) -> Duration {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+    }
+
+    pub(crate) fn is_alive(&self) -> bool {
+        match &self.walls {
+            Walls::Linux(jail) => jail.is_alive(),
+            Walls::Virtual(_) | Walls::Host { .. } => true,
+        }
+    }
+
+    /// Runs a command for a recorded tool call, and waits until nothing of it is left.
+    ///
+    /// # Errors
+    /// If it could not be run; how it ended is no error.
+    pub async fn run(&self, _act: &Recorded<CallTool>, run: Run) -> Result<Ran, SandboxError> {
+        let ran = match &self.walls {
+            Walls::Virtual(shell) => run_virtual(shell, run).await,
+            Walls::Linux(jail) => run_linux(jail, run).await,
+            Walls::Host { folder, user } => host::run(folder, *user, run).await.map_err(SandboxError::Host),
+        };
+        self.touch();
+        ran
+    }
+}
+
+async fn run_linux(jail: &Jail, run: Run) -> Result<Ran, SandboxError> {
+    let exec = Exec { command: CommandLine::Shell(run.script), timeout: run.timeout, ..Exec::shell("") };
+    let done = jail.exec(exec, run.cancel).await.map_err(SandboxError::Exec)?;
+    let status = match done.status {
+        ExitStatus::Exited(code) => RanStatus::Exited(code),
+        ExitStatus::Signaled(signal) => RanStatus::Signaled(signal),
+        ExitStatus::TimedOut => RanStatus::TimedOut,
+        ExitStatus::Canceled => RanStatus::Canceled,
+        ExitStatus::OutOfMemory => RanStatus::OutOfMemory,
+    };
+    Ok(Ran { status, stdout: done.stdout, stderr: done.stderr, wall: done.wall, receipt: Receipt::Linux(done.receipt) })
+}
+
+async fn run_virtual(shell: &Shell, run: Run) -> Result<Ran, SandboxError> {
+    let began = Instant::now();
+    let limits = OutputLimits::default();
+    let (mut stdout, mut stderr) = (Collector::new(limits), Collector::new(limits));
+    let mut take = |stream, bytes: &[u8]| match stream {
+        bailiwick_shell::Stream::Stdout => stdout.write(bytes),
+        bailiwick_shell::Stream::Stderr => stderr.write(bytes),
+    };
+    let done = shell.exec(&run.script, run.timeout, &mut take, run.cancel).await.map_err(SandboxError::Shell)?;
+    for warning in &done.warnings {
+        stderr.write(format!("warning: {warning}\n").as_bytes());
+    }
+    let status = match done.status {
+        // Cut short, yet 0: a model that reads 0 would take the rest for granted.
+        bailiwick_shell::Status::Exited(0) if !done.warnings.is_empty() => {
+            RanStatus::LimitReached(done.warnings.join("; "))
+        }
+        bailiwick_shell::Status::Exited(code) => RanStatus::Exited(code),
+        bailiwick_shell::Status::TimedOut => RanStatus::TimedOut,
+        bailiwick_shell::Status::Canceled => RanStatus::Canceled,
+        bailiwick_shell::Status::LimitReached(limit) => RanStatus::LimitReached(limit),
+    };
+    Ok(Ran {
+        status,
+        stdout: stdout.finish(),
+        stderr: stderr.finish(),
+        wall: began.elapsed(),
+        receipt: Receipt::Virtual(done.confinement),
+    })
+}
