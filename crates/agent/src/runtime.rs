@@ -24,7 +24,9 @@ use bailiwick_store::approval::{Decision, Kind};
 use bailiwick_store::session::NewSession;
 use bailiwick_store::{Store, StoreError};
 use bailiwick_tools::ToolManager;
-use bailiwick_types::{AccountName, AgentName, ApprovalId, Incarnation, SessionId, Timestamp, WorkspacePath};
+use bailiwick_types::{
+    AccountName, AgentName, ApprovalId, Incarnation, SessionId, Timestamp, WorkspacePath, failpoint,
+};
 use futures::FutureExt;
 use serde_json::{Map, json};
 use sha2::{Digest, Sha256};
@@ -246,6 +248,7 @@ impl Runtime {
         let (this, tenant) = (self.clone(), scope.tenant().clone());
         whole(async move {
             let session = this.0.store.approval_decide(permit, decision, reason, answer).await?;
+            failpoint::reach("approval.decided");
             this.0.wake(&tenant, session);
             Ok(())
         })

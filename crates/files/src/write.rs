@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::PoisonError;
 use std::time::SystemTime;
 
+use bailiwick_types::failpoint;
 use bailiwick_types::path::WorkspacePath;
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, RenameFlags, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
@@ -283,7 +284,9 @@ impl Workspace {
                 RenameFlags::empty()
             }
         };
+        failpoint::reach("file.temporary");
         fresh.rename(flags)?;
+        failpoint::reach("file.renamed");
         drop(held);
         // A process in the workspace may have put something else under the
         // temporary name. Nothing left the space, but then nothing of ours was

@@ -414,7 +414,9 @@ fn run_group(
     {
         crate::log::write_head(&Sql::new(&tx, database.tenant.as_deref()), frontier)?;
     }
+    bailiwick_types::failpoint::reach("store.before_commit");
     tx.commit()?;
+    bailiwick_types::failpoint::reach("store.after_commit");
     Ok(())
 }
 
