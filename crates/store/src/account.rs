@@ -8,6 +8,7 @@ use bailiwick_auth::access::verb::{CreateAccount, DeleteAccount, ListAccounts, P
 use bailiwick_auth::access::{AccountPolicies, HostPermit, PolicyError};
 use bailiwick_auth::key::NewKey;
 use bailiwick_auth::{Permit, Tenant, for_store};
+use bailiwick_files::{Access, Workspace};
 use bailiwick_types::{AccountName, AgentDefinition, AgentName, Incarnation, Role, SpaceId, Timestamp, UserName};
 use serde_json::{Map, json};
 
@@ -245,7 +246,10 @@ impl Store {
                     Some((name, Err(_))) => name.starts_with("tmp-"),
                     None => false,
                 };
-                if gone && let Err(error) = std::fs::remove_dir_all(entry.path()) {
+                if !gone && let Ok(files) = Workspace::open(&entry.path(), Access::ReadWrite, None) {
+                    // Half-written files of writers that a crash ended.
+                    let _ = files.remove_leftovers();
+                } else if gone && let Err(error) = std::fs::remove_dir_all(entry.path()) {
                     tracing::warn!(%error, "a leftover folder could not be removed");
                 }
             }
