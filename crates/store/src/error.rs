@@ -79,6 +79,22 @@ impl From<serde_json::Error> for StoreError {
 }
 
 impl StoreError {
+    /// Whether the storage failed in a way that passes, and nothing was changed: the disk is full, or
+    /// somebody else holds the file. The same act may go well later.
+    pub fn may_pass(&self) -> bool {
+        use rusqlite::ErrorCode::{CannotOpen, DatabaseBusy, DatabaseLocked, DiskFull, SystemIoFailure};
+        match self {
+            Self::Commit => true,
+            Self::Database(error) => error.sqlite_error_code().is_some_and(|code| {
+                matches!(code, CannotOpen | DatabaseBusy | DatabaseLocked | DiskFull | SystemIoFailure)
+            }),
+            Self::Io(error) => {
+                matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+            }
+            _ => false,
+        }
+    }
+
     pub(crate) fn not_found(kind: &'static str, name: impl ToString) -> Self {
         Self::NotFound { kind, name: name.to_string() }
     }
