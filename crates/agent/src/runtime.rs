@@ -441,6 +441,9 @@ async fn whole<T: Send + 'static>(
 /// The longest pause before a driver that failed tries again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
+/// The longest sleep towards a point in time.
+const LOOK_AT_CLOCK: Duration = Duration::from_secs(15);
+
 impl Inner {
     /// Makes sure that somebody drives the session.
     pub(crate) fn wake(self: &Arc<Self>, tenant: &Tenant, session: SessionId) {
@@ -520,11 +523,17 @@ impl Inner {
         }
         let (inner, tenant, stopping) = (Arc::clone(self), tenant.clone(), self.stopping.clone());
         let open = open.to_vec();
-        let wait = Timestamp::now().until(last) + Duration::from_millis(20);
         self.tasks.spawn(async move {
-            tokio::select! {
-                () = stopping.cancelled() => return,
-                () = tokio::time::sleep(wait) => {}
+            // In pieces: the time is the clock's, and a clock can jump, for example when its host has slept.
+            loop {
+                let left = Timestamp::now().until(last);
+                if left.is_zero() {
+                    break;
+                }
+                tokio::select! {
+                    () = stopping.cancelled() => return,
+                    () = tokio::time::sleep((left + Duration::from_millis(20)).min(LOOK_AT_CLOCK)) => {}
+                }
             }
             lock(&inner.timers).remove(&key);
             for (id, _) in open {
