@@ -42,6 +42,11 @@ pub enum Thing {
         /// Its name.
         name: String,
     },
+    /// An account: `present` or `absent`.
+    Account {
+        /// Its name.
+        name: String,
+    },
     /// A space: `present` or `absent`.
     Space {
         /// Its owner.
@@ -65,6 +70,7 @@ impl fmt::Display for Thing {
             Self::Grant { space, user, .. } => write!(f, "grant of {user} on {space}"),
             Self::Key { id, .. } => write!(f, "key {id}"),
             Self::User { name, .. } => write!(f, "user {name}"),
+            Self::Account { name } => write!(f, "account {name}"),
             Self::Space { id, .. } => write!(f, "space {id}"),
             Self::Decision { id, .. } => write!(f, "decision on {id}"),
         }

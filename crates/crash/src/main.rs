@@ -13,12 +13,16 @@ bailiwick-crash [--rounds N] [--seed S] [--database sqlite|postgres://…] [--bi
   --rounds N      rounds of crashes; default 40
   --seed S        repeats the rounds of an earlier run, as far as scheduling allows
   --database URL  a PostgreSQL server instead of SQLite
+  --acts N        what each of the fifty workers does in a life of the server; default 3
   --binary PATH   the server; default: bailiwick beside this program
-  --hardships     after the rounds: drain, full disk, read-only, busy database, clock jumps";
+  --hardships     after the rounds: drain, full disk, read-only, busy database, clock jumps, or, with
+                  PostgreSQL, drain, clock jumps, and a database that is cut off
+  --only NAME     of the hardships, this one alone";
 
 struct Wanted {
     plan: Plan,
     hardships: bool,
+    only: Option<String>,
 }
 
 fn wanted() -> Result<Wanted, String> {
@@ -27,7 +31,7 @@ fn wanted() -> Result<Wanted, String> {
     let binary = own.with_file_name("bailiwick");
     let seed = u64::from(now.subsec_nanos()) ^ now.as_secs();
     let mut plan = Plan { binary, rounds: 40, seed, database: None, acts: 3 };
-    let mut hardships = false;
+    let (mut hardships, mut only) = (false, None);
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         if argument == "--hardships" {
@@ -40,12 +44,14 @@ fn wanted() -> Result<Wanted, String> {
             "--rounds" => plan.rounds = number()?,
             "--seed" => plan.seed = number()?,
             "--binary" => plan.binary = PathBuf::from(&value),
+            "--acts" => plan.acts = number()?.max(1),
+            "--only" => only = Some(value),
             "--database" if value == "sqlite" => plan.database = None,
             "--database" => plan.database = Some(value),
             _ => return Err(format!("unknown: {argument}")),
         }
     }
-    Ok(Wanted { plan, hardships })
+    Ok(Wanted { plan, hardships: hardships || only.is_some(), only })
 }
 
 fn say(text: &str) {
@@ -87,7 +93,8 @@ async fn run(wanted: &Wanted) -> Result<(), String> {
         findings.extend(report.unreached().iter().map(|point| format!("the fail-point {point} was never reached")));
     }
     if wanted.hardships {
-        for (name, scenario) in hardship::all(plan) {
+        let wanted = |name: &str| wanted.only.as_ref().is_none_or(|only| only == name);
+        for (name, scenario) in hardship::all(plan).into_iter().filter(|(name, _)| wanted(name)) {
             match scenario.await {
                 Ok(()) => say(&format!("{name}: ok")),
                 Err(problem) => findings.push(format!("{name}: {problem}")),

@@ -64,7 +64,7 @@ pub struct Running {
 /// How a start went.
 pub enum Begun {
     /// It listens.
-    Listens(Running),
+    Listens(Box<Running>),
     /// It ended before that.
     Ended(ExitStatus),
 }
@@ -145,7 +145,7 @@ impl Site {
     /// If it does not: with what it said, and how it ended.
     pub async fn start(&self) -> Result<Running, String> {
         match self.begin(None).await? {
-            Begun::Listens(running) => Ok(running),
+            Begun::Listens(running) => Ok(*running),
             Begun::Ended(status) => {
                 Err(format!("the server did not start: {status}: {}", tail(&self.dir.join("server.log"))))
             }
@@ -171,7 +171,7 @@ impl Site {
         match tokio::time::timeout(START, listening).await {
             Ok(Some(url)) => {
                 tokio::spawn(async move { lines.into_inner().read_to_end(&mut Vec::new()).await });
-                Ok(Begun::Listens(Running { child, url, log }))
+                Ok(Begun::Listens(Box::new(Running { child, url, log })))
             }
             Ok(None) => Ok(Begun::Ended(child.wait().await.map_err(|error| error.to_string())?)),
             Err(_) => Err(format!("the server does not listen after {START:?}: {}", tail(&log))),

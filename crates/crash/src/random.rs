@@ -11,13 +11,13 @@ impl Random {
     pub fn new(seed: u64, parts: &[u64]) -> Self {
         let mut random = Self(seed);
         for part in parts {
-            random.0 = random.next() ^ part.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            random.0 = random.draw() ^ part.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         }
         random
     }
 
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -27,7 +27,7 @@ impl Random {
 
     /// One below `end`, which is at least 1.
     pub fn below(&mut self, end: u64) -> u64 {
-        self.next() % end.max(1)
+        self.draw() % end.max(1)
     }
 
     /// True so many times in a hundred.

@@ -60,7 +60,8 @@ impl Report {
     }
 }
 
-struct Epoch {
+/// A data directory with its server, its people and their history.
+pub(crate) struct Epoch {
     dir: TempDir,
     site: Site,
     history: Arc<History>,
@@ -69,10 +70,16 @@ struct Epoch {
 }
 
 impl Epoch {
-    async fn begin(plan: &Plan) -> Result<Self, String> {
+    /// Makes everybody, and stops the server again.
+    pub(crate) async fn begin(plan: &Plan) -> Result<Self, String> {
         let dir = tempfile::Builder::new().prefix("bailiwick-crash-").tempdir();
         let dir = dir.map_err(|error| format!("a folder: {error}"))?;
         open_to_others(dir.path())?;
+        Self::within(plan, dir).await
+    }
+
+    /// The same in a folder that is there already.
+    pub(crate) async fn within(plan: &Plan, dir: TempDir) -> Result<Self, String> {
         let site = Site::new(&plan.binary, dir.path(), plan.database.as_deref())?;
         let server = site.start().await?;
         let world = World::make(&Client::new(&server.url)?).await?;
@@ -80,8 +87,30 @@ impl Epoch {
         Ok(Self { dir, site, history: Arc::default(), tokens: Arc::default(), world: Arc::new(world) })
     }
 
+    pub(crate) fn site(&self) -> &Site {
+        &self.site
+    }
+
+    pub(crate) fn site_mut(&mut self) -> &mut Site {
+        &mut self.site
+    }
+
+    pub(crate) fn world(&self) -> &World {
+        &self.world
+    }
+
+    pub(crate) fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// A load on a server of this data directory.
+    pub(crate) fn life(&self, client: Client, seed: u64, acts: u64) -> Life {
+        let (world, history, tokens) = (Arc::clone(&self.world), Arc::clone(&self.history), Arc::clone(&self.tokens));
+        Life::new(client, world, history, tokens, seed, acts)
+    }
+
     /// One life that ends badly.
-    async fn life(&self, plan: &Plan, seed: u64, death: &Death, report: &mut Report) -> Result<(), String> {
+    async fn die(&self, plan: &Plan, seed: u64, death: &Death, report: &mut Report) -> Result<(), String> {
         let point = match death {
             Death::Point(name, times) => Some(format!("{name}:{times}")),
             Death::After(_) => None,
@@ -90,28 +119,37 @@ impl Epoch {
             Begun::Listens(server) => server,
             Begun::Ended(status) => return died(status, death, report),
         };
-        let (world, history, tokens) = (Arc::clone(&self.world), Arc::clone(&self.history), Arc::clone(&self.tokens));
-        let life = Life::new(Client::new(&server.url)?, world, history, tokens, seed, plan.acts);
-        let load = life.clone();
-        let load = tokio::spawn(async move { load.work().await });
-        let patience = match death {
-            Death::Point(..) => REACHED,
-            Death::After(milliseconds) => Duration::from_millis(*milliseconds),
-        };
-        let ended = server.ended(patience).await?;
-        match ended {
-            Some(status) => died(status, death, report)?,
-            None => {
-                server.kill().await?;
-                report.deaths += 1;
+        let client = Client::new(&server.url)?;
+        let load = async {
+            // Again and again, so that a fail-point is not missed because the load was over.
+            for pass in 0.. {
+                let seed = Random::new(seed, &[5, pass]).draw();
+                self.life(client.clone(), seed, plan.acts).work().await?;
+                if client.get("/health", "").await.is_err() {
+                    break;
+                }
             }
-        }
-        life.end();
-        load.await.map_err(|error| format!("the load was lost: {error}"))?
+            Ok::<(), String>(())
+        };
+        let dying = async {
+            let patience = match death {
+                Death::Point(..) => REACHED,
+                Death::After(milliseconds) => Duration::from_millis(*milliseconds),
+            };
+            match server.ended(patience).await? {
+                Some(status) => died(status, death, report),
+                None => {
+                    report.deaths += 1;
+                    server.kill().await
+                }
+            }
+        };
+        let (loaded, died) = tokio::join!(load, dying);
+        died.and(loaded)
     }
 
     /// A calm life: everything comes to rest, and is compared.
-    async fn compare(&self, seed: u64) -> Result<Vec<String>, String> {
+    pub(crate) async fn compare(&self, seed: u64) -> Result<Vec<String>, String> {
         let server = self.site.start().await?;
         let client = Client::new(&server.url)?;
         settle(&client, &self.world, &self.history, seed).await?;
@@ -166,10 +204,10 @@ pub async fn run(plan: &Plan, tell: &mut dyn FnMut(&str)) -> Result<Report, Stri
         let Some(now) = &epoch else { continue };
         let mut problems = Vec::new();
         for (life, death) in (0..).zip(&lives) {
-            let seed = Random::new(plan.seed, &[round, life]).next();
-            problems.extend(now.life(plan, seed, death, &mut report).await.err());
+            let seed = Random::new(plan.seed, &[round, life]).draw();
+            problems.extend(now.die(plan, seed, death, &mut report).await.err());
         }
-        match now.compare(Random::new(plan.seed, &[round, 99]).next()).await {
+        match now.compare(Random::new(plan.seed, &[round, 99]).draw()).await {
             Ok(findings) => problems.extend(findings),
             Err(problem) => problems.push(problem),
         }
@@ -204,15 +242,9 @@ impl Calm {
         let epoch = Epoch::begin(plan).await?;
         let server = epoch.site.start().await?;
         let client = Client::new(&server.url)?;
-        let life = Life::new(
-            client.clone(),
-            Arc::clone(&epoch.world),
-            Arc::clone(&epoch.history),
-            Arc::clone(&epoch.tokens),
-            plan.seed,
-            plan.acts,
-        );
+        let life = epoch.life(client.clone(), plan.seed, plan.acts);
         life.work().await?;
+        epoch.life(client.clone(), plan.seed, 1).some_of_each().await?;
         settle(&client, &epoch.world, &epoch.history, plan.seed).await?;
         server.terminate(Duration::from_secs(30)).await?;
         Ok(Self { epoch })

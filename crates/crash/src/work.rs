@@ -84,6 +84,20 @@ impl Life {
         if problems.is_empty() { Ok(()) } else { Err(problems.join("\n")) }
     }
 
+    /// Keys, grants, users, spaces and accounts, so many that some stay and some go.
+    ///
+    /// # Errors
+    /// If one is refused, or the server is gone.
+    pub async fn some_of_each(&self) -> Result<(), String> {
+        let mut random = Random::new(self.seed, &[6]);
+        for _ in 0..50 {
+            if self.people(0, &mut random).await?.is_err() {
+                return Err("the server went away while nobody killed it".to_owned());
+            }
+        }
+        Ok(())
+    }
+
     async fn worker(&self, worker: u64) -> Result<(), String> {
         let mut random = Random::new(self.seed, &[2, worker]);
         for _ in 0..self.acts {

@@ -34,10 +34,10 @@ pub const CAREFUL: &str = "careful";
 /// Every tool waits for a person who does not come.
 pub const HASTY: &str = "hasty";
 
-fn agent(approvals: bool, seconds: Option<u64>) -> Value {
+fn agent(backend: &str, approvals: bool, seconds: Option<u64>) -> Value {
     let mut definition = json!({
         "tools": ["bash", "write_file", "read_file"],
-        "sandbox": { "backend": "virtual" },
+        "sandbox": { "backend": backend },
         "instructions": "Do as you are told.",
     });
     if approvals {
@@ -61,9 +61,13 @@ impl World {
             let body = json!({ "account_id": account, "admin_user_id": admin });
             let made = client.done("POST", "/api/v1/admin/accounts", ROOT_KEY, Some(body)).await?;
             let key = text(&made, "user_key")?;
-            for (name, definition) in
-                [(FREE, agent(false, None)), (CAREFUL, agent(true, None)), (HASTY, agent(true, Some(1)))]
-            {
+            // One account without processes, one with the strongest walls that the host has.
+            let backend = if account == "acme" { "virtual" } else { "auto" };
+            for (name, definition) in [
+                (FREE, agent(backend, false, None)),
+                (CAREFUL, agent("virtual", true, None)),
+                (HASTY, agent("virtual", true, Some(1))),
+            ] {
                 client.done("PUT", &format!("/api/v1/agents/{name}"), &key, Some(definition)).await?;
             }
             let made = client.done("POST", "/api/v1/spaces", &key, Some(json!({ "name": "work" }))).await?;

@@ -107,3 +107,40 @@ fn pairs(name: &str, events: &[Value], begun: &mut BTreeSet<String>, findings: &
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn found(events: &[Value]) -> Vec<String> {
+        let mut findings = Vec::new();
+        pairs("the log", events, &mut BTreeSet::new(), &mut findings);
+        findings
+    }
+
+    fn intent(seq: u64, call: &str) -> Value {
+        json!({ "seq": seq, "phase": "intent", "action": "tool.call", "detail": { "call": call } })
+    }
+
+    fn outcome(seq: u64, intent: u64) -> Value {
+        json!({ "seq": seq, "phase": "outcome", "action": "tool.call", "intent": intent, "detail": {} })
+    }
+
+    #[test]
+    fn e03_pairs_that_are_none_are_found() {
+        assert_eq!(found(&[intent(1, "a"), outcome(2, 1)]), Vec::<String>::new());
+        for (events, word) in [
+            (vec![intent(1, "a"), outcome(2, 1), outcome(3, 1)], "has 2 outcomes"),
+            (vec![intent(1, "a")], "has no outcome"),
+            (vec![intent(1, "a"), outcome(2, 1), intent(3, "a"), outcome(4, 3)], "was begun twice"),
+            (vec![outcome(2, 1)], "which is no intent"),
+        ] {
+            let findings = found(&events);
+            assert_eq!(findings.len(), 1, "{findings:?}");
+            assert!(findings[0].contains(word), "{findings:?}");
+        }
+    }
+}

@@ -6,6 +6,7 @@ use sha2::{Digest, Sha256};
 use super::{Gone, Life, unwell};
 use crate::client::Sent;
 use crate::history::Thing;
+use crate::process::ROOT_KEY;
 use crate::random::Random;
 use crate::world::text;
 
@@ -24,7 +25,7 @@ impl Life {
         for _ in 0..=random.below(3) {
             let most = if random.percent(10) { 400_000 } else { 3_000 };
             let size = random.below(most);
-            let bytes: Vec<u8> = (0..size).map(|_| random.next().to_le_bytes()[0]).collect();
+            let bytes: Vec<u8> = (0..size).map(|_| random.draw().to_le_bytes()[0]).collect();
             let hash = hash(&bytes);
             self.history.ask(&thing, &hash);
             let sent = Sent { key: &who.key, bytes: Some(bytes), ..Sent::default() };
@@ -54,7 +55,8 @@ impl Life {
     }
 
     pub(super) async fn people(&self, person: usize, random: &mut Random) -> Result<Result<(), Gone>, String> {
-        match random.below(4) {
+        match random.below(5) {
+            4 => self.account(random).await,
             0 => self.key(person, random).await,
             1 => self.grant(person, random).await,
             2 => self.guest(person, random).await,
@@ -143,6 +145,18 @@ impl Life {
             return self.change(&thing, "absent", ("DELETE", &format!("{users}/{name}"), &who.key), None).await;
         }
         Ok(Ok(()))
+    }
+
+    /// An account more, which perhaps goes again with all that is in it.
+    async fn account(&self, random: &mut Random) -> Result<Result<(), Gone>, String> {
+        let name = format!("tenant-{}", self.token());
+        let thing = Thing::Account { name: name.clone() };
+        let json = json!({ "account_id": name, "admin_user_id": "admin" });
+        let made = self.change(&thing, "present", ("POST", "/api/v1/admin/accounts", ROOT_KEY), Some(json)).await?;
+        if made.is_err() || random.percent(50) {
+            return Ok(made);
+        }
+        self.change(&thing, "absent", ("DELETE", &format!("/api/v1/admin/accounts/{name}"), ROOT_KEY), None).await
     }
 
     /// A space more with a file in it; it perhaps goes again, and the file with it.
