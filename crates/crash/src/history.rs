@@ -119,6 +119,16 @@ pub struct Unanswered {
     pub text: String,
 }
 
+/// Whether the server's clock went as clocks go.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Clock {
+    /// It did.
+    #[default]
+    Steady,
+    /// It jumped. Then an approval may have become too old before its call began.
+    Jumped,
+}
+
 /// Everything.
 #[derive(Debug, Default)]
 pub struct Facts {
@@ -128,6 +138,8 @@ pub struct Facts {
     pub sessions: BTreeMap<String, Session>,
     /// Creations without an answer, by their operation.
     pub unanswered: BTreeMap<String, Unanswered>,
+    /// The server's clock.
+    pub clock: Clock,
 }
 
 /// The facts, shared by all who work.

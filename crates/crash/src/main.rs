@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bailiwick_crash::hardship;
 use bailiwick_crash::rounds::{self, Plan};
+use bailiwick_crash::work::WORKERS;
 
 const USAGE: &str = "\
 bailiwick-crash [--rounds N] [--seed S] [--database sqlite|postgres://…] [--binary PATH] [--hardships]
@@ -30,7 +31,7 @@ fn wanted() -> Result<Wanted, String> {
     let own = std::env::current_exe().map_err(|error| error.to_string())?;
     let binary = own.with_file_name("bailiwick");
     let seed = u64::from(now.subsec_nanos()) ^ now.as_secs();
-    let mut plan = Plan { binary, rounds: 40, seed, database: None, acts: 3 };
+    let mut plan = Plan { binary, rounds: 40, seed, database: None, workers: WORKERS, acts: 3 };
     let (mut hardships, mut only) = (false, None);
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {

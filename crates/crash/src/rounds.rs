@@ -36,6 +36,8 @@ pub struct Plan {
     pub seed: u64,
     /// The database's URL; `None` for SQLite in the data directory.
     pub database: Option<String>,
+    /// Workers at once, each with a session of its own.
+    pub workers: u64,
     /// What each worker does in a life.
     pub acts: u64,
 }
@@ -67,6 +69,7 @@ pub(crate) struct Epoch {
     history: Arc<History>,
     tokens: Arc<AtomicU64>,
     world: Arc<World>,
+    workers: u64,
 }
 
 impl Epoch {
@@ -84,7 +87,14 @@ impl Epoch {
         let server = site.start().await?;
         let world = World::make(&Client::new(&server.url)?).await?;
         server.kill().await?;
-        Ok(Self { dir, site, history: Arc::default(), tokens: Arc::default(), world: Arc::new(world) })
+        Ok(Self {
+            dir,
+            site,
+            history: Arc::default(),
+            tokens: Arc::default(),
+            world: Arc::new(world),
+            workers: plan.workers,
+        })
     }
 
     pub(crate) fn site(&self) -> &Site {
@@ -106,7 +116,7 @@ impl Epoch {
     /// A load on a server of this data directory.
     pub(crate) fn life(&self, client: Client, seed: u64, acts: u64) -> Life {
         let (world, history, tokens) = (Arc::clone(&self.world), Arc::clone(&self.history), Arc::clone(&self.tokens));
-        Life::new(client, world, history, tokens, seed, acts)
+        Life::new(client, world, history, tokens).with(seed, self.workers, acts)
     }
 
     /// One life that ends badly.

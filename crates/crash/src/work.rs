@@ -27,6 +27,7 @@ pub struct Life {
     pub(crate) history: Arc<History>,
     /// The next token, over all lives of a run.
     pub(crate) tokens: Arc<AtomicU64>,
+    workers: u64,
     /// Acts that a worker does at most.
     acts: u64,
     over: Arc<AtomicBool>,
@@ -37,16 +38,15 @@ pub struct Life {
 pub(crate) struct Gone;
 
 impl Life {
-    /// A life that has not begun.
-    pub fn new(
-        client: Client,
-        world: Arc<World>,
-        history: Arc<History>,
-        tokens: Arc<AtomicU64>,
-        seed: u64,
-        acts: u64,
-    ) -> Self {
-        Self { client, world, history, tokens, acts, over: Arc::default(), seed }
+    /// A life that has not begun, in which nothing is done yet.
+    pub fn new(client: Client, world: Arc<World>, history: Arc<History>, tokens: Arc<AtomicU64>) -> Self {
+        Self { client, world, history, tokens, workers: 0, acts: 0, over: Arc::default(), seed: 0 }
+    }
+
+    /// With so many workers, who do so much.
+    #[must_use]
+    pub fn with(self, seed: u64, workers: u64, acts: u64) -> Self {
+        Self { seed, workers, acts, ..self }
     }
 
     /// Lets everybody stop after what they do just now.
@@ -64,7 +64,7 @@ impl Life {
     /// If a worker was answered in a way that no crash explains.
     pub async fn work(&self) -> Result<(), String> {
         let mut workers = tokio::task::JoinSet::new();
-        for worker in 0..WORKERS {
+        for worker in 0..self.workers {
             let life = self.clone();
             workers.spawn(async move { life.worker(worker).await });
         }

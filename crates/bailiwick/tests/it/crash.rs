@@ -5,15 +5,16 @@ use std::process::Command;
 
 use bailiwick_crash::hardship;
 use bailiwick_crash::history::Thing;
-use bailiwick_crash::rounds::{Calm, Plan};
+use bailiwick_crash::rounds::{self, Calm, Plan};
 use bailiwick_crash::tamper;
+use bailiwick_crash::work::WORKERS;
 
 /// How long the load of a test is.
 const ACTS: u64 = 1;
 
 fn plan() -> Plan {
     let binary = PathBuf::from(env!("CARGO_BIN_EXE_bailiwick"));
-    Plan { binary, rounds: 0, seed: 5, database: None, acts: ACTS }
+    Plan { binary, rounds: 0, seed: 5, database: None, workers: WORKERS, acts: ACTS }
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -144,14 +145,14 @@ fn lose_file(data: &Path, calm: &Calm) {
         Thing::File { path, .. } if path.starts_with("files/") => Some(path.clone()),
         _ => None,
     });
-    let path = path.last().unwrap();
+    let path = path.max().unwrap();
     std::fs::remove_file(find(data, |file| file.ends_with(&path))).unwrap();
 }
 
 /// The positive control of the harness: what is whole passes, and each damage is found and named.
 #[tokio::test(flavor = "multi_thread")]
 async fn z02_the_crash_harness_finds_every_damage_and_nothing_else() {
-    let calm = Calm::make(&plan()).await.unwrap();
+    let calm = Calm::make(&Plan { workers: 12, acts: 3, ..plan() }).await.unwrap();
     let (data, whole) = (calm.data(), calm.data().with_extension("whole"));
     assert_eq!(calm.compare().await.unwrap(), Vec::<String>::new(), "nothing was damaged yet");
     copy(&data, &whole);
@@ -165,6 +166,15 @@ async fn z02_the_crash_harness_finds_every_damage_and_nothing_else() {
         copy(&whole, &data);
     }
     assert_eq!(calm.compare().await.unwrap(), Vec::<String>::new(), "and whole again");
+}
+
+/// One round of `cargo xtask crash`: deaths at two fail-points and at any moment, with fifty sessions under
+/// way; then sessions, approvals, files and logs are compared with what was acknowledged.
+#[tokio::test(flavor = "multi_thread")]
+async fn z02_t08_e03_kill_9_under_load_loses_nothing_and_repeats_nothing() {
+    let report = rounds::run(&Plan { rounds: 1, ..plan() }, &mut |_| ()).await.unwrap();
+    assert_eq!(report.findings, Vec::<String>::new());
+    assert_eq!((report.deaths, report.reached.len()), (3, 2), "{:?}", report.reached);
 }
 
 #[tokio::test(flavor = "multi_thread")]

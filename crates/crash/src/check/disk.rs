@@ -9,7 +9,7 @@ use super::Checking;
 use super::sessions::{Call, End};
 
 /// How long the start's cleaning may take.
-const CLEANED: Duration = Duration::from_secs(10);
+const CLEANED: Duration = Duration::from_secs(5);
 
 pub(super) async fn check(checking: &Checking<'_>, calls: &[Call], findings: &mut Vec<String>) -> Result<(), String> {
     let spaces = spaces(checking.data);

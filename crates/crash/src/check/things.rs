@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::Checking;
-use crate::history::Thing;
+use crate::history::{Clock, Thing};
 use crate::process::ROOT_KEY;
 use crate::work::hash;
 
@@ -11,7 +11,11 @@ pub(super) async fn check(checking: &Checking<'_>, findings: &mut Vec<String>) -
     for (thing, held) in &checking.facts.things {
         let found = state(checking, thing).await?;
         // A decision that was never acknowledged may have come too late.
-        let late = matches!(thing, Thing::Decision { .. }) && held.known == "absent" && found == "expired";
+        let late = matches!(thing, Thing::Decision { .. })
+            && match checking.facts.clock {
+                Clock::Steady => held.known == "absent" && found == "expired",
+                Clock::Jumped => matches!(found.as_str(), "expired" | "voided"),
+            };
         if !late && !held.allows(&found) {
             let mut possible = held.possible.clone();
             possible.push(held.known.clone());

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::{must, none};
 use crate::client::{Client, Sent};
+use crate::history::Clock;
 use crate::rounds::{Epoch, Plan};
 use crate::world::{CAREFUL, text};
 
@@ -47,6 +48,7 @@ pub async fn clock(plan: &Plan) -> Result<(), String> {
     server.kill().await?;
     // An hour on, so that whatever was given a time by a clock that was ahead has come to its end.
     jump(&file, 2 * HOUR)?;
+    epoch.history().facts().clock = Clock::Jumped;
     none(epoch.compare(plan.seed).await?)
 }
 
