@@ -218,7 +218,11 @@ impl Store {
             let known = self.host().read(|sql| {
                 sql.one("SELECT 1 FROM account WHERE ?1 = 'host' AND incarnation = ?2", args![incarnation], |_| Ok(()))
             })?;
-            if known.is_none() && dir.join("spaces").exists() {
+            if known.is_none() && !dir.join("account.db").exists() {
+                // The server ended while it made the account. Nothing was in it, and what is to be done for
+                // others must not fail at it.
+                self.remove_unmade(incarnation);
+            } else if known.is_none() && dir.join("spaces").exists() {
                 // Rows first: the folder of the spaces is what tells that there is something left to do.
                 self.database_of(incarnation)?.read(empty)?;
                 self.remove_files(incarnation);
