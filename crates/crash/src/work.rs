@@ -269,7 +269,7 @@ pub(crate) async fn decide_all(
             409 => {}
             _ => return Err(Some(format!("{path}: {}", answer.shown()))),
         }
-        if random.percent(20) {
+        if answer.status == 200 && random.percent(20) {
             let sent = Sent { key, json: Some(json!({ "decision": word })), ..Sent::default() };
             let again = client.send("POST", &path, sent).await.map_err(|_| None)?;
             if again.status != 409 && again.status != 503 {

@@ -75,6 +75,16 @@ fn temporaries(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
+/// Folders of accounts that were never made; where accounts have files of their own at all.
+fn unmade(data: &Path) -> Vec<String> {
+    let accounts = entries(&data.join("accounts"));
+    let (made, unmade): (Vec<_>, Vec<_>) = accounts.iter().partition(|account| account.join("account.db").exists());
+    if made.is_empty() {
+        return Vec::new();
+    }
+    unmade.iter().map(|account| format!("{}: an account's folder without its database", account.display())).collect()
+}
+
 /// Temporary files and folders without a space. They are cleaned up beside the serving of requests, so they
 /// have a moment to go.
 async fn leftovers(checking: &Checking<'_>, findings: &mut Vec<String>) -> Result<(), String> {
@@ -85,7 +95,7 @@ async fn leftovers(checking: &Checking<'_>, findings: &mut Vec<String>) -> Resul
     }
     let begun = Instant::now();
     loop {
-        let mut found = Vec::new();
+        let mut found = unmade(checking.data);
         for (id, folder) in spaces(checking.data) {
             if !known.contains(&id) {
                 found.push(format!("{}: a folder without its space", folder.display()));
