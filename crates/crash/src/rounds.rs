@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bailiwick_types::failpoint;
 use tempfile::TempDir;
@@ -85,7 +85,7 @@ impl Epoch {
     pub(crate) async fn within(plan: &Plan, dir: TempDir) -> Result<Self, String> {
         let site = Site::new(&plan.binary, dir.path(), plan.database.as_deref())?;
         let server = site.start().await?;
-        let world = World::make(&Client::new(&server.url)?).await?;
+        let world = World::make(&Client::new(&server.url)?, &suffix(plan)).await?;
         server.kill().await?;
         Ok(Self {
             dir,
@@ -179,6 +179,12 @@ impl Epoch {
         findings.extend(log.lines().filter(|line| line.contains("panicked")).map(|line| format!("a panic: {line}")));
         Ok(findings)
     }
+}
+
+/// What tells the accounts of one epoch from another's, if they share a database.
+fn suffix(plan: &Plan) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    if plan.database.is_some() { format!("-{:x}", now.as_millis()) } else { String::new() }
 }
 
 /// Tools run as other users, who must be able to come to their workspace.

@@ -9,7 +9,7 @@ use crate::process::ROOT_KEY;
 #[derive(Debug, Clone)]
 pub struct Person {
     /// The account.
-    pub account: &'static str,
+    pub account: String,
     /// The name.
     pub name: String,
     /// The key.
@@ -50,19 +50,22 @@ fn agent(backend: &str, approvals: bool, seconds: Option<u64>) -> Value {
 }
 
 impl World {
-    /// Makes everybody.
+    /// Makes everybody. `suffix` tells these accounts from those of an earlier epoch, where all epochs share
+    /// one database.
     ///
     /// # Errors
     /// If the server refuses or fails.
-    pub async fn make(client: &Client) -> Result<Self, String> {
+    pub async fn make(client: &Client, suffix: &str) -> Result<Self, String> {
         let mut admins = Vec::new();
         let mut members = Vec::new();
         for (account, admin, others) in [("acme", "alice", ["carol", "dan"]), ("globex", "bob", ["erin", "fred"])] {
+            let first = account == "acme";
+            let account = format!("{account}{suffix}");
             let body = json!({ "account_id": account, "admin_user_id": admin });
             let made = client.done("POST", "/api/v1/admin/accounts", ROOT_KEY, Some(body)).await?;
             let key = text(&made, "user_key")?;
             // One account without processes, one with the strongest walls that the host has.
-            let backend = if account == "acme" { "virtual" } else { "auto" };
+            let backend = if first { "virtual" } else { "auto" };
             for (name, definition) in [
                 (FREE, agent(backend, false, None)),
                 (CAREFUL, agent("virtual", true, None)),
@@ -79,7 +82,7 @@ impl World {
                 let grant = json!({ "user": name, "level": "write" });
                 client.done("PUT", &format!("/api/v1/spaces/{space}/grants"), &key, Some(grant)).await?;
                 let (name, key, space) = (name.to_owned(), text(&made, "user_key")?, space.clone());
-                members.push(Person { account, name, key, space, admin: false });
+                members.push(Person { account: account.clone(), name, key, space, admin: false });
             }
             admins.push(Person { account, name: admin.to_owned(), key, space, admin: true });
         }

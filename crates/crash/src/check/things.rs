@@ -27,7 +27,7 @@ pub(super) async fn check(checking: &Checking<'_>, findings: &mut Vec<String>) -
 
 async fn state(checking: &Checking<'_>, thing: &Thing) -> Result<String, String> {
     let key = |person: &usize| checking.world.people[*person].key.as_str();
-    let account = |person: &usize| checking.world.people[*person].account;
+    let account = |person: &usize| checking.world.people[*person].account.as_str();
     let get = async |path: String, key: &str| checking.client.get(&path, key).await;
     let there = |status: u16| match status {
         200 => "present".to_owned(),
