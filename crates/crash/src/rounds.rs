@@ -20,7 +20,7 @@ use crate::world::World;
 
 /// Rounds on one data directory: long enough that histories grow over several crashes, short enough that
 /// reading all of them stays quick.
-const EPOCH: u64 = 5;
+const EPOCH: u64 = 3;
 
 /// How long a life may take to come to its fail-point.
 const REACHED: Duration = Duration::from_secs(15);
