@@ -24,7 +24,9 @@ use bailiwick_store::approval::{Decision, Kind};
 use bailiwick_store::session::NewSession;
 use bailiwick_store::{Store, StoreError};
 use bailiwick_tools::ToolManager;
-use bailiwick_types::{AccountName, AgentName, ApprovalId, Incarnation, SessionId, Timestamp, WorkspacePath};
+use bailiwick_types::{
+    AccountName, AgentName, ApprovalId, Incarnation, SessionId, Timestamp, WorkspacePath, failpoint,
+};
 use futures::FutureExt;
 use serde_json::{Map, json};
 use sha2::{Digest, Sha256};
@@ -246,6 +248,7 @@ impl Runtime {
         let (this, tenant) = (self.clone(), scope.tenant().clone());
         whole(async move {
             let session = this.0.store.approval_decide(permit, decision, reason, answer).await?;
+            failpoint::reach("approval.decided");
             this.0.wake(&tenant, session);
             Ok(())
         })
@@ -438,6 +441,9 @@ async fn whole<T: Send + 'static>(
 /// The longest pause before a driver that failed tries again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
+/// The longest sleep towards a point in time.
+const LOOK_AT_CLOCK: Duration = Duration::from_secs(15);
+
 impl Inner {
     /// Makes sure that somebody drives the session.
     pub(crate) fn wake(self: &Arc<Self>, tenant: &Tenant, session: SessionId) {
@@ -517,11 +523,17 @@ impl Inner {
         }
         let (inner, tenant, stopping) = (Arc::clone(self), tenant.clone(), self.stopping.clone());
         let open = open.to_vec();
-        let wait = Timestamp::now().until(last) + Duration::from_millis(20);
         self.tasks.spawn(async move {
-            tokio::select! {
-                () = stopping.cancelled() => return,
-                () = tokio::time::sleep(wait) => {}
+            // In pieces: the time is the clock's, and a clock can jump, for example when its host has slept.
+            loop {
+                let left = Timestamp::now().until(last);
+                if left.is_zero() {
+                    break;
+                }
+                tokio::select! {
+                    () = stopping.cancelled() => return,
+                    () = tokio::time::sleep((left + Duration::from_millis(20)).min(LOOK_AT_CLOCK)) => {}
+                }
             }
             lock(&inner.timers).remove(&key);
             for (id, _) in open {

@@ -15,6 +15,7 @@ use rustix::fs::{Mode, OFlags};
 use crate::beneath::{self, Node};
 use crate::error::FileError;
 use crate::walk::{WalkLimits, Walked};
+use crate::write;
 
 /// One space's directory. Clones share the same open root.
 #[derive(Clone, Debug)]
@@ -130,6 +131,7 @@ impl Workspace {
         // Proves at once that the kernel resolves beneath a descriptor, and
         // not at the first request of a tenant.
         beneath::open_dir(&root, ".")?;
+        write::begun();
         Ok(Self { inner: Arc::new(Inner { root, access, owner, commit: Mutex::new(()) }) })
     }
 

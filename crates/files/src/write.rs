@@ -8,9 +8,10 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::PoisonError;
-use std::time::SystemTime;
+use std::sync::{OnceLock, PoisonError};
+use std::time::{Duration, SystemTime};
 
+use bailiwick_types::failpoint;
 use bailiwick_types::path::WorkspacePath;
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, RenameFlags, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
@@ -19,7 +20,8 @@ use sha2::{Digest, Sha256};
 use crate::beneath::{self, Node, Place};
 use crate::error::FileError;
 use crate::read::OpenFile;
-use crate::workspace::{EntryKind, Workspace};
+use crate::walk::WalkLimits;
+use crate::workspace::{Entry, EntryKind, Workspace};
 
 /// What must be true of the target for a write to happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -283,7 +285,9 @@ impl Workspace {
                 RenameFlags::empty()
             }
         };
+        failpoint::reach("file.temporary");
         fresh.rename(flags)?;
+        failpoint::reach("file.renamed");
         drop(held);
         // A process in the workspace may have put something else under the
         // temporary name. Nothing left the space, but then nothing of ours was
@@ -373,10 +377,45 @@ impl Drop for Fresh<'_> {
     }
 }
 
+/// When this process opened its first workspace. Temporary files of before are nobody's.
+pub(crate) fn begun() -> SystemTime {
+    static BEGUN: OnceLock<SystemTime> = OnceLock::new();
+    *BEGUN.get_or_init(SystemTime::now)
+}
+
+/// The kernel's stamps of files are a tick behind the clock: a file this much older may be of now.
+const TICK: Duration = Duration::from_millis(20);
+/// Entries that are looked at for leftovers, at most.
+const LOOKED_AT: usize = 1_000_000;
+const TEMPORARY: &str = ".bailiwick-";
+
+fn is_temporary(name: &str) -> bool {
+    let random = name.strip_prefix(TEMPORARY);
+    random.is_some_and(|digits| digits.len() == 32 && digits.bytes().all(|digit| digit.is_ascii_hexdigit()))
+}
+
+impl Workspace {
+    /// Removes what writers left that were ended in the middle of a write, before this process began. For the
+    /// start of the server. Says how many files it removed.
+    ///
+    /// # Errors
+    /// If the workspace cannot be walked. A file that cannot be removed stays.
+    pub fn remove_leftovers(&self) -> Result<usize, FileError> {
+        self.require_writable()?;
+        let limits = WalkLimits { entries: LOOKED_AT, ..WalkLimits::default() };
+        let old = |entry: &Entry| entry.modified.checked_add(TICK).is_none_or(|modified| modified < begun());
+        let left = self.walk(&WorkspacePath::root(), limits)?;
+        let left = left.filter(|walked| {
+            walked.entry.kind == EntryKind::File && is_temporary(&walked.entry.name) && old(&walked.entry)
+        });
+        Ok(left.filter(|walked| self.remove(&walked.path).is_ok()).count())
+    }
+}
+
 /// A name nobody can guess, for a file that stands beside its target.
 pub(crate) fn fresh_name() -> Result<String, FileError> {
     let mut random = [0_u8; 16];
     getrandom::fill(&mut random)
         .map_err(|_| FileError::Io { doing: "draw a random name", source: std::io::ErrorKind::Unsupported.into() })?;
-    Ok(format!(".bailiwick-{:032x}", u128::from_ne_bytes(random)))
+    Ok(format!("{TEMPORARY}{:032x}", u128::from_ne_bytes(random)))
 }

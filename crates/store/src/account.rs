@@ -8,6 +8,7 @@ use bailiwick_auth::access::verb::{CreateAccount, DeleteAccount, ListAccounts, P
 use bailiwick_auth::access::{AccountPolicies, HostPermit, PolicyError};
 use bailiwick_auth::key::NewKey;
 use bailiwick_auth::{Permit, Tenant, for_store};
+use bailiwick_files::{Access, Workspace};
 use bailiwick_types::{AccountName, AgentDefinition, AgentName, Incarnation, Role, SpaceId, Timestamp, UserName};
 use serde_json::{Map, json};
 
@@ -240,7 +241,11 @@ impl Store {
                     })
                 })
                 .await?;
-            if known.is_none() && dir.join("spaces").exists() {
+            if known.is_none() && self.keeps_files() && !dir.join("account.db").exists() {
+                // The server ended while it made the account. Nothing was in it, and what is to be done for
+                // others must not fail at it.
+                self.remove_unmade(incarnation);
+            } else if known.is_none() && dir.join("spaces").exists() {
                 // Rows first: the folder of the spaces is what tells that there is something left to do.
                 self.writers().write(&self.database_of(incarnation)?, |tx| empty(tx)).await?;
                 let store = self.clone();
@@ -271,11 +276,18 @@ impl Store {
                     Some((name, Err(_))) => name.starts_with("tmp-"),
                     None => false,
                 };
-                if gone {
-                    let removing = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(entry.path()));
-                    if let Ok(Err(error)) = removing.await {
-                        tracing::warn!(%error, "a leftover folder could not be removed");
+                let cleared = tokio::task::spawn_blocking(move || match gone {
+                    true => std::fs::remove_dir_all(entry.path()),
+                    false => {
+                        // Half-written files of writers that a crash ended.
+                        if let Ok(files) = Workspace::open(&entry.path(), Access::ReadWrite, None) {
+                            let _ = files.remove_leftovers();
+                        }
+                        Ok(())
                     }
+                });
+                if let Ok(Err(error)) = cleared.await {
+                    tracing::warn!(%error, "a leftover folder could not be removed");
                 }
             }
         }

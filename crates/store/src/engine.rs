@@ -13,6 +13,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use bailiwick_audit::Frontier;
 use bailiwick_audit::event::LogId;
@@ -27,6 +28,8 @@ use crate::sql::Sql;
 
 /// Acts in one transaction at most: more would make the first of them wait too long.
 const GROUP: usize = 256;
+/// How long acts wait for a database that somebody else holds.
+const HELD: Duration = Duration::from_secs(10);
 /// Threads that write.
 const WRITERS: usize = 3;
 
@@ -52,6 +55,8 @@ enum Place {
 struct Queue {
     waiting: VecDeque<Box<dyn Job>>,
     scheduled: bool,
+    /// Since when somebody else has held the database, if somebody does.
+    held_since: Option<Instant>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -401,7 +406,15 @@ fn one_group(database: &Database) -> bool {
         queue.waiting.drain(..count).collect()
     };
     let mut group = Group { frontier: None, grown: false, notices: Notices::default() };
-    let committed = match database.transact(|sql| run_group(database, sql, &mut jobs, &mut group)) {
+    let mut begun = false;
+    let ran = database.transact(|sql| {
+        begun = true;
+        run_group(database, sql, &mut jobs, &mut group)
+    });
+    if !begun && matches!(&ran, Err(error) if error.is_held()) && put_back(database, &mut jobs) {
+        return false;
+    }
+    let committed = match ran {
         Ok(()) => {
             database.publish(&group.notices);
             Committed::Yes
@@ -415,8 +428,22 @@ fn one_group(database: &Database) -> bool {
         job.finish(committed);
     }
     let mut queue = lock(&database.queue);
+    queue.held_since = None;
     queue.scheduled = !queue.waiting.is_empty();
     !queue.scheduled
+}
+
+/// Puts acts back into the line because somebody else holds the database: a thread that waited for one
+/// would keep all others from theirs. Says no when they have waited long enough.
+fn put_back(database: &Database, jobs: &mut Vec<Box<dyn Job>>) -> bool {
+    let mut queue = lock(&database.queue);
+    if queue.held_since.get_or_insert_with(Instant::now).elapsed() > HELD {
+        return false;
+    }
+    for job in jobs.drain(..).rev() {
+        queue.waiting.push_front(job);
+    }
+    true
 }
 
 /// Runs one group inside its transaction.

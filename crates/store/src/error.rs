@@ -45,6 +45,9 @@ pub enum StoreError {
     /// to say whether it was.
     #[error("the database did not say whether this was done: look before you repeat it")]
     InDoubt,
+    /// Somebody else is writing for this tenant.
+    #[error("the database is held by somebody else: try again later")]
+    Held,
     /// The database or the role does not keep tenants apart as it must.
     #[error("the database is not safe to use: {0}")]
     Unsafe(String),
@@ -115,6 +118,35 @@ impl From<serde_json::Error> for StoreError {
 }
 
 impl StoreError {
+    /// Whether the storage failed in a way that passes, and nothing was changed: the disk is full, or
+    /// somebody else holds the file. The same act may go well later.
+    pub fn may_pass(&self) -> bool {
+        use rusqlite::ErrorCode::{CannotOpen, DatabaseBusy, DatabaseLocked, DiskFull, SystemIoFailure};
+        match self {
+            Self::Commit | Self::Held => true,
+            Self::Database(error) => error.sqlite_error_code().is_some_and(|code| {
+                matches!(code, CannotOpen | DatabaseBusy | DatabaseLocked | DiskFull | SystemIoFailure)
+            }),
+            Self::Server(error) => {
+                use tokio_postgres::error::SqlState;
+                matches!(error.code(), Some(&SqlState::DISK_FULL | &SqlState::OUT_OF_MEMORY | &SqlState::IO_ERROR))
+            }
+            Self::Io(error) => {
+                matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether somebody else holds the database, and nothing was begun.
+    pub(crate) fn is_held(&self) -> bool {
+        match self {
+            Self::Held => true,
+            Self::Database(error) => error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy),
+            _ => false,
+        }
+    }
+
     pub(crate) fn not_found(kind: &'static str, name: impl ToString) -> Self {
         Self::NotFound { kind, name: name.to_string() }
     }

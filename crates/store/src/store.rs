@@ -145,6 +145,11 @@ impl Store {
         &self.0.writers
     }
 
+    /// Whether accounts' rows are in files of their own.
+    pub(crate) fn keeps_files(&self) -> bool {
+        self.0.pool.is_none()
+    }
+
     pub(crate) fn account_dir(&self, incarnation: Incarnation) -> PathBuf {
         self.0.dir.join("accounts").join(incarnation.to_string())
     }
@@ -166,7 +171,7 @@ impl Store {
         }
         // A directory that is gone is a deleted account, and must not come back as an empty one.
         let dir = self.account_dir(incarnation);
-        let there = if self.0.pool.is_some() { dir.exists() } else { dir.join("account.db").exists() };
+        let there = if self.keeps_files() { dir.join("account.db").exists() } else { dir.exists() };
         if !there {
             return Err(StoreError::not_found("account", "of this request"));
         }

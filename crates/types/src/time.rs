@@ -13,7 +13,10 @@ impl Timestamp {
     /// The host's clock now. It may jump; order inside an account is by event number, never by this.
     pub fn now() -> Self {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+        let now = i64::try_from(since.as_micros()).unwrap_or(i64::MAX);
+        #[cfg(debug_assertions)]
+        let now = now.saturating_add(jump::micros());
+        Self(now)
     }
 
     /// From microseconds since 1970.
@@ -59,6 +62,22 @@ impl std::str::FromStr for Timestamp {
     fn from_str(text: &str) -> Result<Self, TimeError> {
         let at: jiff::Timestamp = text.parse().map_err(|_| TimeError)?;
         Ok(Self(at.as_microsecond()))
+    }
+}
+
+/// A clock that jumps, for the crash harness and in development builds alone: `BAILIWICK_CLOCK_OFFSET` names
+/// a file with seconds to add, which the harness changes while the server runs.
+#[cfg(debug_assertions)]
+mod jump {
+    use std::path::PathBuf;
+    use std::sync::OnceLock;
+
+    pub(super) fn micros() -> i64 {
+        static FILE: OnceLock<Option<PathBuf>> = OnceLock::new();
+        let file = FILE.get_or_init(|| std::env::var_os("BAILIWICK_CLOCK_OFFSET").map(PathBuf::from));
+        let Some(file) = file else { return 0 };
+        let seconds = std::fs::read_to_string(file).ok().and_then(|text| text.trim().parse::<i64>().ok());
+        seconds.unwrap_or(0).saturating_mul(1_000_000)
     }
 }
 

@@ -306,6 +306,10 @@ fn of_store(error: &StoreError) -> Told {
         )
         .because("in_doubt"),
         StoreError::File(error) => of_file(error),
+        passing if passing.may_pass() => {
+            let message = "The server's storage could not do this just now, and nothing was changed: try again later.";
+            Told::unavailable(message).because("storage_unavailable")
+        }
         _ => Told::internal(),
     }
 }
@@ -446,4 +450,22 @@ fn chain(failure: &Failure) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn storage_that_fails_for_a_while_is_told_as_such_and_broken_data_is_not() {
+        let full = StoreError::Io(std::io::ErrorKind::StorageFull.into());
+        for passing in [StoreError::Commit, full] {
+            let told = Failure::Store(passing).told();
+            assert_eq!((told.status.as_u16(), told.reason), (503, Some("storage_unavailable")), "{}", told.message);
+        }
+        for broken in [StoreError::Corrupt("a row"), StoreError::Io(std::io::ErrorKind::NotFound.into())] {
+            assert_eq!(Failure::Store(broken).told().status.as_u16(), 500);
+        }
+    }
 }

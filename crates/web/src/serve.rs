@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use bailiwick_types::failpoint;
 use bailiwick_types::limits::{HEADER_BYTES, URI_BYTES};
 use http::header::EXPECT;
 use http::{HeaderMap, Request};
@@ -92,7 +93,9 @@ async fn connection(socket: TcpStream, peer: Peer, router: Router, app: &App) {
             let waits = waits(request.headers());
             let mut request = request.map(|body| Body::new(Lingering::new(body, waits)));
             request.extensions_mut().insert(peer);
-            router.oneshot(request).await
+            let answer = router.oneshot(request).await;
+            failpoint::reach("answer.made");
+            answer
         }
     });
     let serving = http1::Builder::new()

@@ -1,4 +1,4 @@
-//! The repository's own tools: `test`, `tidy`, `checklist`, `bench`.
+//! The repository's own tools: `test`, `tidy`, `checklist`, `bench`, `crash`.
 //!
 //! Nothing here is part of the product. It reads the repository, runs cargo, and says what is wrong; it
 //! never changes source files, and `checklist` writes `docs/checklist.md` alone.
@@ -6,6 +6,7 @@
 mod bench;
 mod checklist;
 mod console;
+mod crash;
 mod packages;
 mod postgres;
 mod repository;
@@ -23,7 +24,9 @@ cargo xtask test [--fast]        everything that must hold before a commit; --fa
 cargo xtask tidy                 the rules of the repository itself
 cargo xtask checklist [--check]  write docs/checklist.md, or say whether it is what would be written
 cargo xtask postgres COMMAND …   run a command with a PostgreSQL server for tests beside it
-cargo xtask bench                ratios that must not grow";
+cargo xtask bench                ratios that must not grow
+cargo xtask crash […]            kills a server at any moment, restarts it, and compares; --rounds N, --seed S,
+                                 --database sqlite|postgres://…, --hardships, --only NAME";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         ["checklist", "--check"] => checklist::check(&repository),
         ["postgres", words @ ..] => postgres::around(words),
         ["bench"] => bench::run(&repository),
+        ["crash", arguments @ ..] => crash::run(&repository, arguments),
         _ => {
             say(USAGE);
             return ExitCode::from(64);

@@ -9,7 +9,7 @@ use std::time::Instant;
 use crate::console::{fail, say};
 use crate::postgres::{self, Postgres};
 use crate::repository::Repository;
-use crate::{checklist, packages, tidy};
+use crate::{checklist, crash, packages, tidy};
 
 /// How much to check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +40,7 @@ const STEPS: &[Step] = &[
     }),
     ("tests", Extent::Fast, |tools| tools.cargo(&["test", "--workspace", "--locked", "--no-fail-fast"])),
     ("on PostgreSQL", Extent::Fast, |tools| tools.on_postgres()),
+    ("crash", Extent::Whole, |tools| crash::short(tools.repository).map(|()| Counts::default())),
     ("checklist", Extent::Fast, |tools| checklist::check(tools.repository).map(|()| Counts::default())),
 ];
 
@@ -100,7 +101,7 @@ pub(crate) fn run(repository: &Repository, extent: Extent) -> Result<(), String>
 }
 
 /// Where to build, if the caller has not said: a shared place outside the checkout, if there is one.
-fn target_directory() -> Option<PathBuf> {
+pub(crate) fn target_directory() -> Option<PathBuf> {
     if std::env::var_os("CARGO_TARGET_DIR").is_some() {
         return None;
     }

@@ -12,7 +12,7 @@ use bailiwick_store::turn::{CallChange, CallRow, CallState, Change, Messages};
 use bailiwick_tools::Verdict as ToolVerdict;
 use bailiwick_tools::gate::{self, Asked, Judged, Question, Refused, ToolRequest};
 use bailiwick_tools::run::{Context, Main};
-use bailiwick_types::{AgentDefinition, ApprovalId, CallId, Timestamp, ToolName, limits};
+use bailiwick_types::{AgentDefinition, ApprovalId, CallId, Timestamp, ToolName, failpoint, limits};
 use futures::future::join_all;
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
@@ -324,8 +324,10 @@ impl Drive<'_> {
             }
             Err(error) => return Err(error.into()),
         };
+        failpoint::reach("tool.intent");
         let context = Context { lease: &self.lease, agent: &turn.agent, main: Main::Yes, cancel };
         let outcome = self.inner.tools.run(&act, &context).await;
+        failpoint::reach("tool.effect");
         let (status, verdict) = match outcome.verdict {
             ToolVerdict::Completed => (ResultStatus::Completed, Verdict::Ok),
             ToolVerdict::Failed => (ResultStatus::Failed, Verdict::Fail),

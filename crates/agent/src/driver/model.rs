@@ -14,6 +14,7 @@ use bailiwick_store::session::{SessionState, Tokens};
 use bailiwick_store::turn::{Change, Messages};
 use bailiwick_tools::catalogue;
 use bailiwick_types::agent::{BackendChoice, SandboxMode};
+use bailiwick_types::failpoint;
 use futures::StreamExt;
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
@@ -112,6 +113,7 @@ impl Drive<'_> {
             turn.step = Step::Open;
         }
         let act = self.record_call(turn, &provider).await?;
+        failpoint::reach("model.intent");
         let cancel = CancellationToken::new();
         let _cancel_on_drop = cancel.clone().drop_guard();
         let key = self.inner.models.open(&act, &turn.agent.definition.model);
@@ -151,6 +153,7 @@ impl Drive<'_> {
                 }
             }
         };
+        failpoint::reach("model.effect");
         self.answered(turn, act, pieces, completion).await
     }
 

@@ -6,6 +6,7 @@
 mod chat;
 mod client;
 mod configuration;
+mod crash;
 mod demo;
 mod serve;
 mod support;

@@ -114,3 +114,26 @@ fn removing_the_root_empties_it() {
     assert_eq!(fs::read_dir(fixture.inside("")).unwrap().count(), 0);
     fixture.space.write(&path("again"), b"x").unwrap();
 }
+
+#[test]
+fn what_a_writer_left_behind_before_this_process_is_removed_and_nothing_else() {
+    let fixture = Fixture::new();
+    fixture.space.write(&path("a/kept"), b"1").unwrap();
+    let name = format!(".bailiwick-{:032x}", 7);
+    let old = std::time::SystemTime::now() - std::time::Duration::from_secs(3600);
+    // Of an earlier process; of now; of somebody else's making; and a folder of that name.
+    for file in [format!("a/{name}"), name.clone(), "a/.bailiwick-notes".to_owned()] {
+        fixture.space.write(&path(&file), b"half").unwrap();
+        fixture.space.set_modified(&path(&file), old).unwrap();
+    }
+    let fresh = format!("a/.bailiwick-{:032x}", 8);
+    fixture.space.write(&path(&fresh), b"half").unwrap();
+    let folder = format!("b/.bailiwick-{:032x}", 9);
+    fixture.space.mkdir_all(&path(&folder)).unwrap();
+    fixture.space.set_modified(&path(&folder), old).unwrap();
+    assert_eq!(fixture.space.remove_leftovers().unwrap(), 2);
+    for file in ["a/kept", "a/.bailiwick-notes", fresh.as_str(), folder.as_str()] {
+        assert!(fixture.space.stat(&path(file)).is_ok(), "{file}");
+    }
+    assert!(matches!(fixture.space.stat(&path(&name)), Err(FileError::NotFound)));
+}

@@ -14,6 +14,8 @@ use crate::sql::Sql;
 /// Idle readers kept for one file.
 const READERS: usize = 4;
 const BUSY: Duration = Duration::from_secs(10);
+/// How long a writer's thread waits for one file that somebody else holds before it looks after others.
+const HELD_LOOK: Duration = Duration::from_millis(50);
 
 /// One database file.
 pub(super) struct File {
@@ -94,9 +96,13 @@ fn transact(
     tenant: &str,
     work: impl FnOnce(&Sql<'_>) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
+    connection.busy_timeout(HELD_LOOK)?;
     let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    tx.busy_timeout(BUSY)?;
     work(&Sql::file(&tx, tenant))?;
+    bailiwick_types::failpoint::reach("store.before_commit");
     tx.commit()?;
+    bailiwick_types::failpoint::reach("store.after_commit");
     Ok(())
 }
 

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use bailiwick_types::Incarnation;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row, SimpleQueryMessage, Statement};
 
@@ -137,15 +138,22 @@ impl Pool {
     ) -> Result<(), StoreError> {
         let _turn = self.turn_blocking()?;
         let begin = format!(
-            "BEGIN; SET LOCAL app.account_id = '{context}'; \
+            "BEGIN; SET LOCAL app.account_id = '{context}'; SET LOCAL lock_timeout = '50ms'; \
              SELECT pg_advisory_xact_lock(hashtextextended('{context}', 0)); SELECT pg_current_xact_id()::text"
         );
-        let (session, transaction) = self.begun(&begin)?;
+        let (session, transaction) = match self.begun(&begin) {
+            Err(StoreError::Server(error)) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
+                return Err(StoreError::Held);
+            }
+            begun => begun?,
+        };
         let session = RefCell::new(session);
         work(&Sql::server(&session, tenant))?;
         let mut session = session.into_inner();
+        bailiwick_types::failpoint::reach("store.before_commit");
         match session.control("COMMIT") {
             Ok(()) => {
+                bailiwick_types::failpoint::reach("store.after_commit");
                 // It is committed, whatever becomes of the connection.
                 if self.handle.block_on(session.assert_clean()).is_ok() {
                     self.give_back(session);

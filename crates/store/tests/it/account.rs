@@ -228,6 +228,28 @@ async fn v06_a_deletion_that_a_crash_cut_short_is_finished_at_the_next_start() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn v06_an_account_that_was_never_made_does_not_keep_others_from_being_cleaned() {
+    on_every_backend(async |f| {
+        let scope = f.scope(&f.acme.member).await;
+        let left = account_dir(&f, &scope).join("spaces").join(bailiwick_types::SpaceId::new().to_string());
+        std::fs::create_dir(&left).unwrap();
+        // As if the server had died between the folder and its database; several, whatever the order.
+        let unmade: Vec<_> =
+            (0..8).map(|_| f.dir().join("accounts").join(bailiwick_types::Incarnation::new().to_string())).collect();
+        for dir in &unmade {
+            std::fs::create_dir_all(dir.join("spaces")).unwrap();
+        }
+        let f = f.restart();
+        assert!(left.exists(), "the control");
+        f.store.purge_leftovers().await.unwrap();
+        assert!(!left.exists());
+        assert_eq!(unmade.iter().filter(|dir| dir.exists()).count(), 0);
+        assert!(f.login(&f.acme.member.key).await.is_ok());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn deleting_what_is_not_there_says_so() {
     on_every_backend(async |f| {
         assert_eq!(not_found(delete(&f, "initech").await), "account");

@@ -150,6 +150,36 @@ async fn e06_observation_never_waits_and_never_blocks_a_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn accounts_that_somebody_holds_do_not_hold_up_the_others() {
+    on_every_backend(async |f| {
+        let mut held = Vec::new();
+        for n in 0..6 {
+            let name = format!("held-{n}");
+            let admin = crate::fixture::account(&f.store, &f.walk, &name).await.unwrap();
+            let scope = f.scope(&admin).await;
+            let hood = Hood::of(&f, &scope).await;
+            hood.hold_up(&scope).await;
+            let create = permit::<CreateSpace>(&scope, scope.account());
+            let store = f.store.clone();
+            let waiting = tokio::spawn(async move { store.space_create(create, "late".into(), String::new()).await });
+            held.push((hood, waiting));
+        }
+        let begun = Instant::now();
+        for _ in 0..5 {
+            f.space(&f.globex.member, "free").await;
+        }
+        // Six threads' worth of waiting would be a minute.
+        assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+        for (hood, waiting) in held {
+            assert!(!waiting.is_finished(), "the control: it is held");
+            hood.let_go().await;
+            waiting.await.unwrap().unwrap();
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn e05_filters_order_and_paging() {
     on_every_backend(async |f| {
         for name in ["one", "two", "three"] {

@@ -20,6 +20,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("tools", &["types", "audit", "auth", "files", "vault", "store", "sandbox"]),
     ("agent", &["types", "audit", "auth", "files", "vault", "store", "model", "tools"]),
     ("web", &["types", "audit", "auth", "files", "vault", "store", "sandbox", "tools", "agent"]),
+    ("crash", &["types"]),
     ("bailiwick", &["types", "auth", "vault", "store", "sandbox", "model", "tools", "agent", "web"]),
     ("testkit", &[]),
     ("xtask", &[]),

@@ -11,21 +11,21 @@ const TRUSTED: &[&str] = &["Directory", "Journal"];
 
 /// Who may open sockets or make clients, in the product's code. Tests may.
 const CONNECTS: &[(&str, &[&str])] = &[
-    ("TcpListener::bind", &["bailiwick", "testkit"]),
-    ("TcpStream::connect", &["bailiwick", "testkit"]),
+    ("TcpListener::bind", &["bailiwick", "testkit", "crash"]),
+    ("TcpStream::connect", &["bailiwick", "testkit", "crash"]),
     ("TcpSocket::new", &[]),
     ("UdpSocket::bind", &[]),
     ("UnixListener::bind", &[]),
     ("UnixStream::connect", &["sandbox"]),
     ("UnixDatagram::bind", &[]),
     ("net::socket", &["sandbox"]),
-    ("reqwest::Client::", &["model", "bailiwick", "testkit"]),
-    ("reqwest::ClientBuilder", &["model", "bailiwick", "testkit"]),
+    ("reqwest::Client::", &["model", "bailiwick", "testkit", "crash"]),
+    ("reqwest::ClientBuilder", &["model", "bailiwick", "testkit", "crash"]),
     ("reqwest::get", &[]),
 ];
 
 /// Who may start processes.
-const STARTS: (&str, &[&str]) = ("Command::new", &["sandbox", "shell", "bailiwick", "xtask"]);
+const STARTS: (&str, &[&str]) = ("Command::new", &["sandbox", "shell", "bailiwick", "crash", "xtask"]);
 
 pub(super) fn check(modules: &[Module<'_>]) -> Vec<Finding> {
     let mut findings = Vec::new();
