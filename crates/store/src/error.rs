@@ -93,9 +93,7 @@ impl From<tokio_postgres::Error> for StoreError {
         use tokio_postgres::error::SqlState;
         // What ends by waiting is told apart from what does not.
         match error.code() {
-            Some(&SqlState::LOCK_NOT_AVAILABLE | &SqlState::QUERY_CANCELED) => {
-                Self::Unavailable("the database is busy")
-            }
+            Some(&SqlState::QUERY_CANCELED) => Self::Unavailable("the database is busy"),
             Some(&SqlState::TOO_MANY_CONNECTIONS) => Self::Unavailable("the database has no connection left"),
             Some(code) if code.code().starts_with("57P") || code.code().starts_with("08") => {
                 Self::Unavailable("the database is being stopped or started")
