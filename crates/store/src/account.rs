@@ -241,7 +241,9 @@ impl Store {
                     })
                 })
                 .await?;
-            if known.is_none() && self.keeps_files() && !dir.join("account.db").exists() {
+            let empty_folder =
+                if self.keeps_files() { !dir.join("account.db").exists() } else { !dir.join("spaces").exists() };
+            if known.is_none() && empty_folder {
                 // The server ended while it made the account. Nothing was in it, and what is to be done for
                 // others must not fail at it.
                 self.remove_unmade(incarnation);

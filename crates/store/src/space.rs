@@ -1,5 +1,6 @@
 //! Spaces: isolated places of work, private to their owner until granted.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 
 use bailiwick_audit::{Phase, Verdict};
@@ -48,6 +49,16 @@ pub enum Personal {
 
 const ROW: &str = "SELECT id, name, description, owner, personal, created_at, updated_at FROM space \
      WHERE account = ?1 AND id = ?2";
+
+/// The spaces that a user owns or was granted; for an admin, all.
+const LIST: &str = "SELECT id, name, description, owner, personal, created_at, updated_at FROM space s \
+     WHERE account = ?1 AND (?3 = 'admin' OR owner = ?2 OR EXISTS (SELECT 1 FROM space_grant g \
+     WHERE g.account = s.account AND g.space = s.id AND g.grantee = ?2)) ORDER BY created_at, id";
+/// All grants of these spaces.
+const LIST_GRANTS: &str = "SELECT a.space, a.grantee, a.level FROM space_grant a \
+     JOIN space s ON s.account = a.account AND s.id = a.space \
+     WHERE a.account = ?1 AND (?3 = 'admin' OR s.owner = ?2 OR EXISTS (SELECT 1 FROM space_grant g \
+     WHERE g.account = s.account AND g.space = s.id AND g.grantee = ?2)) ORDER BY a.space, a.grantee";
 
 fn space_row(row: &Row<'_>) -> Result<SpaceRow, StoreError> {
     Ok(SpaceRow {
@@ -146,23 +157,19 @@ impl Store {
         let Some(user) = scope.user() else { return Ok(Vec::new()) };
         self.database(permit.tenant())?
             .read(|sql| {
-                let rows = sql.all(
-                    "SELECT id, name, description, owner, personal, created_at, updated_at FROM space s \
-                 WHERE account = ?1 AND (?3 = 'admin' OR owner = ?2 OR EXISTS (SELECT 1 FROM space_grant g \
-                 WHERE g.account = s.account AND g.space = s.id AND g.grantee = ?2)) ORDER BY created_at, id",
-                    args![user, scope.role().map(bailiwick_types::Role::as_str)],
-                    space_row,
-                )?;
+                let role = scope.role().map(bailiwick_types::Role::as_str);
+                let mut rows = sql.all(LIST, args![user, role], space_row)?;
+                let mut grants: HashMap<SpaceId, Vec<(UserName, GrantLevel)>> = HashMap::new();
+                sql.all(LIST_GRANTS, args![user, role], |row| {
+                    grants.entry(row.parse(0)?).or_default().push((row.parse(1)?, row.parse(2)?));
+                    Ok(())
+                })?;
                 // The statement narrows, the policy decides.
-                let mut seen = Vec::with_capacity(rows.len());
-                for row in rows {
-                    if let Some(space) = facts(sql, scope.tenant(), row.id)?
-                        && scope.may::<SeeSpace>(&space)
-                    {
-                        seen.push(row);
-                    }
-                }
-                Ok(seen)
+                rows.retain(|row| {
+                    let grants = grants.remove(&row.id).unwrap_or_default();
+                    scope.may::<SeeSpace>(&for_store::space(scope.tenant(), row.id, row.owner.clone(), grants))
+                });
+                Ok(rows)
             })
             .await
     }

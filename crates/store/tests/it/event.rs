@@ -153,7 +153,7 @@ async fn e06_observation_never_waits_and_never_blocks_a_read() {
 async fn accounts_that_somebody_holds_do_not_hold_up_the_others() {
     on_every_backend(async |f| {
         let mut held = Vec::new();
-        for n in 0..6 {
+        for n in 0..4 {
             let name = format!("held-{n}");
             let admin = crate::fixture::account(&f.store, &f.walk, &name).await.unwrap();
             let scope = f.scope(&admin).await;
@@ -165,15 +165,15 @@ async fn accounts_that_somebody_holds_do_not_hold_up_the_others() {
             held.push((hood, waiting));
         }
         let begun = Instant::now();
-        for _ in 0..5 {
-            f.space(&f.globex.member, "free").await;
-        }
-        // Six threads' worth of waiting would be a minute.
-        assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+        f.space(&f.globex.member, "free").await;
+        assert!(held.iter().all(|(_, waiting)| !waiting.is_finished()), "the control: they are held");
+        // With a thread for each that is held this would be the time that they may be held.
+        assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
         for (hood, waiting) in held {
-            assert!(!waiting.is_finished(), "the control: it is held");
             hood.let_go().await;
-            waiting.await.unwrap().unwrap();
+            // It goes on; or it was told that it waited too long, if this machine is slow.
+            let ended = waiting.await.unwrap();
+            assert!(ended.as_ref().is_ok_and(|row| row.name == "late") || ended.is_err_and(|error| error.may_pass()));
         }
     })
     .await;
