@@ -253,6 +253,10 @@ impl Store {
                 let store = self.clone();
                 let removing = tokio::task::spawn_blocking(move || store.remove_files(incarnation));
                 removing.await.map_err(|_| StoreError::Closed)?;
+                if !self.keeps_files() {
+                    // Its log is in the database. An empty folder is all that is left here.
+                    let _ = std::fs::remove_dir(&dir);
+                }
             } else if known.is_some() {
                 self.purge_folders(incarnation, &dir).await?;
             }

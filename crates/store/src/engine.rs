@@ -17,11 +17,12 @@ use std::time::{Duration, Instant};
 
 use bailiwick_audit::Frontier;
 use bailiwick_audit::event::LogId;
+use bailiwick_auth::Scope;
 use bailiwick_types::SessionId;
 use tokio::sync::{oneshot, watch};
 
 use crate::engine::file::File;
-use crate::engine::postgres::{Context, Pool};
+use crate::engine::postgres::{Context, Pool, Reader};
 use crate::error::StoreError;
 use crate::migrate::Schema;
 use crate::sql::Sql;
@@ -90,11 +91,33 @@ impl Database {
     /// Reads. From a file in the caller's thread: a look-up takes microseconds, a change of thread takes
     /// more. Listings, which can take long, are read in a thread of their own by whoever asks for them.
     pub(crate) async fn read<T>(&self, work: impl FnOnce(&Sql<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        self.read_as(Reader::Server, work).await
+    }
+
+    /// As [`Self::read`], for the scope's caller: where the database can, it shows no other user's spaces and
+    /// conversations, whatever the statement says.
+    pub(crate) async fn read_for<T>(
+        &self,
+        scope: &Scope,
+        work: impl FnOnce(&Sql<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let reader = match (scope.user(), scope.role()) {
+            (Some(user), Some(role)) => Reader::User(user, role),
+            _ => Reader::Server,
+        };
+        self.read_as(reader, work).await
+    }
+
+    async fn read_as<T>(
+        &self,
+        reader: Reader<'_>,
+        work: impl FnOnce(&Sql<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         match &self.place {
             Place::File(file) => file.read(&self.tenant, work),
             Place::Server(pool, context) => {
                 let turn = pool.turn().await?;
-                tokio::task::block_in_place(|| pool.read(turn, *context, &self.tenant, work))
+                tokio::task::block_in_place(|| pool.read(turn, (*context, reader), &self.tenant, work))
             }
         }
     }
@@ -106,7 +129,9 @@ impl Database {
     ) -> Result<T, StoreError> {
         match &self.place {
             Place::File(file) => file.read(&self.tenant, work),
-            Place::Server(pool, context) => pool.read(pool.turn_blocking()?, *context, &self.tenant, work),
+            Place::Server(pool, context) => {
+                pool.read(pool.turn_blocking()?, (*context, Reader::Server), &self.tenant, work)
+            }
         }
     }
 

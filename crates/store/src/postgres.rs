@@ -141,6 +141,11 @@ const TABLE_FACTS: &[(&str, &str)] = &[
         "policies that do not ask for the tenant",
     ),
     (
+        "SELECT t FROM unnest(ARRAY['space', 'session', 'session_event', 'session_message']) t \
+         WHERE NOT EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = t::regclass AND NOT p.polpermissive)",
+        "tables without the fence between users",
+    ),
+    (
         "SELECT p FROM unnest(ARRAY['DELETE', 'TRUNCATE', 'TRIGGER', 'UPDATE']) p \
          WHERE has_table_privilege('event', p)",
         "the server's role may change the record",

@@ -331,7 +331,7 @@ impl Store {
     /// # Errors
     /// If the database fails.
     pub async fn session_find(&self, scope: &Scope, id: SessionId) -> Result<Option<Session>, StoreError> {
-        self.database(scope.tenant())?.read(|sql| facts(sql, scope.tenant(), id)).await
+        self.database(scope.tenant())?.read_for(scope, |sql| facts(sql, scope.tenant(), id)).await
     }
 
     /// A session's row.
@@ -341,7 +341,7 @@ impl Store {
     pub async fn session_read(&self, permit: &Permit<ReadSession>) -> Result<SessionRow, StoreError> {
         let id = permit.resource().id();
         self.database(permit.tenant())?
-            .read(|sql| read_row(sql, id))
+            .read_for(permit.scope(), |sql| read_row(sql, id))
             .await?
             .ok_or_else(|| StoreError::not_found("session", id))
     }
@@ -358,7 +358,7 @@ impl Store {
         let scope = permit.scope();
         let Some(user) = scope.user() else { return Ok(Vec::new()) };
         self.database(permit.tenant())?
-            .read(|sql| {
+            .read_for(scope, |sql| {
                 let rows = sql.all(
                 "SELECT id, space, agent, agent_version, initiator, state, turn, step, next_event, turn_facts, usage, \
                  created_at, updated_at FROM session WHERE account = ?1 AND initiator = ?2 ORDER BY id DESC LIMIT ?3",
@@ -380,7 +380,7 @@ impl Store {
         limit: usize,
     ) -> Result<Vec<SessionRow>, StoreError> {
         self.database(permit.tenant())?
-            .read(|sql| {
+            .read_for(permit.scope(), |sql| {
                 let rows = sql.all(
                 "SELECT id, space, agent, agent_version, initiator, state, turn, step, next_event, turn_facts, usage, \
                  created_at, updated_at FROM session WHERE account = ?1 AND space = ?2 ORDER BY id DESC LIMIT ?3",
@@ -479,7 +479,7 @@ impl Store {
     ) -> Result<Vec<String>, StoreError> {
         let id = permit.resource().id();
         self.database(permit.tenant())?
-            .read(|sql| {
+            .read_for(permit.scope(), |sql| {
                 sql.all(
                 "SELECT body FROM session_event WHERE account = ?1 AND session = ?2 AND n >= ?3 ORDER BY n LIMIT ?4",
                 args![id, from, limit],

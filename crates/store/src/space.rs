@@ -125,7 +125,7 @@ impl Store {
     /// # Errors
     /// If the database fails.
     pub async fn space_find(&self, scope: &Scope, id: SpaceId) -> Result<Option<Space>, StoreError> {
-        self.database(scope.tenant())?.read(|sql| facts(sql, scope.tenant(), id)).await
+        self.database(scope.tenant())?.read_for(scope, |sql| facts(sql, scope.tenant(), id)).await
     }
 
     /// The caller's personal space.
@@ -135,7 +135,7 @@ impl Store {
     pub async fn space_personal(&self, scope: &Scope) -> Result<Space, StoreError> {
         let user = scope.user().ok_or_else(|| StoreError::not_found("space", "personal"))?;
         self.database(scope.tenant())?
-            .read(|sql| {
+            .read_for(scope, |sql| {
                 let id: SpaceId = sql
                     .one(
                         "SELECT id FROM space WHERE account = ?1 AND owner = ?2 AND personal = 1",
@@ -156,7 +156,7 @@ impl Store {
         let scope = permit.scope();
         let Some(user) = scope.user() else { return Ok(Vec::new()) };
         self.database(permit.tenant())?
-            .read(|sql| {
+            .read_for(scope, |sql| {
                 let role = scope.role().map(bailiwick_types::Role::as_str);
                 let mut rows = sql.all(LIST, args![user, role], space_row)?;
                 let mut grants: HashMap<SpaceId, Vec<(UserName, GrantLevel)>> = HashMap::new();
@@ -181,7 +181,7 @@ impl Store {
     pub async fn space_see(&self, permit: Permit<SeeSpace>) -> Result<SpaceRow, StoreError> {
         let id = permit.resource().id();
         self.database(permit.tenant())?
-            .read(|sql| sql.one(ROW, args![id], space_row))
+            .read_for(permit.scope(), |sql| sql.one(ROW, args![id], space_row))
             .await?
             .ok_or_else(|| StoreError::not_found("space", id))
     }
@@ -266,7 +266,7 @@ impl Store {
     /// # Errors
     /// If the database fails.
     pub async fn grant_list(&self, permit: Permit<SeeSpace>) -> Result<Vec<(UserName, GrantLevel)>, StoreError> {
-        self.database(permit.tenant())?.read(|sql| grants(sql, permit.resource().id())).await
+        self.database(permit.tenant())?.read_for(permit.scope(), |sql| grants(sql, permit.resource().id())).await
     }
 
     /// Gives, changes or (with `None`) takes a grant.
@@ -314,7 +314,9 @@ impl Store {
     pub async fn plan_read(&self, permit: &Permit<ReadSpace>) -> Result<Value, StoreError> {
         let id = permit.resource().id();
         self.database(permit.tenant())?
-            .read(|sql| sql.one("SELECT plan FROM space WHERE account = ?1 AND id = ?2", args![id], |row| row.json(0)))
+            .read_for(permit.scope(), |sql| {
+                sql.one("SELECT plan FROM space WHERE account = ?1 AND id = ?2", args![id], |row| row.json(0))
+            })
             .await?
             .ok_or_else(|| StoreError::not_found("space", id))
     }

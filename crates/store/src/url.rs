@@ -21,7 +21,7 @@ pub enum DatabaseUrl {
     /// Files in the data directory.
     Sqlite,
     /// A server.
-    Postgres(PostgresUrl),
+    Postgres(Box<PostgresUrl>),
 }
 
 /// A PostgreSQL server, a database on it, and a role. It may hold a password, and so is shown by nothing.
@@ -67,7 +67,7 @@ impl FromStr for DatabaseUrl {
         if !text.starts_with("postgres://") && !text.starts_with("postgresql://") {
             return Err(DatabaseUrlError::Form);
         }
-        PostgresUrl::parse(text).map(Self::Postgres)
+        PostgresUrl::parse(text).map(|url| Self::Postgres(Box::new(url)))
     }
 }
 

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use bailiwick_types::Incarnation;
+use bailiwick_types::{Incarnation, Role, UserName};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_postgres::error::SqlState;
@@ -50,6 +50,28 @@ impl std::fmt::Display for Context {
         match self {
             Self::Host => f.write_str("host"),
             Self::Account(incarnation) => write!(f, "{incarnation}"),
+        }
+    }
+}
+
+/// For whom a tenant's rows are read. A second fence inside the tenant's: whoever reads for a user is shown
+/// the spaces and the conversations of that user alone, whatever the statement forgets.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Reader<'a> {
+    /// A part of the server, which keeps users apart by its own statements.
+    Server,
+    /// One user of the tenant.
+    User(&'a UserName, Role),
+}
+
+impl std::fmt::Display for Reader<'_> {
+    /// As statements. A user's name holds letters, digits and `_ . @ -` alone.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Server => Ok(()),
+            Self::User(name, role) => {
+                write!(f, "; SET LOCAL app.user_id = '{name}'; SET LOCAL app.role = '{role}'")
+            }
         }
     }
 }
@@ -105,11 +127,12 @@ impl Pool {
     pub(crate) fn read<T>(
         self: &Arc<Self>,
         turn: Turn,
-        context: Context,
+        (context, reader): (Context, Reader<'_>),
         tenant: &str,
         work: impl FnOnce(&Sql<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let begin = format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL app.account_id = '{context}'");
+        let begin =
+            format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL app.account_id = '{context}'{reader}");
         let mut session = self.session()?;
         session.begin_with_next(begin);
         let session = RefCell::new(session);
@@ -345,7 +368,8 @@ impl Session {
     /// In builds for tests: that no tenant is left in a connection on its way back to the pool.
     async fn assert_clean(&self) -> Result<(), StoreError> {
         if cfg!(debug_assertions) {
-            let left = "SELECT coalesce(current_setting('app.account_id', true), '')";
+            let left = "SELECT coalesce(current_setting('app.account_id', true), '') || \
+                 coalesce(current_setting('app.user_id', true), '')";
             let rows = within(ANSWER, self.client.simple_query(left)).await?;
             let empty =
                 rows.iter().any(|message| matches!(message, SimpleQueryMessage::Row(row) if row.get(0) == Some("")));

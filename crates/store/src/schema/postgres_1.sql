@@ -145,6 +145,11 @@ CREATE TRIGGER event_is_not_changed BEFORE UPDATE OR DELETE ON event
 CREATE TRIGGER event_is_not_emptied BEFORE TRUNCATE ON event
   FOR EACH STATEMENT EXECUTE FUNCTION event_is_not_changed();
 
+-- Who reads, where a transaction reads for a user; nothing where it is a part of the server.
+CREATE FUNCTION reader() RETURNS TEXT LANGUAGE sql STABLE AS $$
+  SELECT NULLIF(current_setting('app.user_id', true), '')
+$$;
+
 -- Rows are shown to the transaction that is theirs. What is not set, or set to nothing, is nobody.
 DO $$
 DECLARE t TEXT;
@@ -167,3 +172,23 @@ BEGIN
       'WITH CHECK ((SELECT current_setting(''app.account_id'', true)) = ''host'')', t);
   END LOOP;
 END $$;
+
+-- Inside the tenant: a transaction that reads for a user is shown that user's spaces, granted ones among them,
+-- and the conversations in them. An admin sees that a space exists, and no conversation that was not granted.
+CREATE POLICY reader ON space AS RESTRICTIVE FOR SELECT USING (
+  (SELECT reader()) IS NULL OR owner = (SELECT reader())
+  OR (SELECT current_setting('app.role', true)) = 'admin'
+  OR EXISTS (SELECT FROM space_grant g
+    WHERE g.account = space.account AND g.space = space.id AND g.grantee = (SELECT reader())));
+CREATE POLICY reader ON session AS RESTRICTIVE FOR SELECT USING (
+  (SELECT reader()) IS NULL
+  OR EXISTS (SELECT FROM space s
+    WHERE s.account = session.account AND s.id = session.space AND s.owner = (SELECT reader()))
+  OR EXISTS (SELECT FROM space_grant g
+    WHERE g.account = session.account AND g.space = session.space AND g.grantee = (SELECT reader())));
+CREATE POLICY reader ON session_event AS RESTRICTIVE FOR SELECT USING (
+  (SELECT reader()) IS NULL
+  OR EXISTS (SELECT FROM session s WHERE s.account = session_event.account AND s.id = session_event.session));
+CREATE POLICY reader ON session_message AS RESTRICTIVE FOR SELECT USING (
+  (SELECT reader()) IS NULL
+  OR EXISTS (SELECT FROM session s WHERE s.account = session_message.account AND s.id = session_message.session));

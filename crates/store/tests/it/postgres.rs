@@ -48,6 +48,11 @@ async fn z01_a_database_that_would_not_keep_tenants_apart_is_refused() {
             "DROP TABLE later",
             "without forced row-level security (later)",
         ),
+        (
+            "ALTER POLICY reader ON session RENAME TO kept; CREATE POLICY wide ON session USING (TRUE)",
+            "ALTER POLICY kept ON session RENAME TO reader; DROP POLICY wide ON session",
+            "policies that do not ask for the tenant (session: wide)",
+        ),
         ("GRANT DELETE ON event TO bailiwick_app", "REVOKE DELETE ON event FROM bailiwick_app", "change the record"),
         (
             "CREATE VIEW everybody AS SELECT * FROM account_user; GRANT SELECT ON everybody TO bailiwick_app",

@@ -109,6 +109,60 @@ async fn z01_a_query_that_forgets_its_tenant_or_names_another_returns_nothing_of
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn z01_a_query_for_one_user_shows_no_other_users_spaces_and_conversations() {
+    let Some(two) = two_tenants().await else { return };
+    let writers = Writers::start().unwrap();
+    let (own, granted, foreign) = ("spc_own", "spc_granted", "spc_foreign");
+    let fill = move |tx: &mut crate::engine::Tx<'_>| {
+        tx.exec("INSERT INTO account_user (account, name, role, created_at) VALUES (?1, 'carol', 'user', 0)", args![])?;
+        for (space, owner) in [(own, "carol"), (granted, "alice"), (foreign, "alice")] {
+            tx.exec(
+                "INSERT INTO space (account, id, name, description, owner, personal, created_at, updated_at) \
+                 VALUES (?1, ?2, ?2, '', ?3, 0, 0, 0)",
+                args![space, owner],
+            )?;
+            tx.exec(
+                "INSERT INTO session (account, id, space, agent, agent_version, initiator, state, turn, step, lease, \
+                 next_event, next_message, caller, turn_facts, usage, created_at, updated_at) \
+                 VALUES (?1, ?2, ?2, 'a', 1, ?3, 'idle', 0, 0, 0, 0, 0, '{}', '{}', '{}', 0, 0)",
+                args![space, owner],
+            )?;
+            tx.exec("INSERT INTO session_event (account, session, n, body) VALUES (?1, ?2, 0, ?2)", args![space])?;
+            tx.exec("INSERT INTO session_message (account, session, n, body) VALUES (?1, ?2, 0, ?2)", args![space])?;
+        }
+        tx.exec(
+            "INSERT INTO space_grant (account, space, grantee, level) VALUES (?1, ?2, 'carol', 'read')",
+            args![granted],
+        )
+        .map(drop)
+    };
+    writers.write(&two.one, fill).await.unwrap();
+    tokio::task::spawn_blocking(move || drop(writers)).await.unwrap();
+    let seen = async |reader: Reader<'_>, text: &'static str| {
+        two.one.read_as(reader, |sql| sql.all(text, args![], |row| row.text(0))).await.unwrap()
+    };
+    let (carol, alice): (UserName, UserName) = ("carol".parse().unwrap(), "alice".parse().unwrap());
+    for forgets in [
+        "SELECT id FROM space WHERE account = ?1 ORDER BY id",
+        "SELECT id FROM session WHERE account = ?1 ORDER BY id",
+        "SELECT body FROM session_event WHERE account = ?1 ORDER BY body",
+        "SELECT body FROM session_message WHERE account = ?1 ORDER BY body",
+    ] {
+        assert_eq!(seen(Reader::Server, forgets).await, [foreign, granted, own], "the control: {forgets}");
+        assert_eq!(seen(Reader::User(&carol, Role::Member), forgets).await, [granted, own], "{forgets}");
+        assert_eq!(seen(Reader::User(&alice, Role::Member), forgets).await, [foreign, granted], "{forgets}");
+        // An admin sees that there is a space, and not what is said in it.
+        let all = if forgets.contains("FROM space ") { 3 } else { 2 };
+        assert_eq!(seen(Reader::User(&alice, Role::Admin), forgets).await.len(), all, "{forgets}");
+    }
+    let bob: UserName = "bob".parse().unwrap();
+    let other = two.other.read_as(Reader::User(&bob, Role::Admin), |sql| {
+        sql.all("SELECT id FROM space WHERE ?1 = ?1", args![], |row| row.text(0))
+    });
+    assert!(other.await.unwrap().is_empty(), "and the tenant's fence stands before it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn z01_a_change_that_names_another_tenant_is_refused_or_finds_nothing() {
     let Some(two) = two_tenants().await else { return };
     let writers = Writers::start().unwrap();
