@@ -7,6 +7,7 @@ mod chat;
 mod client;
 mod configuration;
 mod demo;
+mod prove;
 mod serve;
 mod support;
 mod walls;
