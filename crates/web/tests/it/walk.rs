@@ -209,3 +209,38 @@ fn every_route_is_walked_and_every_row_is_a_route() {
         assert!(!why.is_empty());
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a01_the_document_lists_what_is_served_and_nothing_else_is() {
+    let server = Server::start().await;
+    let people = server.people().await;
+    let (_, document) = taken(server.get("/openapi.json", &people.alice).await).await;
+    let mut described = Vec::new();
+    for (path, operations) in document["paths"].as_object().unwrap() {
+        for (method, operation) in operations.as_object().unwrap() {
+            let open = operation["security"].as_array().unwrap().iter().any(|way| way.as_object().unwrap().is_empty());
+            let known = !open && !operation["security"].as_array().unwrap().is_empty();
+            described.push((method.to_uppercase(), path.clone(), known));
+        }
+    }
+    let mut served: Vec<(String, String, bool)> =
+        table().map(|route| (route.method.to_owned(), route.path.to_owned(), route.access == Access::Known)).collect();
+    (described.sort(), served.sort());
+    assert_eq!(described, served);
+    // Any other method on any of the paths finds no handler, with and without a credential.
+    let world = World::of(&server, "acme", &people.alice, &people.alice, "zoe").await;
+    let mut refused = 0;
+    for route in table() {
+        for method in ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"] {
+            if served.iter().any(|(served, path, _)| (served.as_str(), path.as_str()) == (method, route.path)) {
+                continue;
+            }
+            for key in ["", people.alice.as_str()] {
+                let answer = server.request(method, &world.path(route), key).send().await.unwrap();
+                assert_eq!(answer.status(), 405, "{method} {}", route.path);
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 400, "{refused}");
+}
