@@ -125,8 +125,8 @@ impl<'r> Prober<'r> {
         let absent = told(&absent, of_a.values().map(|id| never(id)));
         if there != absent {
             let what = format!("B's {who}: {} {}", request.method, request.target);
-            let (there, absent) = (out::brief(&there, 90), out::brief(&absent, 90));
-            let text = format!("{what} tells that it exists: {there:?}, and of what never was: {absent:?}");
+            let (there, absent) = difference(&there, &absent);
+            let text = format!("{what} tells that it exists: {there:?}, where of what never was it says {absent:?}");
             self.report.crossing(group, &text);
         }
         Ok(())
@@ -205,6 +205,13 @@ fn told(answer: &Raw, named: impl Iterator<Item = String>) -> String {
     named.filter(|id| !id.is_empty()).fold(text, |text, id| text.replace(&id, "ID"))
 }
 
+/// Where two texts part, with a little of what stands before.
+fn difference(one: &str, other: &str) -> (String, String) {
+    let same = one.chars().zip(other.chars()).take_while(|(a, b)| a == b).count().saturating_sub(20);
+    let part = |text: &str| out::brief(&text.chars().skip(same).collect::<String>(), 60);
+    (part(one), part(other))
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
@@ -217,5 +224,12 @@ mod tests {
             assert!(other != id && other.len() == id.len(), "{id} {other}");
         }
         assert!(never("prove-0123456789abcdef-a").ends_with("-a"));
+    }
+
+    #[test]
+    fn a_difference_is_shown_where_it_is() {
+        let (one, other) = difference(&format!("{}here", "x".repeat(500)), &format!("{}gone", "x".repeat(500)));
+        assert!(one.ends_with("here") && other.ends_with("gone") && one.len() < 40, "{one} {other}");
+        assert_eq!(difference("a", "ab"), ("a".to_owned(), "ab".to_owned()));
     }
 }

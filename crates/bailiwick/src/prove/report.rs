@@ -6,6 +6,9 @@ use serde_json::{Value, json};
 
 use crate::out::{self, Format, Style};
 
+/// What is shown of one group to a person: the first few say what the rest do.
+const SHOWN: usize = 12;
+
 /// Probes of one kind.
 #[derive(Default)]
 struct Group {
@@ -93,11 +96,15 @@ impl Report {
             let mark = if good { out::paint(Style::Good, "ok") } else { out::paint(Style::Bad, "no") };
             let (name, probes, controls) = (&group.name, group.probes, group.controls);
             out::line(&format!("{mark}  {name}: {probes} probes, {controls} controls"));
-            for crossing in &group.crossings {
+            for crossing in group.crossings.iter().take(SHOWN) {
                 out::line(&out::paint(Style::Bad, &format!("    CROSSING {crossing}")));
             }
-            for fault in &group.faults {
+            for fault in group.faults.iter().take(SHOWN) {
                 out::line(&out::paint(Style::Warn, &format!("    {fault}")));
+            }
+            let more = group.crossings.len().saturating_sub(SHOWN) + group.faults.len().saturating_sub(SHOWN);
+            if more > 0 {
+                out::line(&out::paint(Style::Dim, &format!("    and {more} more of the kind; --json shows all")));
             }
             if group.unproven() {
                 out::line(&out::paint(Style::Warn, "    nothing shows that these probes could have found anything"));

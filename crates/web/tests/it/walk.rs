@@ -225,7 +225,8 @@ async fn a01_the_document_lists_what_is_served_and_nothing_else_is() {
     }
     let mut served: Vec<(String, String, bool)> =
         table().map(|route| (route.method.to_owned(), route.path.to_owned(), route.access == Access::Known)).collect();
-    (described.sort(), served.sort());
+    described.sort();
+    served.sort();
     assert_eq!(described, served);
     // Any other method on any of the paths finds no handler, with and without a credential.
     let world = World::of(&server, "acme", &people.alice, &people.alice, "zoe").await;
