@@ -53,7 +53,7 @@ pub(super) const ROWS: &[Row] = &[
     row("PUT", "/api/v1/admin/accounts/{account}/users/{user}/role", OTHER),
     row("POST", "/api/v1/admin/accounts/{account}/users/{user}/key", OTHER),
     row("POST", "/api/v1/admin/accounts/{account}/users/{user}/keys", OTHER),
-    row("GET", "/api/v1/admin/accounts/{account}/users/{user}/keys", OTHER),
+    row("GET", "/api/v1/admin/accounts/{account}/users/{user}/keys", &["another user", "another user"]),
     row("DELETE", "/api/v1/admin/accounts/{account}/users/{user}/keys/{key}", OTHER),
     row("GET", "/api/v1/policies", ACCOUNT),
     row("PUT", "/api/v1/policies", ACCOUNT),
