@@ -118,6 +118,11 @@ pub(crate) enum Command {
     /// The account's own rules.
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
+    /// Prove against a running server that one account reaches nothing of another (operator).
+    #[command(
+        after_help = "Example:\n  bailiwick prove-isolation --url https://agents.example.com --api-key-file root.key"
+    )]
+    ProveIsolation,
     /// Talk to an agent in the terminal.
     #[command(
         after_help = "Example:\n  bailiwick chat --agent default\n  echo 'What is in this space?' | bailiwick chat"

@@ -165,6 +165,33 @@ impl Client {
         Ok(answer["result"].take())
     }
 
+    /// A request to a path and query that are sent as they are written, and the answer as it comes,
+    /// whatever it says. An answer without an end is cut: a stream after its first piece.
+    pub(crate) async fn raw(
+        &self,
+        method: &Method,
+        target: &str,
+        content: Option<(&'static str, Vec<u8>)>,
+    ) -> Result<Raw, ClientError> {
+        let url = Url::parse(&format!("{}{target}", self.url()));
+        let url = url.map_err(|_| ClientError::Setup(format!("not a path: {target}")))?;
+        let mut request = self.http.request(method.clone(), url).headers(self.headers.clone()).timeout(PATIENCE);
+        if let Some((kind, bytes)) = content {
+            request = request.header("content-type", kind).body(bytes);
+        }
+        let mut response = self.sent(request).await?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        let endless = headers.get("content-type").is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
+        let mut body = Vec::new();
+        while let Some(piece) = response.chunk().await.map_err(|error| ClientError::Broken(error.without_url()))? {
+            body.extend_from_slice(&piece);
+            if endless || body.len() > RAW_BYTES {
+                break;
+            }
+        }
+        Ok(Raw { status, headers, body })
+    }
+
     async fn send(
         &self,
         method: Method,
@@ -204,15 +231,18 @@ impl Client {
         Ok(self.http.request(method, url).headers(self.headers.clone()))
     }
 
-    async fn judged(&self, request: reqwest::RequestBuilder) -> Result<Response, ClientError> {
-        let sent = request.send().await;
-        let response = sent.map_err(|error| {
+    async fn sent(&self, request: reqwest::RequestBuilder) -> Result<Response, ClientError> {
+        request.send().await.map_err(|error| {
             if error.is_connect() {
                 ClientError::Unreachable { url: self.url().to_owned(), error: error.without_url() }
             } else {
                 ClientError::Broken(error.without_url())
             }
-        })?;
+        })
+    }
+
+    async fn judged(&self, request: reqwest::RequestBuilder) -> Result<Response, ClientError> {
+        let response = self.sent(request).await?;
         let status = response.status();
         if status.is_success() {
             return Ok(response);
@@ -225,6 +255,16 @@ impl Client {
         Err(refusal(self.url(), status, &body, header))
     }
 }
+
+/// An answer as it came.
+pub(crate) struct Raw {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Vec<u8>,
+}
+
+/// What is kept of an answer as it came, bytes.
+const RAW_BYTES: usize = 8 * 1024 * 1024;
 
 /// What goes with a request.
 #[derive(Clone, Copy, Default)]

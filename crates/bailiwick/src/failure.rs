@@ -35,6 +35,8 @@ pub(crate) enum Failure {
     Chat(#[from] crate::chat::ChatError),
     #[error(transparent)]
     Demo(#[from] crate::demo::DemoError),
+    #[error(transparent)]
+    Prove(#[from] crate::prove::ProveError),
     #[error("{path}: {error}")]
     File {
         /// As the caller named it.

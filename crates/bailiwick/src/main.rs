@@ -13,6 +13,7 @@ mod doctor;
 mod failure;
 mod init;
 mod out;
+mod prove;
 mod serve;
 mod wiring;
 
@@ -82,6 +83,7 @@ async fn dispatch(command: Command, global: &cli::Global) -> Result<(), Failure>
         Command::Approval(command) => command::approval::run(&context()?, command).await,
         Command::Audit(command) => command::audit::run(&context()?, command).await,
         Command::Policy(command) => command::policy::run(&context()?, command).await,
+        Command::ProveIsolation => prove::run(global.given(), format).await,
         Command::Chat(arguments) => chat::run(&context()?, arguments).await,
         // Done before a runtime was needed.
         Command::Init { .. } | Command::Config(_) => Ok(()),

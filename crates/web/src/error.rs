@@ -59,6 +59,9 @@ pub(crate) enum Failure {
     /// The same, with a word of the caller's in it.
     #[error("{0}")]
     Said(String),
+    /// It is not said once, and clearly, which host is meant.
+    #[error("Invalid request: {0}")]
+    Host(&'static str),
     /// A name that cannot be one.
     #[error(transparent)]
     Name(#[from] NameError),
@@ -234,6 +237,7 @@ impl Failure {
             Self::Parameters(_) | Self::Words(_) | Self::Said(_) | Self::Name(_) | Self::Json(_) => {
                 Told::invalid(self.to_string())
             }
+            Self::Host(_) => Told::invalid(self.to_string()).because("host"),
             Self::Path(error) => {
                 let mut told = Told::invalid(error.to_string()).because(error.code());
                 told.details.insert("why".to_owned(), json!(error.reason()));

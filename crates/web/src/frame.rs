@@ -8,8 +8,9 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bailiwick_types::RequestId;
 use bailiwick_types::limits::{HEADER_BYTES, URI_BYTES};
-use http::HeaderValue;
-use http::header::{CACHE_CONTROL, HeaderName, X_CONTENT_TYPE_OPTIONS};
+use http::header::{CACHE_CONTROL, HOST, HeaderName, X_CONTENT_TYPE_OPTIONS};
+use http::uri::Authority;
+use http::{HeaderValue, Version};
 use tracing::Instrument;
 
 use crate::app::App;
@@ -51,6 +52,22 @@ pub(crate) async fn hold(State(app): State<App>, request: Request, next: Next) -
     }
 }
 
+/// Which host is meant must be said once, and be a host (RFC 9112, section 3.2): of two, a proxy before
+/// us may have judged the other one. HTTP/1.0 knew no such field.
+fn one_host(request: &Request) -> Result<(), Failure> {
+    let mut values = request.headers().get_all(HOST).iter();
+    match (values.next(), values.next()) {
+        (None, _) if request.version() < Version::HTTP_11 => Ok(()),
+        (None, _) => Err(Failure::Host("header host: is missing")),
+        (_, Some(_)) => Err(Failure::Host("header host: sent more than once")),
+        (Some(value), None) => {
+            let host = value.to_str().ok().filter(|host| !host.contains('@'));
+            let fits = host.is_some_and(|host| host.is_empty() || host.parse::<Authority>().is_ok());
+            if fits { Ok(()) } else { Err(Failure::Host("header host: is not a host, with or without a port")) }
+        }
+    }
+}
+
 fn within_limits(app: &App, request: &Request) -> Result<(), Failure> {
     let settings = app.settings();
     if !settings.ip_allow.is_empty() {
@@ -60,6 +77,7 @@ fn within_limits(app: &App, request: &Request) -> Result<(), Failure> {
             return Err(Failure::Address);
         }
     }
+    one_host(request)?;
     let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
     if target > URI_BYTES {
         return Err(Failure::TargetTooLong(URI_BYTES));

@@ -17,7 +17,7 @@ use bailiwick_types::RequestId;
 use bailiwick_types::limits::{BODY_BYTES, UPLOAD_BYTES};
 use futures::FutureExt;
 use http::header::CONTENT_LENGTH;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use serde_json::{Map, json};
 
 use crate::app::App;
@@ -45,6 +45,7 @@ pub(crate) async fn pass(
     let peer = request.extensions().get::<Peer>().copied();
     let mut caller = None;
     let from = peer.map(|peer| client(&app, request.headers(), peer));
+    let method = request.method().clone();
     let response = match enter(&app, route, request.headers(), peer, id, &mut caller).await {
         Err(failure) => failure.into_response(),
         Ok(()) => {
@@ -58,7 +59,7 @@ pub(crate) async fn pass(
             }
         }
     };
-    record(&app, route, caller.as_ref(), from, id, &response, begun);
+    record(&app, route, caller.as_ref(), from, id, &response, (&method, begun));
     response
 }
 
@@ -102,7 +103,7 @@ fn record(
     from: Option<IpAddr>,
     request: RequestId,
     response: &Response,
-    begun: Instant,
+    (method, begun): (&Method, Instant),
 ) {
     let status = response.status();
     app.meters().request(route.method, route.path, status.as_u16());
@@ -138,7 +139,8 @@ fn record(
         Ok(scope) => Draft { resource, ..scope.draft("http.request", &scope.account(), Phase::Observation, verdict) },
         Err(_) => Draft { phase: Phase::Observation, ..host.draft("http.request", resource, verdict) },
     };
-    draft.detail.insert("method".to_owned(), json!(route.method));
+    // As it was asked: a HEAD goes to the handler of GET.
+    draft.detail.insert("method".to_owned(), json!(method.as_str()));
     draft.detail.insert("status".to_owned(), json!(status.as_u16()));
     draft.detail.insert("ms".to_owned(), json!(u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX)));
     app.store().observe(tenant, draft);

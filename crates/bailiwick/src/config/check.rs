@@ -232,7 +232,7 @@ fn database(layers: &mut Layers, raw: &Database, file: Option<&Path>) -> Option<
             }
             let path = resolve(layers, "database.password_file", path);
             match read_secret(&path) {
-                Ok(password) => Some(DatabaseUrl::Postgres(url.with_password(&password))),
+                Ok(password) => Some(DatabaseUrl::Postgres(Box::new(url.with_password(&password)))),
                 Err(error) => {
                     layers.wrong("database.password_file", error.to_string());
                     None

@@ -8,6 +8,7 @@ mod client;
 mod configuration;
 mod crash;
 mod demo;
+mod prove;
 mod serve;
 mod support;
 mod walls;

@@ -12,7 +12,7 @@ use crate::fixture::{self, Fixture, permit};
 
 fn url(text: &str) -> bailiwick_store::url::PostgresUrl {
     match text.parse().unwrap() {
-        DatabaseUrl::Postgres(url) => url,
+        DatabaseUrl::Postgres(url) => *url,
         DatabaseUrl::Sqlite => panic!("no PostgreSQL"),
     }
 }

@@ -198,6 +198,12 @@ async fn remove(
     let scope = caller.scope()?;
     let permit = scope.authorize::<WriteSpace>(find(&app, &scope, &space).await?)?;
     let path = place.file()?;
+    if path.is_root() {
+        return Err(Failure::NotAccepted {
+            reason: "whole_space",
+            message: "path: names the whole space. Remove what is in it by name, or delete the space itself.",
+        });
+    }
     let files = app.store().space_files_to_write(&permit).await?;
     let (wanted, named) = (path.clone(), path.clone());
     let removing = async move {

@@ -3,7 +3,7 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use bailiwick_auth::access::verb::{CreateKey, ListKeys, RevokeKey};
+use bailiwick_auth::access::verb::{CreateKey, ListKeys, ReadUser, RevokeKey};
 use bailiwick_store::key::{KeyRow, KeyTerms};
 use bailiwick_types::{AgentName, KeyId, KeyScope, SpaceId, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -20,7 +20,7 @@ use crate::route::routes;
 routes! {
     POST "/api/v1/admin/accounts/{account}/users/{user}/key" rotate, Known, [CreateKey], Json, "Replace all keys of a user by a new one, which is shown once";
     POST "/api/v1/admin/accounts/{account}/users/{user}/keys" create, Known, [CreateKey], Json, "Add a key (name, scopes, agent_id, space_id, expires_at), which is shown once";
-    GET "/api/v1/admin/accounts/{account}/users/{user}/keys" list, Known, [ListKeys], Nothing, "A user's keys, without their secrets";
+    GET "/api/v1/admin/accounts/{account}/users/{user}/keys" list, Known, [ListKeys, ReadUser], Nothing, "A user's keys, without their secrets";
     DELETE "/api/v1/admin/accounts/{account}/users/{user}/keys/{key}" revoke, Known, [RevokeKey], Nothing, "Revoke a key; it dies at once";
 }
 
@@ -141,6 +141,10 @@ async fn list(
     let (_, scope) = caller.account(&app, &account).await?;
     let permit = scope.authorize::<ListKeys>(scope.user_named(named(&user)?))?;
     let keys: Vec<Shown> = app.store().key_list(permit).await?.into_iter().map(Shown::from).collect();
+    if keys.is_empty() {
+        // Somebody without keys, or nobody: the second is to be said.
+        app.store().user_read(scope.authorize::<ReadUser>(scope.user_named(named(&user)?))?).await?;
+    }
     Ok(reply::done(keys))
 }
 

@@ -112,6 +112,9 @@ async fn i15_keys_are_several_bounded_shown_once_and_mortal() {
     assert_eq!(listed.as_array().unwrap().len(), 2);
     assert!(!listed.to_string().contains(key));
     assert_eq!(server.get(keys, &people.vera).await.status(), 403, "keys of others");
+    let nobodys = keys.replace("carol", "nobody");
+    assert_eq!(server.get(&nobodys, &people.alice).await.status(), 404, "nobody has no keys, not an empty list");
+    assert_eq!(server.get(&nobodys, &people.vera).await.status(), 403, "and a viewer is not told who there is");
     let (status, _) = server.refused("POST", keys, &people.carol, json!({ "name": "x", "extra": 1 })).await;
     assert_eq!(status, 400);
     let past = json!({ "name": "x", "expires_at": "2020-01-01T00:00:00Z" });

@@ -20,6 +20,11 @@ async fn e01_requests_refusals_and_rejections_are_on_record_without_what_they_he
     assert!(event["credential"].as_str().unwrap().starts_with("key:"));
     assert!(event["request"].as_str().unwrap().starts_with("req_"));
 
+    let head = server.request("HEAD", "/api/v1/sessions", &people.carol).send().await.unwrap();
+    assert_eq!(head.status(), 200);
+    let seen = |event: &Value| event["resource"] == "route:/api/v1/sessions" && event["detail"]["method"] == "HEAD";
+    server.event("/api/v1/audit", &people.alice, seen).await;
+
     server.send("POST", "/api/v1/spaces", &people.vera, json!({ "name": "e08-body" })).await;
     let refused = |event: &Value| event["action"] == "space.create" && event["result"] == "DENIED";
     let event = server.event("/api/v1/audit", &people.alice, refused).await;

@@ -241,3 +241,36 @@ async fn a_body_of_very_many_values_is_refused_and_no_answer_may_be_kept() {
     let listed = server.get("/api/v1/spaces", &people.alice).await;
     assert_eq!((listed.status().as_u16(), listed.headers()["cache-control"].as_bytes()), (200, &b"no-store"[..]));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn which_host_is_meant_must_be_said_once() {
+    let server = Server::start().await;
+    let people = server.people().await;
+    let ask = async |path: &str, version: &str, hosts: &str| {
+        let mut socket = TcpStream::connect(server.address).await.unwrap();
+        let head =
+            format!("GET {path} HTTP/{version}\r\n{hosts}x-api-key: {}\r\nconnection: close\r\n\r\n", people.alice);
+        socket.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).await.unwrap();
+        answer
+    };
+    // RFC 9112, section 3.2: none, two (alike or not), and what is no host.
+    for path in ["/api/v1/spaces", "/eve/v1/info", "/health", "/nothing"] {
+        for hosts in
+            ["", "host: a\r\nhost: a\r\n", "host: a\r\nhost: b\r\n", "host: a b\r\n", "host: u@a\r\n", "host: a/b\r\n"]
+        {
+            let answer = ask(path, "1.1", hosts).await;
+            assert!(
+                answer.starts_with("HTTP/1.1 400 ") && answer.contains("header host: "),
+                "{path} {hosts:?}: {answer}"
+            );
+        }
+    }
+    // Positive control: with one, however it is written; and from a time that knew none.
+    for hosts in ["host: a\r\n", "host: a:1\r\n", "host: [::1]:1\r\n", "host:\r\n"] {
+        let answer = ask("/api/v1/spaces", "1.1", hosts).await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{hosts:?}: {answer}");
+    }
+    assert!(ask("/api/v1/spaces", "1.0", "").await.starts_with("HTTP/1.0 200 "));
+}

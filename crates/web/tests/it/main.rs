@@ -11,3 +11,4 @@ mod pages;
 mod space;
 mod support;
 mod tenants;
+mod walk;

@@ -134,3 +134,30 @@ async fn a_reader_reads_and_does_not_write() {
     let own = server.done("GET", &events, &people.alice, Value::Null).await;
     assert_eq!(own[0]["address"], "127.0.0.1");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_path_empties_a_whole_space() {
+    let server = Server::start().await;
+    let people = server.people().await;
+    let space = server.space(&people.carol, "kept").await;
+    let content = |path: &str| format!("/api/v1/spaces/{space}/files/content?path={path}");
+    for file in ["a.txt", "folder/b.txt"] {
+        server.request("PUT", &content(file), &people.carol).body("kept").send().await.unwrap();
+    }
+    for path in [".", "./", "./.", "folder/./.."] {
+        for recursive in ["", "&recursive=true"] {
+            let url = format!("{}{recursive}", content(path));
+            let (status, body) = server.refused("DELETE", &url, &people.carol, Value::Null).await;
+            assert!(status == 400 && ["whole_space", "path_traversal"].contains(&reason(&body)), "{url}: {body}");
+        }
+    }
+    let (_, body) =
+        server.refused("DELETE", &format!("{}&recursive=true", content(".")), &people.carol, Value::Null).await;
+    assert_eq!(reason(&body), "whole_space");
+    for file in ["a.txt", "folder/b.txt"] {
+        assert_eq!(server.get(&content(file), &people.carol).await.text().await.unwrap(), "kept");
+    }
+    // Positive control: a folder goes with all below it.
+    server.done("DELETE", &format!("{}&recursive=true", content("folder")), &people.carol, Value::Null).await;
+    assert_eq!(server.get(&content("folder/b.txt"), &people.carol).await.status(), 404);
+}

@@ -21,8 +21,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("agent", &["types", "audit", "auth", "files", "vault", "store", "model", "tools"]),
     ("web", &["types", "audit", "auth", "files", "vault", "store", "sandbox", "tools", "agent"]),
     ("crash", &["types"]),
+    ("bench", &[]),
     ("bailiwick", &["types", "auth", "vault", "store", "sandbox", "model", "tools", "agent", "web"]),
-    ("testkit", &[]),
+    ("testkit", &["store"]),
     ("xtask", &[]),
 ];
 

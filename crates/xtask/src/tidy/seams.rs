@@ -11,8 +11,8 @@ const TRUSTED: &[&str] = &["Directory", "Journal"];
 
 /// Who may open sockets or make clients, in the product's code. Tests may.
 const CONNECTS: &[(&str, &[&str])] = &[
-    ("TcpListener::bind", &["bailiwick", "testkit", "crash"]),
-    ("TcpStream::connect", &["bailiwick", "testkit", "crash"]),
+    ("TcpListener::bind", &["bailiwick", "testkit", "crash", "bench", "xtask"]),
+    ("TcpStream::connect", &["bailiwick", "testkit", "crash", "bench"]),
     ("TcpSocket::new", &[]),
     ("UdpSocket::bind", &[]),
     ("UnixListener::bind", &[]),
@@ -25,7 +25,7 @@ const CONNECTS: &[(&str, &[&str])] = &[
 ];
 
 /// Who may start processes.
-const STARTS: (&str, &[&str]) = ("Command::new", &["sandbox", "shell", "bailiwick", "crash", "xtask"]);
+const STARTS: (&str, &[&str]) = ("Command::new", &["sandbox", "shell", "bailiwick", "crash", "bench", "xtask"]);
 
 pub(super) fn check(modules: &[Module<'_>]) -> Vec<Finding> {
     let mut findings = Vec::new();

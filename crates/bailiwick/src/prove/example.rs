@@ -1,0 +1,44 @@
+//! A request to each route that whoever may would be answered well. A route that stands here with
+//! nothing is asked with an empty object, and its control shows whether that was enough.
+
+use serde_json::{Value, json};
+
+use super::tenant::{Tenant, rule};
+
+/// Routes that answer nobody, and why: there is no control for them.
+pub(super) const ANSWER_NOBODY: [(&str, &str); 2] = [
+    ("/eve/v1/session/{session}/stubs", "tools are never stubbed"),
+    ("/eve/v1/session/{session}/subagents/{call}/{child}/stream", "there are no remote agents"),
+];
+
+/// The query that a route needs.
+pub(super) fn query(path: &str) -> &'static str {
+    match path {
+        "/api/v1/spaces/{space}/files/content" => "?path=secret.txt",
+        "/api/v1/spaces/{space}/files" => "?recursive=true",
+        "/eve/v1/session/{session}/stream" => "?follow=false",
+        _ => "",
+    }
+}
+
+/// The body that a route takes, as `whose` would send it. `new` is a name that nobody has.
+pub(super) fn body(method: &str, path: &str, whose: &Tenant, new: &str) -> Value {
+    let users = "/api/v1/admin/accounts/{account}/users";
+    match (method, path.strip_prefix(users)) {
+        ("post", Some("")) => return json!({ "user_id": new, "role": "user" }),
+        ("put", Some("/{user}/role")) => return json!({ "role": "viewer" }),
+        ("post", Some("/{user}/keys")) => return json!({ "name": new }),
+        _ => {}
+    }
+    match (method, path) {
+        ("post", "/api/v1/admin/accounts") => json!({ "account_id": new, "admin_user_id": "chief" }),
+        ("put", "/api/v1/policies") => json!({ "text": rule(new) }),
+        ("post", "/api/v1/spaces") => json!({ "name": new }),
+        ("patch", "/api/v1/spaces/{space}") => json!({ "name": new }),
+        ("put", "/api/v1/spaces/{space}/grants") => json!({ "user": whose.id("user"), "level": "manage" }),
+        ("put", "/api/v1/spaces/{space}/plan") => json!({ "items": [{ "text": new, "status": "done" }] }),
+        ("post", "/api/v1/approvals/{approval}") => json!({ "decision": "deny" }),
+        ("post", "/eve/v1/session/{session}") => json!({ "message": new }),
+        _ => json!({}),
+    }
+}

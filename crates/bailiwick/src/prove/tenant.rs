@@ -1,0 +1,224 @@
+//! A throw-away account with one of everything, and a secret in each text of it.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
+
+use super::ProveError;
+use super::report::Report;
+use crate::client::{Ask, Client, ClientError, SessionStream, Settings};
+use crate::command::text;
+use crate::failure::Failure;
+use crate::out;
+
+/// How long an agent may take to ask for its approval, and an event to come.
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The names of this run: random, so that they meet nobody's.
+pub(super) struct Names {
+    random: String,
+    made: Mutex<Vec<String>>,
+}
+
+impl Names {
+    pub(super) fn new() -> Result<Self, ProveError> {
+        Ok(Self { random: random()?, made: Mutex::new(Vec::new()) })
+    }
+
+    /// An account's name, which is remembered so that it can be deleted.
+    pub(super) fn account(&self, label: &str) -> String {
+        let name = format!("prove-{}-{label}", self.random);
+        self.made.lock().unwrap_or_else(PoisonError::into_inner).push(name.clone());
+        name
+    }
+
+    /// All accounts that were to be made.
+    pub(super) fn made(&self) -> Vec<String> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Sixteen random characters.
+fn random() -> Result<String, ProveError> {
+    let mut bytes = [0u8; 8];
+    getrandom::fill(&mut bytes).map_err(|_| ProveError::Entropy)?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// An account, its people, and what is in it.
+pub(super) struct Tenant {
+    pub(super) admin: Client,
+    pub(super) member: Client,
+    /// The admin's name.
+    pub(super) chief: String,
+    /// What stands in the variable parts of a path.
+    pub(super) ids: BTreeMap<&'static str, String>,
+    /// Stands in every text of this account, and nobody else ever sends it.
+    pub(super) secret: String,
+}
+
+impl Tenant {
+    /// Makes it, and fills it.
+    pub(super) async fn make(
+        operator: &Client,
+        settings: &Settings,
+        names: &Names,
+        label: &str,
+        report: &mut Report,
+    ) -> Result<Self, Failure> {
+        let account = names.account(label);
+        let (chief, user) = (format!("chief-{}", random()?), format!("user-{}", random()?));
+        let secret = format!("secret-{}{}", random()?, random()?);
+        let body = json!({ "account_id": account, "admin_user_id": chief });
+        let made = operator.api(Method::POST, &["admin", "accounts"], Ask::body(&body)).await?;
+        let admin = with_key(settings, text(&made, "user_key")?)?;
+        let users = ["admin", "accounts", &account, "users"];
+        let made = admin.api(Method::POST, &users, Ask::body(&json!({ "user_id": user, "role": "user" }))).await?;
+        let member = with_key(settings, text(&made, "user_key")?)?;
+        let keys = [&users[..], &[user.as_str(), "keys"]].concat();
+        let key = admin.api(Method::POST, &keys, Ask::body(&json!({ "name": secret }))).await?;
+        let agent = format!("agent-{}", random()?);
+        let definition = json!({
+            "name": secret, "instructions": secret, "tools": ["read_file", "write_file"],
+            "require_approval": ["write_file"],
+        });
+        admin.api(Method::PUT, &["agents", &agent], Ask::body(&definition)).await?;
+        let space = json!({ "name": secret, "description": secret });
+        let space = admin.api(Method::POST, &["spaces"], Ask::body(&space)).await?;
+        let space = text(&space, "id")?.to_owned();
+        for path in ["secret.txt", "folder/secret.txt"] {
+            let content = ["api", "v1", "spaces", &space, "files", "content"];
+            admin.upload(&content, &[("path", path.to_owned())], secret.clone().into_bytes()).await?;
+        }
+        let plan = json!({ "items": [{ "text": secret, "status": "pending" }] });
+        admin.api(Method::PUT, &["spaces", &space, "plan"], Ask::body(&plan)).await?;
+        let grant = json!({ "user": user, "level": "read" });
+        admin.api(Method::PUT, &["spaces", &space, "grants"], Ask::body(&grant)).await?;
+        let rule = json!({ "text": rule(&secret) });
+        admin.api(Method::PUT, &["policies"], Ask::body(&rule)).await?;
+        let mut ids = BTreeMap::from([
+            ("account", account),
+            ("user", user),
+            ("key", text(&key, "id")?.to_owned()),
+            ("agent", agent),
+            ("space", space),
+        ]);
+        if let Some((session, approval)) = begin(&admin, &ids, &secret, label, report).await? {
+            ids.insert("child", session.clone());
+            ids.insert("call", "call_1".to_owned());
+            ids.insert("session", session);
+            ids.extend(approval.map(|id| ("approval", id)));
+        }
+        Ok(Self { admin, member, chief, ids, secret })
+    }
+
+    /// An id of this account; nothing if there is no such thing in it.
+    pub(super) fn id(&self, name: &str) -> &str {
+        self.ids.get(name).map_or("", String::as_str)
+    }
+
+    /// Everything of this account that can be read, without what reading changes.
+    pub(super) async fn snapshot(&self) -> Result<BTreeMap<String, String>, Failure> {
+        let (account, user, space) = (self.id("account"), self.id("user"), self.id("space"));
+        let mut targets = vec![
+            format!("/api/v1/admin/accounts/{account}"),
+            format!("/api/v1/admin/accounts/{account}/users"),
+            format!("/api/v1/admin/accounts/{account}/users/{user}/keys"),
+            format!("/api/v1/agents/{}", self.id("agent")),
+            "/api/v1/policies".to_owned(),
+            format!("/api/v1/spaces/{space}"),
+            format!("/api/v1/spaces/{space}/grants"),
+            format!("/api/v1/spaces/{space}/plan"),
+            format!("/api/v1/spaces/{space}/files?recursive=true"),
+            format!("/api/v1/spaces/{space}/files/content?path=secret.txt"),
+            format!("/api/v1/spaces/{space}/files/content?path=folder/secret.txt"),
+        ];
+        if self.ids.contains_key("session") {
+            targets.push(format!("/api/v1/sessions/{}", self.id("session")));
+        }
+        if self.ids.contains_key("approval") {
+            targets.push(format!("/api/v1/approvals/{}", self.id("approval")));
+        }
+        let mut shown = BTreeMap::new();
+        for target in targets {
+            let answer = self.admin.raw(&Method::GET, &target, None).await?;
+            let text = match serde_json::from_slice::<Value>(&answer.body) {
+                Ok(mut value) => {
+                    if let Some(rows) = value["result"].as_array_mut() {
+                        rows.iter_mut().filter_map(Value::as_object_mut).for_each(|row| {
+                            row.remove("last_used_at");
+                        });
+                    }
+                    value.to_string()
+                }
+                Err(_) => String::from_utf8_lossy(&answer.body).into_owned(),
+            };
+            shown.insert(target, format!("{} {text}", answer.status.as_u16()));
+        }
+        Ok(shown)
+    }
+}
+
+/// A rule of the account's own that never applies.
+pub(super) fn rule(secret: &str) -> String {
+    format!(
+        "@id(\"{secret}\") forbid (principal, action == Action::\"tool.call\", resource) when {{ \
+         context.arguments has command && context.arguments.command like \"*{secret}*\" }};"
+    )
+}
+
+/// A client with another key.
+fn with_key(settings: &Settings, key: &str) -> Result<Client, ClientError> {
+    let key = Some(Zeroizing::new(key.to_owned()));
+    Client::new(&Settings { url: settings.url.clone(), key, account: None, user: None })
+}
+
+/// A session whose agent asks for an approval. Without a model there is none of either.
+async fn begin(
+    admin: &Client,
+    ids: &BTreeMap<&'static str, String>,
+    secret: &str,
+    label: &str,
+    report: &mut Report,
+) -> Result<Option<(String, Option<String>)>, Failure> {
+    let client = admin.clone().with_header("x-bailiwick-agent", &ids["agent"])?;
+    let client = client.with_header("x-bailiwick-space", &ids["space"])?;
+    let message = format!("Please call the tool write_file with the path proof.txt and the content {secret}.");
+    let made = client.eve(Method::POST, &["session"], Ask::body(&json!({ "message": message }))).await;
+    let session = match made.as_ref().map(|made| text(made, "sessionId")) {
+        Ok(Ok(id)) => id.to_owned(),
+        Ok(Err(_)) | Err(_) => {
+            report.note(format!("no session could be begun in account {label}: sessions and approvals are not probed"));
+            return Ok(None);
+        }
+    };
+    let mut stream = SessionStream::new(client, session.clone(), 0);
+    let waiting = async {
+        loop {
+            match stream.next().await {
+                Ok(event) if event.kind == "turn.waiting" => return true,
+                Ok(event) if matches!(event.kind.as_str(), "session.waiting" | "turn.failed") => return false,
+                Ok(_) => {}
+                Err(_) => return false,
+            }
+        }
+    };
+    let approval = match tokio::time::timeout(PATIENCE, waiting).await {
+        Ok(true) => {
+            let pending = admin.api(Method::GET, &["approvals"], Ask::NOTHING).await?;
+            let own = out::array(&pending).iter().find(|row| row["session_id"].as_str() == Some(session.as_str()));
+            own.and_then(|row| row["id"].as_str()).map(str::to_owned)
+        }
+        _ => None,
+    };
+    if approval.is_none() {
+        report.note(format!(
+            "the model of account {label} asked for no approval (is one configured?): approvals are not probed"
+        ));
+    }
+    Ok(Some((session, approval)))
+}

@@ -1,0 +1,221 @@
+//! Every changing route leaves its line on record: what is done here, what is refused with `rights`,
+//! what is hidden in words that only an admin reads.
+
+use std::collections::BTreeMap;
+
+use bailiwick_web::route::Route;
+use serde_json::{Value, json};
+
+use super::{World, ask, changes, rows};
+use crate::support::{ROOT, Server, taken};
+
+/// What the log must hold about one request.
+pub(super) struct Line {
+    pub(super) what: String,
+    pub(super) request: String,
+    pub(super) actor: String,
+    /// Any of these; any at all if there is none.
+    pub(super) actions: Vec<&'static str>,
+    pub(super) result: &'static str,
+    pub(super) code: Option<String>,
+    pub(super) untold: bool,
+    pub(super) status: u16,
+}
+
+/// Whether the request itself is on record, beside what came of it. A machine asks for the numbers again
+/// and again, so that of those a refusal alone is.
+fn is_requested(line: &Line) -> bool {
+    !line.what.ends_with("GET /metrics")
+}
+
+/// The whole of a log, by request.
+async fn log(server: &Server, path: &str, key: &str) -> BTreeMap<String, Vec<Value>> {
+    let (mut by_request, mut after): (BTreeMap<String, Vec<Value>>, _) = (BTreeMap::new(), String::new());
+    loop {
+        let page = server.get(&format!("{path}?limit=1000{after}"), key).await;
+        let (_, page) = taken(page).await;
+        let events = page["result"].as_array().unwrap();
+        for event in events {
+            let request = event["request"].as_str().unwrap_or("").to_owned();
+            by_request.entry(request).or_default().push(event.clone());
+        }
+        // Newest first without `after`, so the first page says nothing about the next.
+        let first = after.is_empty();
+        if !first && page["has_more"] != true {
+            return by_request;
+        }
+        if first {
+            by_request.clear();
+            after = "&after=0".to_owned();
+        } else {
+            after = format!("&after={}", events.last().unwrap()["seq"]);
+        }
+    }
+}
+
+/// Holds the log against what must be in it. Observations are written a little later.
+pub(super) async fn on_record(server: &Server, path: &str, key: &str, lines: &[Line]) {
+    assert!(!lines.is_empty());
+    let mut events = BTreeMap::new();
+    for _ in 0..200 {
+        events = log(server, path, key).await;
+        let last = |line: &Line| {
+            let found = events.get(&line.request);
+            found.is_some_and(|found| !is_requested(line) || found.iter().any(|e| e["action"] == "http.request"))
+        };
+        if lines.iter().all(last) {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    for line in lines {
+        let found = events.get(&line.request).unwrap_or_else(|| panic!("{}: nothing is on record", line.what));
+        let fits = |event: &&Value| {
+            let action = event["action"].as_str().unwrap();
+            action != "http.request"
+                && (line.actions.is_empty() || line.actions.contains(&action))
+                && event["result"] == line.result
+        };
+        let event = found.iter().find(fits).unwrap_or_else(|| panic!("{}: {found:?}", line.what));
+        let whole = |event: &Value| {
+            assert_eq!(event["actor"], line.actor.as_str(), "{}: {event}", line.what);
+            assert_eq!(event["address"], "127.0.0.1", "{}", line.what);
+            let credential = event["credential"].as_str().unwrap();
+            let kind = if line.actor == "operator" { "root-key:" } else { "key:" };
+            assert!(credential.starts_with(kind), "{}: {credential}", line.what);
+            assert!(event["at"].is_string() && !event["resource"].as_str().unwrap().is_empty(), "{}", line.what);
+        };
+        whole(event);
+        if let Some(code) = &line.code {
+            assert_eq!(event["detail"]["code"], code.as_str(), "{}: {event}", line.what);
+        }
+        assert_eq!(event["detail"]["untold"] == true, line.untold, "{}: {event}", line.what);
+        if !is_requested(line) {
+            continue;
+        }
+        let request = found.iter().find(|event| event["action"] == "http.request").unwrap();
+        whole(request);
+        assert_eq!(request["detail"]["status"], line.status, "{}: {request}", line.what);
+    }
+}
+
+/// One act: a route, about what, with which body, and which action the log names.
+struct Act(&'static str, &'static str, &'static [(&'static str, &'static str)], &'static str, &'static str);
+
+const WALTER: &[(&str, &str)] = &[("user", "walter")];
+const OWN: &[(&str, &str)] = &[];
+
+/// An example of every changing route, in an order in which all can be done.
+const ACTS: &[Act] = &[
+    Act("POST", "/api/v1/admin/accounts", OWN, r#"{"account_id":"newco","admin_user_id":"nina"}"#, "account.create"),
+    Act("DELETE", "/api/v1/admin/accounts/{account}", &[("account", "newco")], "", "account.delete"),
+    Act("POST", "/api/v1/admin/accounts/{account}/users", OWN, r#"{"user_id":"walter"}"#, "user.create"),
+    Act("PUT", "/api/v1/admin/accounts/{account}/users/{user}/role", WALTER, r#"{"role":"viewer"}"#, "user.role.set"),
+    Act("POST", "/api/v1/admin/accounts/{account}/users/{user}/key", WALTER, "{}", "key.create"),
+    Act("POST", "/api/v1/admin/accounts/{account}/users/{user}/keys", WALTER, r#"{"name":"k"}"#, "key.create"),
+    Act("DELETE", "/api/v1/admin/accounts/{account}/users/{user}/keys/{key}", WALTER, "", "key.revoke"),
+    Act("DELETE", "/api/v1/admin/accounts/{account}/users/{user}", WALTER, "", "user.delete"),
+    Act("PUT", "/api/v1/policies", OWN, r#"{"text":""}"#, "policy.put"),
+    Act("PUT", "/api/v1/agents/{agent}", &[("agent", "spare")], "{}", "agent.put"),
+    Act("DELETE", "/api/v1/agents/{agent}", &[("agent", "spare")], "", "agent.delete"),
+    Act("POST", "/api/v1/spaces", OWN, r#"{"name":"made"}"#, "space.create"),
+    Act("PATCH", "/api/v1/spaces/{space}", OWN, r#"{"name":"renamed"}"#, "space.update"),
+    Act("PUT", "/api/v1/spaces/{space}/grants", OWN, r#"{"user":"carol","level":"read"}"#, "space.grant"),
+    Act("DELETE", "/api/v1/spaces/{space}/grants/{user}", &[("user", "carol")], "", "space.grant"),
+    Act("PUT", "/api/v1/spaces/{space}/plan", OWN, r#"{"items":[{"text":"x","status":"done"}]}"#, "plan.write"),
+    Act("PUT", "/api/v1/spaces/{space}/files/content", OWN, "", "space.write"),
+    Act("DELETE", "/api/v1/spaces/{space}/files/content", OWN, "", "space.write"),
+    Act("POST", "/api/v1/approvals/{approval}", OWN, r#"{"decision":"deny"}"#, "approval.decide"),
+    Act("POST", "/eve/v1/session", OWN, "{}", "session.create"),
+    Act("POST", "/eve/v1/session/{session}", OWN, r#"{"message":"slow please"}"#, "session.send"),
+    Act("POST", "/eve/v1/session/{session}/cancel", OWN, "{}", "session.control"),
+    Act("POST", "/eve/v1/session/{session}/clear", OWN, "{}", "session.control"),
+    Act("POST", "/eve/v1/session/{session}/compact", OWN, "{}", "session.control"),
+    Act("POST", "/eve/v1/session/{session}/reset", OWN, "{}", "session.control"),
+    Act("DELETE", "/api/v1/spaces/{space}", OWN, "", "space.delete"),
+];
+
+fn changing() -> Vec<&'static Route> {
+    rows().into_iter().map(|(route, _)| route).filter(|route| changes(route)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn e01_e04_every_changing_route_that_is_done_leaves_its_event() {
+    for route in changing() {
+        let there = ACTS.iter().any(|act| (act.0, act.1) == (route.method, route.path));
+        assert!(there, "{} {} has no example: give it an act", route.method, route.path);
+    }
+    assert_eq!(ACTS.len(), changing().len());
+    let server = Server::start().await;
+    let people = server.people().await;
+    let mut world = World::of(&server, "acme", &people.alice, &people.alice, "zoe").await;
+    let (mut own, mut host) = (Vec::new(), Vec::new());
+    for Act(method, path, about, body, action) in ACTS {
+        let route = changing().into_iter().find(|route| (route.method, route.path) == (*method, *path)).unwrap();
+        let operator = route.verbs.iter().any(|verb| verb.starts_with("account."));
+        let key = if operator { ROOT } else { people.alice.as_str() };
+        let target = about.iter().fold(world.clone(), |world, (name, value)| world.with(name, value));
+        let body = if body.is_empty() { Value::Null } else { serde_json::from_str(body).unwrap() };
+        let response = ask(&server, route, &target.path(route), key, body).send().await.unwrap();
+        let request = response.headers()["x-request-id"].to_str().unwrap().to_owned();
+        let (status, answer) = taken(response).await;
+        let what = format!("{method} {path}");
+        assert!(status.is_success(), "{what}: {status} {answer}");
+        assert!(!answer.to_string().contains("no_active"), "{what} had nothing to do: {answer}");
+        // What was made is what the next acts are about.
+        if let Some(id) = answer["result"]["id"].as_str().filter(|_| path.ends_with("/keys")) {
+            world = world.with("key", id);
+        }
+        if let Some(id) = answer["sessionId"].as_str().filter(|_| *path == "/eve/v1/session") {
+            world = world.with("session", id);
+        }
+        let log = if operator { &mut host } else { &mut own };
+        let actor = if operator { "operator" } else { "user:alice" }.to_owned();
+        let (actions, result, status) = (vec![*action], "OK", status.as_u16());
+        log.push(Line { what, request, actor, actions, result, code: None, untold: false, status });
+    }
+    on_record(&server, "/api/v1/audit", &people.alice, &own).await;
+    on_record(&server, "/api/v1/admin/audit", ROOT, &host).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn e01_a03_what_is_hidden_from_its_asker_stands_in_the_admins_log_alone() {
+    let server = Server::start().await;
+    let people = server.people().await;
+    let acmes = World::of(&server, "acme", &people.alice, &people.alice, "zoe").await;
+    let mut lines = Vec::new();
+    for route in changing() {
+        let path = acmes.path(route);
+        // A route without an id is about the asker's own; an agent's name is one of their own account.
+        if path == route.path || route.path.contains("{agent}") {
+            continue;
+        }
+        let response = ask(&server, route, &path, &people.dave, json!({})).send().await.unwrap();
+        let status = response.status().as_u16();
+        let request = response.headers()["x-request-id"].to_str().unwrap().to_owned();
+        let what = format!("{} {}", route.method, route.path);
+        let host = route.verbs == ["account.delete"];
+        assert_eq!(status, if host { 403 } else { 404 }, "{what}");
+        lines.push(Line {
+            what,
+            request,
+            actor: "user:dave".to_owned(),
+            actions: Vec::new(),
+            result: "DENIED",
+            code: Some(if host { "operator_only" } else { "not_found" }.to_owned()),
+            untold: !host,
+            status,
+        });
+    }
+    assert!(lines.len() > 15, "{}", lines.len());
+    on_record(&server, "/api/v1/audit", &people.bob, &lines).await;
+    // The asker's own log has the requests, and of what was hidden not a word.
+    let dave = log(&server, "/api/v1/audit", &people.dave).await;
+    for line in &lines {
+        let own = &dave[&line.request];
+        assert!(own.iter().any(|event| event["action"] == "http.request"), "{}", line.what);
+        assert_eq!(own.len(), if line.untold { 1 } else { 2 }, "{}: {own:?}", line.what);
+    }
+    // And acme, whose things they are, is told nothing of who asked.
+    assert!(!log(&server, "/api/v1/audit", &people.alice).await.values().flatten().any(|e| e["user"] == "dave"));
+}
