@@ -1,53 +1,90 @@
 //! The record: acts that are written one after another and many at once, against bare rows with the same
 //! settings.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
+use bailiwick_audit::{Phase, Verdict};
+use bailiwick_auth::Scope;
+use bailiwick_auth::access::Journal as _;
+use bailiwick_auth::authn::{Browser, Presented, Step, Walk};
+use bailiwick_auth::key::{KeyRing, PresentedKey};
+use bailiwick_store::account::NewAccount;
+use bailiwick_store::{DatabaseUrl, Store};
+use bailiwick_types::RequestId;
 use rusqlite::Connection;
 
 use crate::Options;
-use crate::load::{self, Ask};
 use crate::report::{Report, Target, per_second, rate};
-use crate::server::Site;
 
-const TIME: Duration = Duration::from_secs(4);
-const WRITERS: usize = 64;
+const TIME: Duration = Duration::from_secs(2);
+const ROUNDS: usize = 5;
 
-pub(crate) async fn measure(options: &Options, report: &mut Report) {
-    let site = Site::new(&options.server, "sqlite:");
-    let server = site.start();
-    let mut connection = server.connect().await;
-    let key = server.account(&mut connection, "acme").await;
-    let (mut ours, mut bare) = (0.0f64, 0.0f64);
-    for _ in 0..3 {
-        let create = {
-            let key = key.clone();
-            move |n: usize| Ask::post("/api/v1/spaces", &key, format!("{{\"name\":\"space {n}\"}}"))
-        };
-        let before = events(&mut connection, &key).await;
-        let ran = load::during(server.address, WRITERS, TIME, create).await;
-        let written = events(&mut connection, &key).await - before;
-        ours = ours.max(rate(usize::try_from(written).unwrap(), ran.took));
-        bare = bare.max(tokio::task::spawn_blocking(bare_groups).await.unwrap());
+pub(crate) async fn measure(_options: &Options, report: &mut Report) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), &DatabaseUrl::Sqlite).unwrap();
+    let scope = scope(&store).await;
+    for (callers, target) in [(1, Target::None), (64, Target::AtLeast(0.7)), (256, Target::AtLeast(0.7))] {
+        let (mut ours, mut bare) = (0.0f64, 0.0f64);
+        for _ in 0..ROUNDS {
+            ours = ours.max(events(&store, &scope, callers).await);
+            bare = bare.max(tokio::task::spawn_blocking(move || bare_groups(callers)).await.unwrap());
+        }
+        report.add(
+            format!("events appended to the record, {callers} callers (SQLite)"),
+            per_second(ours),
+            format!("bare rows {}", per_second(bare)),
+            ours / bare,
+            target,
+        );
     }
-    report.add(
-        format!("events on record, {WRITERS} callers by HTTP, each with an act (SQLite)"),
-        per_second(ours),
-        format!("bare rows {}", per_second(bare)),
-        ours / bare,
-        Target::None,
-    );
 }
 
-/// How many events the account has.
-async fn events(connection: &mut load::Connection, key: &str) -> u64 {
-    let newest = connection.good(&Ask::get("/api/v1/audit?order=newest&limit=1", key)).await;
-    newest[0]["seq"].as_u64().unwrap_or(0)
+/// A user of a new account, as a key makes them.
+async fn scope(store: &Store) -> Scope {
+    let walk = Walk::new(vec![Step::ApiKey], KeyRing::new([7; 32]), None);
+    let made = walk.ring().make().unwrap();
+    let admin = Some(("alice".parse().unwrap(), &made));
+    let new = NewAccount { name: "acme".parse().unwrap(), admin, agents: Vec::new() };
+    store.account_bootstrap(new).await.unwrap();
+    let shown = Presented {
+        key: Some(PresentedKey::new(&made.into_text())),
+        account: None,
+        user: None,
+        peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        client: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        browser: Browser::Own,
+    };
+    walk.authenticate(store, &shown).await.unwrap().scope(RequestId::new()).unwrap()
+}
+
+/// Events that are on disk before their callers go on.
+async fn events(store: &Store, scope: &Scope, callers: usize) -> f64 {
+    let begun = Instant::now();
+    let tasks: Vec<_> = (0..callers)
+        .map(|_| {
+            let (store, scope) = (store.clone(), scope.clone());
+            tokio::spawn(async move {
+                let mut count = 0usize;
+                while begun.elapsed() < TIME {
+                    let draft = scope.draft("bench.act", &scope.account(), Phase::Act, Verdict::Ok);
+                    store.append(&scope, draft).await.unwrap();
+                    count += 1;
+                }
+                count
+            })
+        })
+        .collect();
+    let mut count = 0;
+    for task in tasks {
+        count += task.await.unwrap();
+    }
+    rate(count, begun.elapsed())
 }
 
 /// One writer that commits what waits for it, as long as an event's row, one row an act.
-pub(crate) fn bare_groups() -> f64 {
+fn bare_groups(callers: usize) -> f64 {
     let dir = tempfile::tempdir().unwrap();
     let file = Connection::open(dir.path().join("bare.db")).unwrap();
     file.execute_batch(
@@ -72,12 +109,12 @@ pub(crate) fn bare_groups() -> f64 {
         }
     });
     let begun = Instant::now();
-    let callers: Vec<_> = (0..WRITERS)
+    let callers: Vec<_> = (0..callers)
         .map(|_| {
             let sender = sender.clone();
             std::thread::spawn(move || {
                 let mut count = 0usize;
-                while begun.elapsed() < TIME / 2 {
+                while begun.elapsed() < TIME {
                     let (done, answer) = channel();
                     sender.send(done).unwrap();
                     answer.recv().unwrap();

@@ -169,10 +169,9 @@ impl Store {
         if let Some(database) = accounts.get(&incarnation) {
             return Ok(Arc::clone(database));
         }
-        // A directory that is gone is a deleted account, and must not come back as an empty one.
-        let dir = self.account_dir(incarnation);
-        let there = if self.keeps_files() { dir.join("account.db").exists() } else { dir.exists() };
-        if !there {
+        // A file that is gone is a deleted account, and must not come back as an empty one. On a server the
+        // rows themselves say what there is.
+        if self.keeps_files() && !self.account_dir(incarnation).join("account.db").exists() {
             return Err(StoreError::not_found("account", "of this request"));
         }
         self.open_account(&mut accounts, incarnation)

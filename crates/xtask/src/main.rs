@@ -24,9 +24,9 @@ cargo xtask test [--fast]        everything that must hold before a commit; --fa
 cargo xtask tidy                 the rules of the repository itself
 cargo xtask checklist [--check]  write docs/checklist.md, or say whether it is what would be written
 cargo xtask postgres COMMAND …   run a command with a PostgreSQL server for tests beside it
-cargo xtask bench                ratios that must not grow
+cargo xtask bench [--only PART]  what the layers cost, against bare peers; without arguments docs/benchmarks.md is written
 cargo xtask crash […]            kills a server at any moment, restarts it, and compares; --rounds N, --seed S,
-                                 --database sqlite|postgres://…, --hardships, --only NAME";
+                                 --database sqlite|postgres|postgres://…, --hardships, --only NAME";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -45,7 +45,7 @@ fn main() -> ExitCode {
         ["checklist"] => checklist::write(&repository),
         ["checklist", "--check"] => checklist::check(&repository),
         ["postgres", words @ ..] => postgres::around(words),
-        ["bench"] => bench::run(&repository),
+        ["bench", arguments @ ..] => bench::run(&repository, arguments),
         ["crash", arguments @ ..] => crash::run(&repository, arguments),
         _ => {
             say(USAGE);

@@ -26,8 +26,22 @@ pub(crate) struct Postgres {
 }
 
 impl Postgres {
-    /// Makes a cluster and starts it.
+    /// Makes a cluster and starts it. Nothing in it outlives a power cut, and the tests are many.
     pub(crate) fn start() -> Result<Self, String> {
+        Self::start_with(&["fsync=off", "synchronous_commit=off", "full_page_writes=off"])
+    }
+
+    /// The same, as one that is relied upon: for measurements.
+    pub(crate) fn start_durable() -> Result<Self, String> {
+        Self::start_with(&[])
+    }
+
+    /// Where its data are.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    fn start_with(settings: &[&str]) -> Result<Self, String> {
         let programs = programs().ok_or("PostgreSQL's programs are missing: apt-get install postgresql")?;
         let dir = std::env::temp_dir().join(format!("bailiwick-postgres-{}", std::process::id()));
         let failed = |what: &'static str| move |error: std::io::Error| format!("{what}: {error}");
@@ -46,13 +60,12 @@ impl Postgres {
             .args(["--auth=scram-sha-256", "--username=postgres", "--encoding=UTF8", "--locale=C", "--no-sync"])
             .arg(format!("--pwfile={}", file.display()))
             .arg(&data))?;
-        // Nothing here has to outlive a power cut, and the tests are many.
         let port = free_port().map_err(failed("no free port"))?;
         let child = as_ordinary(&programs.join("postgres"))
             .arg("-D")
             .arg(&data)
             .args(["-p", &port.to_string(), "-c", "listen_addresses=127.0.0.1", "-c", "max_connections=400"])
-            .args(["-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off"])
+            .args(settings.iter().flat_map(|setting| ["-c", setting]))
             .args(["-c", "shared_buffers=128MB", "-c", "max_wal_size=4GB", "-c", "log_min_messages=fatal"])
             .arg("-c")
             .arg(format!("unix_socket_directories={}", dir.display()))
@@ -76,7 +89,17 @@ impl Postgres {
 
     /// The address, as the superuser.
     pub(crate) fn url(&self) -> String {
-        format!("postgres://postgres:{}@127.0.0.1:{}/postgres", self.password, self.port)
+        self.url_of("postgres", "postgres")
+    }
+
+    /// The address of a database, as one of its roles.
+    pub(crate) fn url_of(&self, role: &str, database: &str) -> String {
+        format!("postgres://{role}:{}@127.0.0.1:{}/{database}", self.password, self.port)
+    }
+
+    /// What every role of this server has for a password.
+    pub(crate) fn password(&self) -> &str {
+        &self.password
     }
 
     /// The first field of a statement's answer.

@@ -21,7 +21,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("agent", &["types", "audit", "auth", "files", "vault", "store", "model", "tools"]),
     ("web", &["types", "audit", "auth", "files", "vault", "store", "sandbox", "tools", "agent"]),
     ("crash", &["types"]),
-    ("bench", &[]),
+    ("bench", &["types", "audit", "auth", "store"]),
     ("bailiwick", &["types", "auth", "vault", "store", "sandbox", "model", "tools", "agent", "web"]),
     ("testkit", &["store"]),
     ("xtask", &[]),
