@@ -62,6 +62,8 @@ fn operation(route: &Route) -> Value {
         "responses": {
             "2XX": { "description": "Done.", "content": shape::reply(route) },
             "4XX": shape::failure(route),
+            // Some of these come before a request is one: nobody has read what it asks for.
+            "431": { "description": "The head is too long. There is no body if it was too long to be read at all." },
             "5XX": shape::failure(route),
         },
         "security": security(route.access),
@@ -74,7 +76,8 @@ fn operation(route: &Route) -> Value {
         Shape::Json => {
             let schema = shape::body(route);
             // An empty body is an object without fields.
-            let required = schema.get("oneOf").is_some() || schema["required"].as_array().is_some_and(|all| !all.is_empty());
+            let required =
+                schema.get("oneOf").is_some() || schema["required"].as_array().is_some_and(|all| !all.is_empty());
             json!({ "required": required, "content": { "application/json": { "schema": schema } } })
         }
         Shape::File => json!({ "content": { "application/octet-stream": {} } }),

@@ -14,7 +14,7 @@ pub(super) fn components() -> Value {
         "ToolName": { "type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$" },
         "SpaceId": { "type": "string", "pattern": "^spc_[0-7][0-9A-HJKMNP-TV-Z]{25}$" },
         "Path": {
-            "type": "string", "minLength": 1, "maxLength": 4096,
+            "type": "string", "minLength": 1, "maxLength": 1024,
             "description": "Relative to the space's root, with `/`, without `..`, backslashes and control characters.",
         },
         "Role": word(&["admin", "user", "viewer"]),
@@ -84,9 +84,10 @@ pub(super) fn components() -> Value {
 /// A request's body.
 pub(super) fn body(route: &Route) -> Value {
     match (route.method, route.path) {
-        ("POST", "/api/v1/admin/accounts") => {
-            object(&["account_id", "admin_user_id"], json!({ "account_id": schema("Name"), "admin_user_id": schema("Name") }))
-        }
+        ("POST", "/api/v1/admin/accounts") => object(
+            &["account_id", "admin_user_id"],
+            json!({ "account_id": schema("Name"), "admin_user_id": schema("Name") }),
+        ),
         ("POST", "/api/v1/admin/accounts/{account}/users") => {
             object(&["user_id"], json!({ "user_id": schema("Name"), "role": schema("Role") }))
         }
@@ -106,13 +107,10 @@ pub(super) fn body(route: &Route) -> Value {
                 "expires_at": { "type": ["string", "null"], "format": "date-time" },
             }),
         ),
-        ("POST", "/api/v1/spaces") => {
-            closed(&["name"], json!({ "name": name(), "description": line(2_000) }))
+        ("POST", "/api/v1/spaces") => closed(&["name"], json!({ "name": name(), "description": line(2_000) })),
+        ("PATCH", "/api/v1/spaces/{space}") => {
+            closed(&[], json!({ "name": nullable(name()), "description": nullable(line(2_000)) }))
         }
-        ("PATCH", "/api/v1/spaces/{space}") => closed(
-            &[],
-            json!({ "name": nullable(name()), "description": nullable(line(2_000)) }),
-        ),
         ("PUT", "/api/v1/spaces/{space}/grants") => closed(
             &["user", "level"],
             json!({ "user": schema("Name"), "level": { "type": "string", "enum": ["read", "write", "manage"] } }),
@@ -147,8 +145,12 @@ pub(super) fn body(route: &Route) -> Value {
                 object(&["message"], sending()), object(&["inputResponses"], json!({ "inputResponses": answers })),
             ] })
         }
-        (_, "/eve/v1/session/{session}/cancel") => object(&[], json!({ "turnId": { "type": "string", "minLength": 1 } })),
-        (_, "/eve/v1/session/{session}/reset") => object(&[], json!({ "reason": { "type": "string", "minLength": 1 } })),
+        (_, "/eve/v1/session/{session}/cancel") => {
+            object(&[], json!({ "turnId": { "type": "string", "minLength": 1 } }))
+        }
+        (_, "/eve/v1/session/{session}/reset") => {
+            object(&[], json!({ "reason": { "type": "string", "minLength": 1 } }))
+        }
         _ => object(&[], json!({})),
     }
 }
