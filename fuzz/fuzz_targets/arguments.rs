@@ -1,12 +1,19 @@
 //! A tool call's arguments: whatever a model writes is refused or fits the schema, and a person approves
-//! what is shown. The first byte says which tool, the rest is JSON.
+//! what is shown. The first byte says which tool, the rest is JSON. Catalogue and label are compiled in from their
+//! own files.
 
 #![no_main]
 
-use bailiwick_tools::catalogue::{BUILT_IN, ToolDefinition};
-use bailiwick_tools::gate::label;
+use catalogue::{BUILT_IN, ToolDefinition};
+use label::label;
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Map, Value};
+
+#[allow(dead_code)]
+#[path = "../../crates/tools/src/catalogue.rs"]
+mod catalogue;
+#[path = "../../crates/tools/src/label.rs"]
+mod label;
 
 fuzz_target!(|data: &[u8]| {
     let Some((&which, json)) = data.split_first() else { return };
