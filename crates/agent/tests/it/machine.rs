@@ -264,7 +264,12 @@ impl World {
             }
             // They wait for the end of a turn that waits for a person.
             Act::Clear => self.control(id, Control::Clear, reset).await.map(|()| (at_leisure(rests), None)),
-            Act::Compact => self.control(id, Control::Compact, reset).await.map(|()| (at_leisure(rests), None)),
+            Act::Compact => {
+                self.control(id, Control::Compact, reset).await?;
+                // With a new beginning nothing has failed.
+                let to = |state| if matches!(state, Failed | Canceled) { Idle } else { state };
+                Ok((at_leisure(rests).map(to), None))
+            }
             Act::Reset => {
                 self.control(id, Control::Reset, reset).await?;
                 self.sessions[session].reset = true;
