@@ -23,6 +23,13 @@ fuzz_target!(|data: &[u8]| {
     assert_eq!(read(&pieces), whole, "pieces {ends:?}");
     let bytes: Vec<&[u8]> = stream.chunks(1).collect();
     assert_eq!(read(&bytes), whole, "byte by byte");
+    // Lines may end in three ways, which mean the same.
+    if whole.1.is_none()
+        && let Ok(text) = std::str::from_utf8(stream)
+    {
+        let plain = text.replace("\r\n", "\n").replace('\r', "\n");
+        assert_eq!(read(&[plain.as_bytes()]), whole, "line ends");
+    }
     for event in &whole.0 {
         assert!(event.data.len() <= LIMIT && event.name.len() <= LIMIT);
         assert!(!event.data.contains('\r') && !event.name.contains(['\r', '\n']), "{event:?}");
