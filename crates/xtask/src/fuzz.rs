@@ -99,7 +99,7 @@ impl Fuzz {
 
     fn command(&self, name: &str) -> Command {
         let mut command = Command::new(self.programs.join(name));
-        command.args(["-timeout=10", "-rss_limit_mb=2048", "-verbosity=0", "-close_fd_mask=1"]);
+        command.args(["-timeout=10", "-rss_limit_mb=2048", "-verbosity=0", "-print_funcs=0", "-close_fd_mask=1"]);
         command.arg(format!("-max_len={LONGEST}"));
         command
     }
