@@ -39,6 +39,8 @@ pub(crate) struct Facts {
     output_schema: Option<Value>,
     /// Requests whose settlement the stream has shown.
     announced: Vec<ApprovalId>,
+    /// The session is at work on a summary that was asked for, and on no turn.
+    compacting: bool,
 }
 
 /// How a turn stops before its end.

@@ -6,6 +6,9 @@ use bailiwick_types::{AgentDefinition, CallId};
 use serde_json::Value;
 
 use crate::catalogue::{self, Kind, ToolDefinition};
+use crate::label::clip;
+
+pub use crate::label::label;
 
 /// A call as the model asked for it.
 #[derive(Debug, Clone)]
@@ -129,38 +132,4 @@ fn question(arguments: &Value) -> Question {
             .collect()
     });
     Question { text, options }
-}
-
-/// A call in a few words, for people.
-pub fn label(tool: &ToolDefinition, arguments: &Value) -> String {
-    let argument = |name: &str| clip(arguments[name].as_str().unwrap_or_default(), 120);
-    match tool.kind {
-        Kind::Bash => format!("Run {}", argument("command")),
-        Kind::ReadFile => format!("Read {}", argument("path")),
-        Kind::WriteFile => format!("Write {}", argument("path")),
-        Kind::EditFile => format!("Edit {}", argument("path")),
-        Kind::Glob => format!("List {}", argument("pattern")),
-        Kind::Grep => format!("Search {}", argument("pattern")),
-        Kind::Plan => "Write the plan".to_owned(),
-        Kind::AskQuestion => "Ask a question".to_owned(),
-    }
-}
-
-/// The beginning of a text, in one line, without characters that could fool a reader.
-fn clip(text: &str, chars: usize) -> String {
-    let mut shown: String = text
-        .chars()
-        .map(|c| if c == '\n' || c == '\t' { ' ' } else { c })
-        .filter(|c| !c.is_control() && !is_deceptive(*c))
-        .take(chars)
-        .collect();
-    if text.chars().count() > chars {
-        shown.push('…');
-    }
-    shown
-}
-
-/// Characters that change the order or hide parts of what a person approves.
-fn is_deceptive(c: char) -> bool {
-    matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }

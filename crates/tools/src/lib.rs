@@ -8,6 +8,7 @@
 mod builtin;
 pub mod catalogue;
 pub mod gate;
+mod label;
 pub mod run;
 
 pub use catalogue::{ToolDefinition, is_known};

@@ -1,6 +1,8 @@
 //! `/openapi.json`: the table of routes as an OpenAPI 3.1 document. It is made from the table that
 //! serves them, so it cannot describe a route that is not there, or leave one out.
 
+mod shape;
+
 use serde_json::{Map, Value, json};
 
 use crate::app::Settings;
@@ -36,9 +38,8 @@ pub(crate) fn document(settings: &Settings, part: Part) -> Value {
                 "key": { "type": "apiKey", "in": "header", "name": "X-API-Key" },
                 "bearer": { "type": "http", "scheme": "bearer" },
             },
-            "responses": {
-                "Failed": { "description": "Not done; the body says why, and holds the request id." },
-            },
+            "responses": { "Failed": failed("Failed"), "EveFailed": failed("EveFailed") },
+            "schemas": shape::components(),
         },
     });
     if let Some(url) = &settings.public_url {
@@ -57,19 +58,30 @@ fn operation(route: &Route) -> Value {
         "summary": route.summary,
         "tags": [group],
         "operationId": operation_id(route),
-        "parameters": parameters(route.path),
-        "responses": { "2XX": { "description": "Done." }, "4XX": { "$ref": "#/components/responses/Failed" } },
+        "parameters": parameters(route),
+        "responses": {
+            "2XX": { "description": "Done.", "content": shape::reply(route) },
+            "4XX": shape::failure(route),
+            // Some of these come before a request is one: nobody has read what it asks for.
+            "431": { "description": "The head is too long. There is no body if it was too long to be read at all." },
+            "5XX": shape::failure(route),
+        },
         "security": security(route.access),
     });
     if !route.verbs.is_empty() {
         operation["x-bailiwick-verbs"] = json!(route.verbs);
     }
-    let media = match route.body {
+    operation["requestBody"] = match route.body {
         Shape::Nothing => return operation,
-        Shape::Json => json!({ "application/json": { "schema": { "type": "object" } } }),
-        Shape::File => json!({ "application/octet-stream": {} }),
+        Shape::Json => {
+            let schema = shape::body(route);
+            // An empty body is an object without fields.
+            let required =
+                schema.get("oneOf").is_some() || schema["required"].as_array().is_some_and(|all| !all.is_empty());
+            json!({ "required": required, "content": { "application/json": { "schema": schema } } })
+        }
+        Shape::File => json!({ "content": { "application/octet-stream": {} } }),
     };
-    operation["requestBody"] = json!({ "content": media });
     operation
 }
 
@@ -82,10 +94,16 @@ fn operation_id(route: &Route) -> String {
     id
 }
 
-fn parameters(path: &str) -> Vec<Value> {
-    path.split('/')
-        .filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
+fn failed(schema: &str) -> Value {
+    let content = json!({ "application/json": { "schema": { "$ref": format!("#/components/schemas/{schema}") } } });
+    json!({ "description": "Not done; the body says why, and holds the request id.", "content": content })
+}
+
+fn parameters(route: &Route) -> Vec<Value> {
+    let named = route.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
+    named
         .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }))
+        .chain(shape::query(route))
         .collect()
 }
 

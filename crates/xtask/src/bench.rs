@@ -1,6 +1,5 @@
 //! Builds the release binary and the bench beside it, runs them, and keeps the table in `docs/benchmarks.md`.
 
-use std::path::PathBuf;
 use std::process::Command;
 
 use crate::console::say;
@@ -15,17 +14,13 @@ const NOTES: &str = "## What the figures say";
 /// Runs it with these arguments. With none, everything is measured and the page is written.
 pub(crate) fn run(repository: &Repository, arguments: &[&str]) -> Result<(), String> {
     crate::packages::debian()?;
-    let target = match (test::target_directory(), std::env::var_os("CARGO_TARGET_DIR")) {
-        (Some(shared), _) => shared,
-        (None, Some(told)) => PathBuf::from(told),
-        (None, None) => repository.root().join("target"),
-    };
+    let target = test::target_directory(repository);
     let mut build = Command::new("cargo");
     build.args(["build", "--release", "--locked", "-p", "bailiwick", "-p", "bailiwick-bench"]);
     good("the release build", build.current_dir(repository.root()).env("CARGO_TARGET_DIR", &target))?;
     let postgres = Postgres::start_durable()?;
     let table = postgres.dir().join("table.md");
-    let release = repository.root().join(&target).join("release");
+    let release = target.join("release");
     let mut bench = Command::new(release.join("bailiwick-bench"));
     bench.arg("--server").arg(release.join("bailiwick")).args(["--postgres", &postgres.url()]);
     bench.arg("--out").arg(&table).args(arguments);

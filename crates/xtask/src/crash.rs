@@ -1,7 +1,7 @@
 //! The crash harness: builds it with the server, and runs it. What it does stands in crate `crash`, which has
 //! the HTTP client and the runtime that this crate should not have to compile.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use crate::postgres::Postgres;
@@ -13,16 +13,12 @@ const SHORT: &str = "6";
 
 /// Runs it with these arguments.
 pub(crate) fn run(repository: &Repository, arguments: &[&str]) -> Result<(), String> {
-    let target = match (test::target_directory(), std::env::var_os("CARGO_TARGET_DIR")) {
-        (Some(shared), _) => shared,
-        (None, Some(told)) => PathBuf::from(told),
-        (None, None) => repository.root().join("target"),
-    };
+    let target = test::target_directory(repository);
     let mut build = Command::new("cargo");
     build.args(["build", "--locked", "--workspace", "--bins"]).current_dir(repository.root());
     build.env("CARGO_TARGET_DIR", &target);
     good("the build for the crash harness", &mut build)?;
-    let programs = repository.root().join(target).join("debug");
+    let programs = target.join("debug");
     let mut harness = Command::new(programs.join("bailiwick-crash"));
     let Some(at) = arguments.windows(2).position(|pair| pair == ["--database", "postgres"]) else {
         return good("the crash harness", harness.args(arguments));

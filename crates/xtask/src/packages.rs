@@ -10,8 +10,16 @@ use crate::console::say;
 use crate::repository::Repository;
 
 /// A Debian package, and how one sees that it is there.
-const DEBIAN: &[(&str, fn() -> bool)] =
-    &[("bubblewrap", || is_on_path("bwrap")), ("postgresql", || crate::postgres::programs().is_some())];
+type Package = (&'static str, fn() -> bool);
+
+const DEBIAN: &[Package] = &[
+    ("bubblewrap", || is_on_path("bwrap")),
+    ("postgresql", || crate::postgres::programs().is_some()),
+    // libFuzzer is written in C++.
+    ("g++", || is_on_path("c++")),
+    ("python3", || is_on_path("python3")),
+    ("python3-venv", || is_on_path("python3") && can_make_environments()),
+];
 
 /// Folders with a `package-lock.json` of their own.
 const NPM: &[&str] = &["conformance/eve"];
@@ -85,6 +93,11 @@ pub(crate) fn cargo_deny() -> Result<(), String> {
 
 fn succeeds(command: &mut Command) -> bool {
     command.stdin(Stdio::null()).status().is_ok_and(|status| status.success())
+}
+
+/// Debian has Python's `venv` in a package of its own; without it the module is there and does not work.
+fn can_make_environments() -> bool {
+    succeeds(Command::new("python3").args(["-c", "import ensurepip, venv"]).stderr(Stdio::null()))
 }
 
 fn is_newer(one: &Path, other: &Path) -> bool {

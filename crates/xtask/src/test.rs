@@ -9,7 +9,7 @@ use std::time::Instant;
 use crate::console::{fail, say};
 use crate::postgres::{self, Postgres};
 use crate::repository::Repository;
-use crate::{checklist, crash, packages, tidy};
+use crate::{checklist, crash, fuzz, packages, schemathesis, tidy};
 
 /// How much to check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +41,13 @@ const STEPS: &[Step] = &[
     ("tests", Extent::Fast, |tools| tools.cargo(&["test", "--workspace", "--locked", "--no-fail-fast"])),
     ("on PostgreSQL", Extent::Fast, |tools| tools.on_postgres()),
     ("crash", Extent::Whole, |tools| crash::short(tools.repository).map(|()| Counts::default())),
+    ("schemathesis", Extent::Whole, |tools| {
+        schemathesis::run(tools.repository, &target_directory(tools.repository)).map(|()| Counts::default())
+    }),
+    ("fuzz", Extent::Whole, |tools| {
+        tools.cargo(&["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check", "--", "-l"])?;
+        fuzz::run(tools.repository, &target_directory(tools.repository), fuzz::STEP).map(|()| Counts::default())
+    }),
     ("checklist", Extent::Fast, |tools| checklist::check(tools.repository).map(|()| Counts::default())),
 ];
 
@@ -66,7 +73,7 @@ const DATABASES: u64 = 100;
 
 /// Runs all steps, also after one has failed, and says at the end what passed.
 pub(crate) fn run(repository: &Repository, extent: Extent) -> Result<(), String> {
-    let tools = Tools { repository, target: target_directory(), postgres: OnceCell::new() };
+    let tools = Tools { repository, target: shared_target(), postgres: OnceCell::new() };
     let mut total = Counts::default();
     let mut failed = Vec::new();
     let mut timed = Vec::new();
@@ -100,8 +107,15 @@ pub(crate) fn run(repository: &Repository, extent: Extent) -> Result<(), String>
     if failed.is_empty() { Ok(()) } else { Err(format!("failed: {}", failed.join(", "))) }
 }
 
+/// Where cargo builds.
+pub(crate) fn target_directory(repository: &Repository) -> PathBuf {
+    let said = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+    // Below the root, if it is relative: we run in other places than the caller.
+    repository.root().join(said.or_else(shared_target).unwrap_or_else(|| PathBuf::from("target")))
+}
+
 /// Where to build, if the caller has not said: a shared place outside the checkout, if there is one.
-pub(crate) fn target_directory() -> Option<PathBuf> {
+fn shared_target() -> Option<PathBuf> {
     if std::env::var_os("CARGO_TARGET_DIR").is_some() {
         return None;
     }

@@ -34,7 +34,7 @@ impl Drive<'_> {
             ids: vec![delivery.id.clone()],
             client_context: message.client_context.clone(),
             output_schema: message.output_schema.clone(),
-            announced: Vec::new(),
+            ..super::Facts::default()
         };
         if standing.row.events == 0 {
             let (id, name) = (turn.agent.name.as_str(), &turn.agent.definition.name);
@@ -142,6 +142,12 @@ impl Drive<'_> {
 
     /// Goes on with a turn that a crash or a restart interrupted.
     pub(super) async fn recover(&self, turn: &mut Turn, standing: &Standing) -> Result<(), Stop> {
+        if std::mem::take(&mut turn.facts.compacting) {
+            // There is no turn to go on with. What asked for the summary is still in the queue.
+            let facts = Some(turn.facts_json());
+            self.commit(Change { state: Some(SessionState::Idle), facts, ..Change::default() }).await?;
+            return Ok(());
+        }
         let mut change = turn.change();
         for call in standing.calls.iter().filter(|call| call.state == CallState::Started) {
             // Its intent is on record and its outcome is not: it may have run. It is not run again.
@@ -175,10 +181,15 @@ impl Drive<'_> {
     /// Puts a summary in the place of the conversation.
     pub(super) async fn compact(&self, turn: &mut Turn, delivery: &Delivery) -> Result<Next, StoreError> {
         turn.caller = delivery.caller.clone();
+        turn.facts.compacting = true;
         let result = match self.check_budget(turn) {
             Ok(()) => self.summarise(turn).await,
             Err(stop) => Err(stop),
         };
+        if matches!(result, Err(Stop::Stopping)) {
+            return Ok(Next::Rest);
+        }
+        turn.facts.compacting = false;
         let mut events = std::mem::take(&mut turn.events);
         if let Err(Stop::Store(error)) = result {
             return Err(error);
@@ -195,6 +206,7 @@ impl Drive<'_> {
             // The call of the model marked the session as at work.
             state: Some(SessionState::Idle),
             place: Some((turn.at.turn, 0)),
+            facts: Some(turn.facts_json()),
             ..Change::default()
         })
         .await?;

@@ -217,6 +217,7 @@ impl Drive<'_> {
         detail.insert("step".to_owned(), json!(turn.at.step));
         let mut change = turn.change();
         change.state = Some(SessionState::Running);
+        change.facts = Some(turn.facts_json());
         Ok(self.inner.store.model_begin(&self.lease, permit, detail, change).await?)
     }
 

@@ -5,6 +5,7 @@
 mod approvals;
 mod fixture;
 mod hostile;
+mod machine;
 mod model;
 mod recovery;
 mod turns;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bailiwick_agent::Control;
 use bailiwick_store::approval::Decision;
 use bailiwick_store::session::SessionState::{AwaitingApproval, Idle, Running};
 
@@ -52,4 +53,33 @@ async fn what_waited_in_the_queue_is_answered_after_a_restart() {
         row = inside.row(id).await;
     }
     panic!("not answered: {row:?}");
+}
+
+const SLOW_SUMMARY: &str = r#"
+turns:
+  - when: { user: "Summarise this conversation" }
+    steps: [ { text: "a summary", delay_ms: 400 } ]
+  - default: true
+    repeat: last
+    steps: [ { text: "I heard: {{user}}" } ]
+"#;
+
+#[tokio::test]
+async fn a_summary_that_a_restart_interrupted_is_made_again_and_is_no_turn() {
+    let inside = Inside::new(SLOW_SUMMARY).await;
+    let id = inside.begin("default", "hello").await;
+    let row = inside.until(id, Idle, 0).await;
+    let scope = inside.scope(&inside.alice).await;
+    inside.runtime.control(&scope, inside.session(id).await, Control::Compact).await.unwrap();
+    inside.until(id, Running, row.events).await;
+    let inside = inside.restart().await;
+    // Asked for, asked for again, done, waiting.
+    let after = inside.until(id, Idle, row.events + 3).await;
+    inside.send(id, "still there?").await;
+    let end = inside.until(id, Idle, after.events).await;
+    let types = inside.types(id).await;
+    let count = |kind: &str| types.iter().filter(|t| *t == kind).count();
+    assert_eq!((count("turn.started"), count("turn.completed"), count("turn.failed")), (2, 2, 0), "{types:?}");
+    assert_eq!((count("compaction.requested"), count("compaction.completed")), (2, 1), "{types:?}");
+    assert_eq!(end.turn, 2);
 }
