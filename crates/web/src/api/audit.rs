@@ -6,11 +6,9 @@ use axum::response::Response;
 use bailiwick_audit::event::hex;
 use bailiwick_audit::{Event, Problem, Verdict};
 use bailiwick_auth::Scope;
-use bailiwick_auth::access::verb::{
-    ReadAccountAudit, ReadAudit, ReadHostAudit, ReadSpace, RetireAudit, RetireHostAudit,
-};
+use bailiwick_auth::access::verb::{ReadAccountAudit, ReadAudit, ReadHostAudit, ReadSpace};
 use bailiwick_store::StoreError;
-use bailiwick_store::log::{EventFilter, ExportForm, Order, Verified};
+use bailiwick_store::log::{EventFilter, Order, Verified};
 use bailiwick_types::{AgentName, SpaceId, Timestamp, UserName};
 use serde::Deserialize;
 use serde_json::{Value, json};
