@@ -25,13 +25,13 @@ use crate::reply;
 
 #[derive(Deserialize)]
 pub(crate) struct Included {
-    seq: u64,
+    seq: Option<u64>,
     size: Option<u64>,
 }
 
 #[derive(Deserialize)]
 pub(crate) struct Continued {
-    from: u64,
+    from: Option<u64>,
     to: Option<u64>,
 }
 
@@ -44,6 +44,11 @@ pub(crate) struct Wanted {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Older {
     before: Timestamp,
+}
+
+/// Asked for only once the right is there, like a body.
+fn needed(name: &str, value: Option<u64>) -> Result<u64, Failure> {
+    value.ok_or_else(|| Failure::Parameters(format!("query.{name}: is missing: give a number")))
 }
 
 fn texts(hashes: &[Hash]) -> Vec<String> {
@@ -104,7 +109,7 @@ pub(crate) async fn inclusion(
     let scope = caller.scope()?;
     let permit = scope.authorize::<ReadAccountAudit>(scope.account())?;
     let _place = app.verification_place().await?;
-    Ok(included(&app.store().event_proof_inclusion(permit, wanted.seq, wanted.size).await?))
+    Ok(included(&app.store().event_proof_inclusion(permit, needed("seq", wanted.seq)?, wanted.size).await?))
 }
 
 pub(crate) async fn inclusion_host(
@@ -114,7 +119,7 @@ pub(crate) async fn inclusion_host(
 ) -> Result<Response, Failure> {
     let permit = caller.host().authorize::<ReadHostAudit>()?;
     let _place = app.verification_place().await?;
-    Ok(included(&app.store().event_proof_inclusion_host(permit, wanted.seq, wanted.size).await?))
+    Ok(included(&app.store().event_proof_inclusion_host(permit, needed("seq", wanted.seq)?, wanted.size).await?))
 }
 
 fn continued(proof: &ConsistencyProof) -> Response {
@@ -135,7 +140,7 @@ pub(crate) async fn consistency(
     let scope = caller.scope()?;
     let permit = scope.authorize::<ReadAccountAudit>(scope.account())?;
     let _place = app.verification_place().await?;
-    Ok(continued(&app.store().event_proof_consistency(permit, wanted.from, wanted.to).await?))
+    Ok(continued(&app.store().event_proof_consistency(permit, needed("from", wanted.from)?, wanted.to).await?))
 }
 
 pub(crate) async fn consistency_host(
@@ -145,7 +150,7 @@ pub(crate) async fn consistency_host(
 ) -> Result<Response, Failure> {
     let permit = caller.host().authorize::<ReadHostAudit>()?;
     let _place = app.verification_place().await?;
-    Ok(continued(&app.store().event_proof_consistency_host(permit, wanted.from, wanted.to).await?))
+    Ok(continued(&app.store().event_proof_consistency_host(permit, needed("from", wanted.from)?, wanted.to).await?))
 }
 
 impl Wanted {
