@@ -51,6 +51,8 @@ pub struct Keeping {
 pub(crate) struct Seal {
     keeping: Keeping,
     newest: Mutex<HashMap<String, Newest>>,
+    /// One round at a time: the last one, when the server stops, waits for the one that has taken the list.
+    round: tokio::sync::Mutex<()>,
 }
 
 /// The last thing that is known of a log.
@@ -190,7 +192,7 @@ impl Store {
         if !keeping.dir.exists() {
             DirBuilder::new().recursive(true).mode(0o700).create(&keeping.dir)?;
         }
-        let seal = Arc::new(Seal { keeping, newest: Mutex::default() });
+        let seal = Arc::new(Seal { keeping, newest: Mutex::default(), round: tokio::sync::Mutex::default() });
         self.seal_slot()
             .set(seal)
             .map_err(|_| StoreError::Conflict { code: "kept_already", message: "checkpoints are kept already" })?;
@@ -221,7 +223,8 @@ impl Store {
     /// # Errors
     /// If this server does not sign. A log that fails is told in the server's own log, and tried again.
     pub async fn checkpoint_grown(&self) -> Result<(), StoreError> {
-        let _ = self.seal()?;
+        let seal = self.seal()?;
+        let _round = seal.round.lock().await;
         for log in self.grown().take() {
             let database = match log.parse::<Incarnation>() {
                 Ok(life) => self.database_of(life),

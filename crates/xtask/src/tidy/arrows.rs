@@ -21,7 +21,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("agent", &["types", "audit", "auth", "files", "vault", "store", "model", "tools"]),
     ("web", &["types", "audit", "auth", "files", "vault", "store", "sandbox", "tools", "agent"]),
     ("crash", &["types"]),
-    ("bailiwick", &["types", "auth", "vault", "store", "sandbox", "model", "tools", "agent", "web"]),
+    ("bailiwick", &["types", "audit", "auth", "vault", "store", "sandbox", "model", "tools", "agent", "web"]),
     ("testkit", &[]),
     ("xtask", &[]),
 ];
