@@ -137,3 +137,28 @@ async fn e05_the_configured_retention_reaches_every_log() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn e05_an_export_during_a_retirement_breaks_off_and_is_never_half_of_each() {
+    on_every_backend(async |f| {
+        keep(&f, Duration::ZERO);
+        let scope = f.scope(&f.acme.admin).await;
+        grow(&f, 500).await;
+        let mut begun = f.store.event_export(may(&scope), ExportForm::JsonLines).await.unwrap();
+        assert!(begun.piece().await.unwrap().is_some(), "the control");
+        let retire = permit::<RetireAudit>(&scope, scope.account());
+        f.store.event_retire(retire, Timestamp::now()).await.unwrap();
+        assert_eq!(conflict(begun.piece().await), "retired_meanwhile");
+        let again = export(&f, &scope, ExportForm::JsonLines).await;
+        assert!(verify_export(&*again, Some(&signer().verifier_key()), &[]).unwrap().retired > 500);
+        // What grows meanwhile does not belong to it, and does not hinder it.
+        let mut begun = f.store.event_export(may(&scope), ExportForm::JsonLines).await.unwrap();
+        let mut file = begun.piece().await.unwrap().unwrap();
+        grow(&f, 300).await;
+        while let Some(piece) = begun.piece().await.unwrap() {
+            file.extend(piece);
+        }
+        assert!(verify_export(&*file, Some(&signer().verifier_key()), &[]).is_ok());
+    })
+    .await;
+}
