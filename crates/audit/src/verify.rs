@@ -56,6 +56,33 @@ pub enum Problem {
     /// An event was erased behind one that was kept: only the oldest are ever retired.
     #[error("event {0} was erased, but an older one was kept: only the oldest events can be retired")]
     RetiredLate(u64),
+    /// The log does not continue what the server itself signed before.
+    #[error(
+        "the log is not the one that was signed before: its first {size} events do not give the root {root} of a \
+         checkpoint that was kept"
+    )]
+    Fork {
+        /// Size of the kept checkpoint.
+        size: u64,
+        /// Its root.
+        root: String,
+    },
+    /// The log is shorter than the server itself signed before.
+    #[error("the log has {size} events, but a checkpoint that was kept has {older}: its tail was cut")]
+    Shrunk {
+        /// Events now.
+        size: u64,
+        /// Events then.
+        older: u64,
+    },
+    /// A stored root of a subtree, of which proofs are made, is not that of its events.
+    #[error("the stored root {index} of level {level} is not that of its events: proofs would not hold")]
+    Tile {
+        /// 1 for 256 events, 2 for 65,536, and so on.
+        level: u8,
+        /// Its number among those of its level.
+        index: u64,
+    },
     /// All events fit their hashes, but together do not give the head's root.
     #[error("the events do not give the head's root {0}")]
     Root(String),

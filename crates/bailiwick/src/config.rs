@@ -43,7 +43,18 @@ pub(crate) struct Config {
     pub(crate) sandbox: SandboxSettings,
     pub(crate) agents_dir: Option<PathBuf>,
     pub(crate) agents_account: AccountName,
+    pub(crate) audit: AuditSettings,
     pub(crate) log: LogFormat,
+}
+
+/// How the record is signed and how long it is kept.
+#[derive(Debug, Clone)]
+pub(crate) struct AuditSettings {
+    pub(crate) checkpoint_every: Duration,
+    pub(crate) checkpoint_dir: PathBuf,
+    /// What is older is retired; for ever, if there is none.
+    pub(crate) retention: Option<Duration>,
+    pub(crate) least_age: Duration,
 }
 
 /// The operator's part of the sandboxes.

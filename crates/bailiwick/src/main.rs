@@ -48,6 +48,9 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Init { dir } => init::run(&dir, format),
         Command::Config(ConfigCommand::Print { config, defaults }) => print_config(config, defaults, format),
         Command::Agent(command::agent::AgentCommand::Check { dir }) => command::agent::check(&dir, format),
+        Command::Audit(command::audit::AuditCommand::Verify { offline: Some(file), key, older, .. }) => {
+            command::audit::check::run(&file, key.as_deref(), &older, format)
+        }
         command => {
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, 4)))

@@ -16,10 +16,11 @@ use bailiwick_model::{Http, HttpError, KeySource, Provider, Script};
 use bailiwick_sandbox::linux::HelperPath;
 use bailiwick_sandbox::{Sandboxes, Settings};
 use bailiwick_store::account::NewAccount;
+use bailiwick_store::checkpoint::Keeping;
 use bailiwick_store::{DatabaseUrl, Store, StoreError};
 use bailiwick_tools::ToolManager;
 use bailiwick_tools::run::Ceilings;
-use bailiwick_types::{AccountName, AgentDefinition, AgentName, ModelName, Role, UserName};
+use bailiwick_types::{AccountName, AgentDefinition, AgentName, ModelName, Role, Timestamp, UserName};
 use bailiwick_vault::{HostKeys, HostKeysError, ModelKeys, Secret};
 use bailiwick_web as web;
 use tokio::net::TcpListener;
@@ -27,7 +28,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
-use crate::config::{AuthMode, Config, SecretFileError, read_secret};
+use crate::config::{AuditSettings, AuthMode, Config, SecretFileError, read_secret};
 
 /// The server could not be put together.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +39,10 @@ pub(crate) enum WiringError {
     Keys(#[from] HostKeysError),
     #[error("the data directory {0} cannot be opened")]
     Store(PathBuf, #[source] StoreError),
+    #[error("checkpoints cannot be signed in this server's name")]
+    Signer(#[from] bailiwick_audit::checkpoint::KeyError),
+    #[error("checkpoints cannot be kept in {0}")]
+    Checkpoints(PathBuf, #[source] StoreError),
     #[error("the database cannot be used")]
     Database(#[source] StoreError),
     #[error("the first account cannot be made")]
@@ -70,6 +75,8 @@ pub(crate) struct Server {
 
 /// Where sandboxes that nobody uses are looked for.
 const REAP_EVERY: Duration = Duration::from_secs(30);
+/// How often old events are looked for.
+const RETIRE_EVERY: Duration = Duration::from_secs(24 * 3600);
 
 /// Starts a server. `spoken` answers where no model named `default` is configured.
 pub(crate) async fn start(config: Config, spoken: Option<Script>) -> Result<Server, WiringError> {
@@ -86,6 +93,10 @@ pub(crate) async fn start(config: Config, spoken: Option<Script>) -> Result<Serv
     empty_folder(&tmp).map_err(in_data)?;
     let root_key = config.root_key.as_ref().map(|key| key.as_str());
     let walk = Arc::new(Walk::new(config.walk.clone(), keys.ring(), root_key));
+    let signer = keys.checkpoint_signer(&config.name)?;
+    let (dir, least_age) = (config.audit.checkpoint_dir.clone(), config.audit.least_age);
+    let kept = store.keep_checkpoints(Keeping { signer, dir: dir.clone(), least_age });
+    kept.map_err(|error| WiringError::Checkpoints(dir, error))?;
     bootstrap(&store, &config).await?;
 
     let (models, mut redactor, names) = models(&config, spoken)?;
@@ -110,6 +121,7 @@ pub(crate) async fn start(config: Config, spoken: Option<Script>) -> Result<Serv
     let ending = CancellationToken::new();
     let serving = tokio::spawn(web::serve(listener, app, ending.clone()));
     background(&store, &runtime, &sandboxes, config.sandbox.idle, &ending);
+    keep_record(&store, &config.audit, &ending);
     Ok(Server { address, store, runtime, sandboxes, ending, serving })
 }
 
@@ -135,6 +147,36 @@ fn background(
     tokio::spawn(async move {
         while tokio::time::timeout(REAP_EVERY, ended.cancelled()).await.is_err() {
             reaping.reap(idle);
+        }
+    });
+}
+
+/// Signs the heads of logs that grew, and retires what is too old.
+fn keep_record(store: &Store, settings: &AuditSettings, ending: &CancellationToken) {
+    let (signing, every, ended) = (store.clone(), settings.checkpoint_every, ending.clone());
+    tokio::spawn(async move {
+        loop {
+            if let Err(error) = signing.checkpoint_grown().await {
+                tracing::error!(%error, "no checkpoints are kept");
+            }
+            if tokio::time::timeout(every, ended.cancelled()).await.is_ok() {
+                return;
+            }
+        }
+    });
+    let Some(retention) = settings.retention else { return };
+    let (retiring, ended) = (store.clone(), ending.clone());
+    let retention = i64::try_from(retention.as_micros()).unwrap_or(i64::MAX);
+    tokio::spawn(async move {
+        loop {
+            let before = Timestamp::from_micros(Timestamp::now().as_micros().saturating_sub(retention));
+            match retiring.event_retire_all(before).await {
+                Ok(logs) => tracing::info!(logs, "old events were retired"),
+                Err(error) => tracing::warn!(%error, "old events could not be retired"),
+            }
+            if tokio::time::timeout(RETIRE_EVERY, ended.cancelled()).await.is_ok() {
+                return;
+            }
         }
     });
 }
@@ -173,6 +215,10 @@ impl Server {
             tracing::warn!("some connections were cut");
         }
         self.store.close();
+        // What was written last is signed, too.
+        if let Err(error) = self.store.checkpoint_grown().await {
+            tracing::warn!(%error, "the last checkpoints were not kept");
+        }
     }
 }
 

@@ -8,7 +8,7 @@
 mod file;
 pub(crate) mod postgres;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -41,7 +41,27 @@ pub(crate) struct Database {
     log: LogId,
     queue: Mutex<Queue>,
     log_grew: watch::Sender<u64>,
+    grown: Arc<Grown>,
     sessions: Mutex<HashMap<SessionId, watch::Sender<u64>>>,
+}
+
+/// The logs that grew since they were last asked for, so that whoever signs their heads looks at no others.
+#[derive(Default)]
+pub(crate) struct Grown(Mutex<HashSet<String>>);
+
+impl Grown {
+    /// Notes that a log grew.
+    pub(crate) fn note(&self, log: &LogId) {
+        let mut logs = lock(&self.0);
+        if !logs.contains(log.as_str()) {
+            logs.insert(log.as_str().to_owned());
+        }
+    }
+
+    /// All of them, once.
+    pub(crate) fn take(&self) -> HashSet<String> {
+        std::mem::take(&mut *lock(&self.0))
+    }
 }
 
 /// Where the rows are.
@@ -84,8 +104,14 @@ impl Database {
             log,
             queue: Mutex::new(Queue::default()),
             log_grew: watch::Sender::new(0),
+            grown: Arc::default(),
             sessions: Mutex::new(HashMap::new()),
         }
+    }
+
+    /// With the list on which the growth of its log is noted.
+    pub(crate) fn noting(self, grown: &Arc<Grown>) -> Self {
+        Self { grown: Arc::clone(grown), ..self }
     }
 
     /// Reads. From a file in the caller's thread: a look-up takes microseconds, a change of thread takes
@@ -187,6 +213,7 @@ impl Database {
 
     fn publish(&self, notices: &Notices) {
         if notices.log {
+            self.grown.note(&self.log);
             self.log_grew.send_modify(|n| *n += 1);
         }
         if !notices.sessions.is_empty() {

@@ -8,6 +8,7 @@ pub mod account;
 pub mod agent;
 pub mod approval;
 pub mod area;
+pub mod checkpoint;
 mod directory;
 mod engine;
 mod error;

@@ -3,9 +3,8 @@
 //! An act calls [`append`] inside its own transaction, so an act without its event cannot be
 //! committed. The same tables stand in an account's file and in the host's.
 
-use bailiwick_audit::event::LogId;
 use bailiwick_audit::event::UNTOLD;
-use bailiwick_audit::{Actor, Draft, Event, Frontier, Hash, Head, Phase, Verdict, Verifier};
+use bailiwick_audit::{Actor, Draft, Event, Frontier, Hash, Head, Phase, Verdict};
 use bailiwick_auth::access::verb::{ReadAccountAudit, ReadAudit, ReadHostAudit, ReadSpace};
 use bailiwick_auth::access::{HostPermit, Journal, JournalError};
 use bailiwick_auth::{Permit, Scope, Tenant};
@@ -15,6 +14,16 @@ use crate::engine::{Database, Tx};
 use crate::error::StoreError;
 use crate::sql::{Row, Sql, args};
 use crate::store::Store;
+
+mod export;
+pub(crate) mod proof;
+mod retire;
+mod verify;
+
+pub use export::{Export, ExportForm};
+pub use proof::{ConsistencyProof, InclusionProof};
+pub use retire::Retired;
+pub use verify::Verified;
 
 /// Observations that may wait in one file's queue. Beyond, they are counted as lost: an observation
 /// must never hold up a request.
@@ -26,7 +35,7 @@ pub(crate) fn append(tx: &mut Tx<'_>, draft: Draft) -> Result<u64, StoreError> {
     let log = tx.log;
     let frontier = tx.group.frontier.get_or_insert_default();
     let hash = event.leaf_hash(log)?;
-    frontier.append(hash);
+    let tiles = frontier.append(hash);
     tx.group.grown = true;
     let d = &event.draft;
     tx.exec(
@@ -52,6 +61,7 @@ pub(crate) fn append(tx: &mut Tx<'_>, draft: Draft) -> Result<u64, StoreError> {
             i64::from(d.detail.contains_key(UNTOLD)),
         ],
     )?;
+    proof::keep(tx.sql, &tiles)?;
     tx.logged();
     Ok(event.seq)
 }
@@ -81,7 +91,37 @@ pub(crate) fn write_head(sql: &Sql<'_>, frontier: &Frontier) -> Result<(), Store
     Ok(())
 }
 
+/// Columns before the last one that [`event`] reads.
 const COLUMNS_READ: usize = 15;
+
+/// The statement that reads whole rows from a number on, below another, retired ones among them.
+pub(crate) const STEP: &str = "SELECT seq, at, actor, credential, address, request, action, resource, space, agent, phase, \
+     verdict, intent, detail, leaf_hash, untold FROM event WHERE account = ?1 AND seq >= ?2 AND seq < ?3 \
+     ORDER BY seq LIMIT ?4";
+
+/// A row of a log as it is kept.
+pub(crate) enum Kept {
+    /// All that was written.
+    Whole(Box<Event>, Hash),
+    /// What is left of a retired event.
+    Retired(u64, Hash),
+    /// Something that we could not have written so.
+    Unreadable(u64),
+}
+
+/// Reads a row of [`STEP`].
+pub(crate) fn kept(row: &Row<'_>) -> Result<Kept, StoreError> {
+    let seq = row.count(0)?;
+    // Every event that was written has a phase; the database lets it be taken away from all at once alone.
+    let retired = row.text(10).is_ok_and(|phase| phase.is_empty());
+    Ok(match (retired, row.blob(COLUMNS_READ - 1).ok().and_then(|hash| hash.try_into().ok())) {
+        (_, None) => Kept::Unreadable(seq),
+        (true, Some(hash)) => Kept::Retired(seq, hash),
+        (false, Some(_)) => {
+            event(row).map_or(Kept::Unreadable(seq), |(event, hash)| Kept::Whole(Box::new(event), hash))
+        }
+    })
+}
 
 fn event(row: &Row<'_>) -> Result<(Event, Hash), StoreError> {
     let unknown = || StoreError::Corrupt("an event's words");
@@ -187,7 +227,7 @@ macro_rules! list_statement {
              AND (?4 IS NULL OR verdict = ?4) AND (?5 IS NULL OR actor IN (?5, ?6)) \
              AND (?7 IS NULL OR agent = ?7) AND (?8 IS NULL OR space = ?8) \
              AND (?9 IS NULL OR at >= ?9) AND (?10 IS NULL OR at < ?10) \
-             AND untold <= ?11 ORDER BY seq ",
+             AND untold <= ?11 AND phase <> '' ORDER BY seq ",
             $order,
             " LIMIT ?12"
         )
@@ -196,37 +236,7 @@ macro_rules! list_statement {
 const LIST_OLDEST: &str = list_statement!("ASC");
 const LIST_NEWEST: &str = list_statement!("DESC");
 
-/// Reads a whole log and compares it with its head, in steps, so that no log is too long for memory.
-fn verify(database: &Database, log: LogId) -> Result<Result<Head, bailiwick_audit::Problem>, StoreError> {
-    const STEP: usize = 2_000;
-    database.read_snapshot(|sql| {
-        let head = head(sql)?;
-        let mut verifier = Verifier::new(log);
-        let mut next = 0u64;
-        loop {
-            let rows = sql.all(
-                "SELECT seq, at, actor, credential, address, request, action, resource, space, agent, phase, \
-                 verdict, intent, detail, leaf_hash, untold FROM event WHERE account = ?1 AND seq >= ?2 \
-                 ORDER BY seq LIMIT ?3",
-                args![next, STEP],
-                |row| Ok((row.count(0)?, event(row).ok())),
-            )?;
-            for (seq, row) in &rows {
-                // A row that we could not have written so was written by somebody else.
-                let Some((event, hash)) = row else { return Ok(Err(bailiwick_audit::Problem::Unreadable(*seq))) };
-                if let Err(problem) = verifier.next(event, hash) {
-                    return Ok(Err(problem));
-                }
-                next = seq + 1;
-            }
-            if rows.len() < STEP {
-                return Ok(verifier.finish(&head));
-            }
-        }
-    })
-}
-
-fn head(sql: &Sql<'_>) -> Result<Head, StoreError> {
+pub(crate) fn head(sql: &Sql<'_>) -> Result<Head, StoreError> {
     let stored = sql.one("SELECT size, root FROM tree_head WHERE account = ?1", args![], |row| {
         let root = row.blob(1)?.try_into().map_err(|_| StoreError::Corrupt("the tree's root"))?;
         Ok(Head { size: row.count(0)?, root })
@@ -329,34 +339,6 @@ impl Store {
     /// If the account's file cannot be opened.
     pub fn event_watch(&self, tenant: &Tenant) -> Result<tokio::sync::watch::Receiver<u64>, StoreError> {
         Ok(self.database(tenant)?.watch_log())
-    }
-
-    /// Reads the account's whole log and compares it with its tree.
-    ///
-    /// # Errors
-    /// If the database fails. That the log is not whole is an answer, not an error.
-    pub async fn event_verify(
-        &self,
-        permit: Permit<ReadAccountAudit>,
-    ) -> Result<Result<Head, bailiwick_audit::Problem>, StoreError> {
-        let database = self.database(permit.tenant())?;
-        tokio::task::spawn_blocking(move || verify(&database, database.log().clone()))
-            .await
-            .map_err(|_| StoreError::Closed)?
-    }
-
-    /// Reads the host's whole log and compares it with its tree.
-    ///
-    /// # Errors
-    /// If the database fails.
-    pub async fn event_verify_host(
-        &self,
-        _permit: HostPermit<ReadHostAudit>,
-    ) -> Result<Result<Head, bailiwick_audit::Problem>, StoreError> {
-        let database = std::sync::Arc::clone(self.host());
-        tokio::task::spawn_blocking(move || verify(&database, database.log().clone()))
-            .await
-            .map_err(|_| StoreError::Closed)?
     }
 
     /// Adds an observation, some time soon. Never waits; what cannot be kept is counted.

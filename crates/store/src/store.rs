@@ -4,15 +4,16 @@ use std::collections::HashSet;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bailiwick_audit::event::LogId;
 use bailiwick_auth::Tenant;
 use bailiwick_types::Incarnation;
 use lru::LruCache;
 
+use crate::checkpoint::Seal;
 use crate::engine::postgres::{Context, Pool};
-use crate::engine::{Database, Tx, Writers};
+use crate::engine::{Database, Grown, Tx, Writers};
 use crate::error::StoreError;
 use crate::migrate::Schema;
 use crate::url::DatabaseUrl;
@@ -34,6 +35,9 @@ struct Inner {
     writers: Writers,
     deleted: Arc<Deleted>,
     lost: Arc<Lost>,
+    grown: Arc<Grown>,
+    /// What signs the heads of logs, once the server has said with what and where they are kept.
+    seal: OnceLock<Arc<Seal>>,
     /// The accounts' folders as they were found, before anybody could make a new one.
     found: Vec<Incarnation>,
     _lock: std::fs::File,
@@ -88,6 +92,8 @@ impl Store {
                 (Some(Arc::clone(&pool)), Database::on_server(pool, Context::Host, LogId::host()))
             }
         };
+        let grown = Arc::default();
+        let host = host.noting(&grown);
         let accounts = Mutex::new(LruCache::new(NonZeroUsize::new(OPEN_ACCOUNTS).unwrap_or(NonZeroUsize::MIN)));
         Ok(Self(Arc::new(Inner {
             dir: dir.to_owned(),
@@ -97,6 +103,8 @@ impl Store {
             writers: Writers::start()?,
             deleted: Arc::default(),
             lost: Arc::default(),
+            grown,
+            seal: OnceLock::new(),
             found,
             _lock: lock,
         })))
@@ -122,6 +130,18 @@ impl Store {
             .read(|sql| sql.one("SELECT count(*) FROM account WHERE ?1 = 'host'", &[], |_| Ok(())))
             .await
             .map(drop)
+    }
+
+    pub(crate) fn grown(&self) -> &Grown {
+        &self.0.grown
+    }
+
+    pub(crate) fn seal_slot(&self) -> &OnceLock<Arc<Seal>> {
+        &self.0.seal
+    }
+
+    pub(crate) fn accounts_dir(&self) -> PathBuf {
+        self.0.dir.join("accounts")
     }
 
     pub(crate) fn lost(&self) -> &Arc<Lost> {
@@ -191,10 +211,11 @@ impl Store {
         incarnation: Incarnation,
     ) -> Result<Arc<Database>, StoreError> {
         let log = LogId::account(incarnation);
-        let database = Arc::new(match &self.0.pool {
+        let database = match &self.0.pool {
             Some(pool) => Database::on_server(Arc::clone(pool), Context::Account(incarnation), log),
             None => Database::in_file(self.account_dir(incarnation).join("account.db"), log, Schema::Account)?,
-        });
+        };
+        let database = Arc::new(database.noting(&self.0.grown));
         // Only files that nobody holds and nobody watches may leave: a watcher would never be woken again.
         while accounts.len() >= OPEN_ACCOUNTS {
             let free = |held: &Arc<Database>| Arc::strong_count(held) == 1 && !held.is_watched();

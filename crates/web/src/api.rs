@@ -11,6 +11,7 @@ mod grant;
 mod key;
 mod plan;
 mod policy;
+mod proof;
 pub(crate) mod session;
 pub(crate) mod space;
 mod stream;

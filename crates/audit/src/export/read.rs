@@ -82,8 +82,9 @@ impl ExportProblem {
             Self::Log(Problem::Root(_)) => "root",
             Self::Log(Problem::Retired(_)) => "retired",
             Self::Log(Problem::RetiredLate(_)) => "retired-late",
-            Self::Fork { .. } => "fork",
-            Self::Shrunk { .. } => "shrunk",
+            Self::Log(Problem::Tile { .. }) => "tile",
+            Self::Fork { .. } | Self::Log(Problem::Fork { .. }) => "fork",
+            Self::Shrunk { .. } | Self::Log(Problem::Shrunk { .. }) => "shrunk",
             Self::OtherLog { .. } => "other-log",
         }
     }

@@ -41,6 +41,8 @@ verbs! {
     DeleteAccount(Host) = "account.delete";
     /// Read the host's own log.
     ReadHostAudit(Host) = "host.audit.read";
+    /// Erase what the oldest events of the host's own log say.
+    RetireHostAudit(Host) = "host.audit.retire";
 
     /// See the account's own facts.
     ReadAccount(Account) = "account.read";
@@ -64,6 +66,8 @@ verbs! {
     ReadAudit(Account) = "audit.read";
     /// Read all events of the account.
     ReadAccountAudit(Account) = "audit.read.account";
+    /// Erase what the account's oldest events say.
+    RetireAudit(Account) = "audit.retire";
     /// Read the account's own policies.
     ReadPolicy(Account) = "policy.read";
     /// Set the account's own policies.

@@ -1,12 +1,16 @@
 //! `bailiwick audit`: the record of what was done, and whether it is whole.
 
-use clap::{Args, Subcommand};
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
 use serde_json::Value;
 
 use super::Context;
 use crate::client::Sse;
 use crate::failure::Failure;
 use crate::out::{self, Format, Style};
+
+pub(crate) mod check;
 
 #[derive(Args)]
 pub(crate) struct Filter {
@@ -36,6 +40,19 @@ pub(crate) struct Filter {
     limit: Option<usize>,
 }
 
+/// As what a log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExportWord {
+    Jsonl,
+    Csv,
+}
+
+/// The path of a log's route.
+fn below<'a>(host: bool, rest: &[&'a str]) -> Vec<&'a str> {
+    let log: &[&str] = if host { &["admin", "audit"] } else { &["audit"] };
+    [log, rest].concat()
+}
+
 #[derive(Subcommand)]
 pub(crate) enum AuditCommand {
     /// List events: the account's for its admins, one's own for others.
@@ -54,9 +71,75 @@ pub(crate) enum AuditCommand {
         #[arg(long, value_name = "SEQ")]
         after: Option<u64>,
     },
-    /// Check the whole log against its tree.
-    #[command(after_help = "Example:\n  bailiwick audit verify")]
+    /// Check the whole log against its tree and what was signed of it; or an exported one, without a server.
+    #[command(after_help = "Example:\n  bailiwick audit verify\n  \
+        bailiwick audit verify --offline audit.jsonl --key 'bailiwick+fd8e9cd2+AepK…' --older june.note")]
     Verify {
+        /// The host's own log instead (operator).
+        #[arg(long)]
+        host: bool,
+        /// Check this exported log, without a server; - reads standard input.
+        #[arg(long, value_name = "FILE", conflicts_with = "host")]
+        offline: Option<PathBuf>,
+        /// The server's verifier key, from a source that you trust. Without it the file only agrees with itself.
+        #[arg(long, requires = "offline")]
+        key: Option<String>,
+        /// A checkpoint that you kept, or a file of several: the log must continue it. Can be repeated.
+        #[arg(long, value_name = "NOTE", requires = "offline")]
+        older: Vec<PathBuf>,
+    },
+    /// Write the whole log to a file that can be checked anywhere.
+    #[command(after_help = "Example:\n  bailiwick audit export --out audit.jsonl")]
+    Export {
+        /// jsonl, which can be checked, or csv, which cannot.
+        #[arg(long, value_enum, default_value_t = ExportWord::Jsonl)]
+        format: ExportWord,
+        /// The file; standard output if missing.
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+        /// The host's own log instead (operator).
+        #[arg(long)]
+        host: bool,
+    },
+    /// Print the signed head of the log. Keep it where the server cannot write.
+    #[command(after_help = "Example:\n  bailiwick audit checkpoint > june.note")]
+    Checkpoint {
+        /// The host's own log instead (operator).
+        #[arg(long)]
+        host: bool,
+    },
+    /// Print the server's verifier key. Note it by a way that you trust.
+    #[command(after_help = "Example:\n  bailiwick audit key")]
+    Key {
+        /// Asked as the operator.
+        #[arg(long)]
+        host: bool,
+    },
+    /// Fetch and check a proof: that an event is in the log, or that the log continues an earlier one.
+    #[command(after_help = "Example:\n  bailiwick audit proof --seq 12\n  bailiwick audit proof --from 100 --to 700")]
+    Proof {
+        /// That this event is in the log.
+        #[arg(long, conflicts_with = "from", required_unless_present = "from")]
+        seq: Option<u64>,
+        /// In the log of so many events; of all, if missing.
+        #[arg(long, requires = "seq")]
+        size: Option<u64>,
+        /// That the log of so many events is the beginning of a later one.
+        #[arg(long)]
+        from: Option<u64>,
+        /// Of the log of so many events; of all, if missing.
+        #[arg(long, requires = "from")]
+        to: Option<u64>,
+        /// The host's own log instead (operator).
+        #[arg(long)]
+        host: bool,
+    },
+    /// Erase what the events before a time said. Their numbers, hashes and proofs stay, and so does a record of it.
+    #[command(after_help = "Example:\n  bailiwick audit retire --before 2026-01-01")]
+    Retire {
+        /// A day (its beginning, UTC) or a time (RFC 3339).
+        #[arg(long, value_name = "DATE")]
+        before: String,
         /// The host's own log instead (operator).
         #[arg(long)]
         host: bool,
@@ -90,9 +173,19 @@ pub(crate) async fn run(context: &Context, command: AuditCommand) -> Result<(), 
             let query: Vec<_> = after.map(|seq| ("after", seq.to_string())).into_iter().collect();
             tail(context, query).await?;
         }
-        AuditCommand::Verify { host } => {
-            let path: &[&str] = if host { &["admin", "audit", "verify"] } else { &["audit", "verify"] };
-            let answer = context.get(path).await?;
+        AuditCommand::Export { format, out, host } => check::export(context, format, out, host).await?,
+        AuditCommand::Checkpoint { host } => check::checkpoint(context, host).await?,
+        AuditCommand::Key { host } => check::key(context, host).await?,
+        AuditCommand::Proof { seq: Some(seq), size, host, .. } => check::inclusion(context, seq, size, host).await?,
+        AuditCommand::Proof { from, to, host, .. } => {
+            check::consistency(context, from.unwrap_or_default(), to, host).await?;
+        }
+        AuditCommand::Retire { before, host } => check::retire(context, &before, host).await?,
+        AuditCommand::Verify { offline: Some(file), key, older, .. } => {
+            check::run(&file, key.as_deref(), &older, context.format)?;
+        }
+        AuditCommand::Verify { host, .. } => {
+            let answer = context.get(&below(host, &["verify"])).await?;
             let whole = verdict(&answer);
             if context.format == Format::Json {
                 out::json(&answer);
@@ -104,6 +197,16 @@ pub(crate) async fn run(context: &Context, command: AuditCommand) -> Result<(), 
                     out::paint(Style::Good, "whole:")
                 ));
                 out::line(&format!("root   {root}"));
+                if let Some(retired) = answer["retired"].as_u64().filter(|retired| *retired > 0) {
+                    out::line(&format!("       {retired} of them are retired"));
+                }
+                if let (Some(note), Some(key)) = (answer["checkpoint"].as_str(), answer["key"].as_str()) {
+                    let continued = answer["continues"].as_u64().unwrap_or_default();
+                    out::line(&format!("       continues {continued} checkpoints that the server kept"));
+                    out::line(&format!("key    {}", out::clean(key)));
+                    out::line("");
+                    out::line(out::clean(note).trim_end());
+                }
             } else {
                 let problem = out::cell(&answer["problem"]);
                 out::line(&format!("{} {problem}", out::paint(Style::Bad, "not whole:")));

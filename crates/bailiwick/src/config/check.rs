@@ -16,8 +16,8 @@ use serde::Deserialize as _;
 use zeroize::Zeroizing;
 
 use super::layers::{Layers, Origin};
-use super::raw::{AuthMode, Cgroups, Database, Raw, Sandbox};
-use super::{Config, Loaded, Problem, Problems, SandboxSettings, Sources, read_secret, width_problem};
+use super::raw::{Audit, AuthMode, Cgroups, Database, Raw, Sandbox};
+use super::{AuditSettings, Config, Loaded, Problem, Problems, SandboxSettings, Sources, read_secret, width_problem};
 
 /// A root key that is shorter can be guessed. On loopback too: that is where a proxy's requests come from.
 const ROOT_KEY_LEAST: usize = 16;
@@ -101,6 +101,12 @@ fn judge(layers: &mut Layers, raw: Raw, file: Option<&Path>) -> Option<Config> {
         layers.warn("sandbox.allow_host", "agents may run tools on the host, without walls");
     }
     let data_dir = resolve(layers, "server.data_dir", &raw.server.data_dir);
+    let misfit = |c: char| c.is_whitespace() || c.is_control() || c == '+';
+    if raw.server.name.is_empty() || raw.server.name.len() > 200 || raw.server.name.contains(misfit) {
+        let text = "signs the record: 1 to 200 bytes without spaces, control characters and `+`, such as a host's name";
+        layers.wrong("server.name", text);
+    }
+    let audit = audit(layers, &raw.audit, &data_dir);
     let agents_dir = raw.agents.dir.as_ref().map(|dir| resolve(layers, "agents.dir", dir));
     if let Some(dir) = &agents_dir {
         agents(layers, dir, &raw.model);
@@ -130,8 +136,31 @@ fn judge(layers: &mut Layers, raw: Raw, file: Option<&Path>) -> Option<Config> {
         sandbox,
         agents_dir,
         agents_account: raw.agents.account,
+        audit,
         log: raw.log.format,
     })
+}
+
+/// How the record is signed and how long it is kept.
+fn audit(layers: &mut Layers, raw: &Audit, data_dir: &Path) -> AuditSettings {
+    if raw.checkpoint_seconds == 0 {
+        layers.wrong("audit.checkpoint_seconds", "must be at least 1");
+    }
+    let hours = |hours: u64| Duration::from_secs(hours * 3600);
+    let retention = (raw.retention_days > 0).then(|| hours(u64::from(raw.retention_days) * 24));
+    let least_age = hours(u64::from(raw.least_age_hours));
+    if retention.is_some_and(|kept| kept < least_age) {
+        layers.wrong("audit.retention_days", "is shorter than audit.least_age_hours: nothing could be retired");
+    }
+    AuditSettings {
+        checkpoint_every: Duration::from_secs(raw.checkpoint_seconds),
+        checkpoint_dir: match &raw.checkpoint_dir {
+            Some(dir) => resolve(layers, "audit.checkpoint_dir", dir),
+            None => data_dir.join("checkpoints"),
+        },
+        retention,
+        least_age,
+    }
 }
 
 /// Reads the agents' files, as the start will.

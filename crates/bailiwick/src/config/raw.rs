@@ -20,6 +20,7 @@ pub(super) struct Raw {
     pub(super) model: BTreeMap<ModelName, bailiwick_model::Config>,
     pub(super) sandbox: Sandbox,
     pub(super) agents: Agents,
+    pub(super) audit: Audit,
     pub(super) log: Log,
 }
 
@@ -95,6 +96,15 @@ pub(super) enum Cgroups {
 pub(super) struct Agents {
     pub(super) dir: Option<PathBuf>,
     pub(super) account: AccountName,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Audit {
+    pub(super) checkpoint_seconds: u64,
+    pub(super) checkpoint_dir: Option<PathBuf>,
+    pub(super) retention_days: u32,
+    pub(super) least_age_hours: u32,
 }
 
 #[derive(Deserialize)]

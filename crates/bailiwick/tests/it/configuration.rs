@@ -118,6 +118,25 @@ fn what_this_version_does_not_do_is_refused_and_not_ignored() {
 }
 
 #[test]
+fn e05_how_the_record_is_kept_is_checked_before_anything_starts() {
+    let home = Home::new();
+    home.write("root.key", ROOT_KEY, 0o600);
+    let server = "[server]\nlisten = \"127.0.0.1:0\"\ndata_dir = \"data\"\nroot_api_key_file = \"root.key\"\n";
+    let record = "[audit]\ncheckpoint_seconds = 0\nretention_days = 1\nleast_age_hours = 25\n";
+    home.write("bailiwick.toml", &format!("{server}name = \"two words\"\n{record}"), 0o600);
+    let keys = ["server.name", "audit.checkpoint_seconds", "audit.retention_days"];
+    home.run(&["serve"]).failed(64, &keys);
+    assert!(!home.path("data").exists());
+    // The control, with a folder of its own for the checkpoints.
+    let record = "[audit]\nretention_days = 1\ncheckpoint_dir = \"elsewhere\"\n";
+    home.write("bailiwick.toml", &format!("{server}name = \"one.example\"\n{record}"), 0o600);
+    assert_eq!(home.start(&["serve"]).end("-TERM"), Some(0));
+    let kept = std::fs::read_to_string(home.path("elsewhere/host.txt")).unwrap();
+    assert!(kept.starts_with("one.example/host\n"), "{kept}");
+    assert!(!home.path("data/checkpoints").exists());
+}
+
+#[test]
 fn the_order_is_defaults_file_environment_flags_and_secrets_are_masked() {
     let home = Home::new();
     let text = format!(

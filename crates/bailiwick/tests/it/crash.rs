@@ -119,7 +119,7 @@ const DAMAGES: &[Damage] = &[
     ),
     (
         "users are gone",
-        |data, _| damaged(data, "DELETE FROM user WHERE name LIKE 'guest-%'"),
+        |data, _| damaged(data, "DELETE FROM account_user WHERE name LIKE 'guest-%'"),
         &["found absent, but it was"],
     ),
     (
@@ -127,7 +127,7 @@ const DAMAGES: &[Damage] = &[
         |data, _| {
             damaged(
                 data,
-                "UPDATE space_grant SET level = CASE level WHEN 'read' THEN 'write' ELSE 'read' END WHERE user LIKE 'guest-%'",
+                "UPDATE space_grant SET level = CASE level WHEN 'read' THEN 'write' ELSE 'read' END WHERE grantee LIKE 'guest-%'",
             )
         },
         &["grant of guest-"],

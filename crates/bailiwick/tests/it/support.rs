@@ -66,6 +66,11 @@ impl Home {
         Self { dir: tempfile::tempdir().unwrap(), database: bailiwick_testkit::database::chosen_text() }
     }
 
+    /// A server's home whose data are files, on whatever the suite runs.
+    pub(crate) fn with_files() -> Self {
+        Self { dir: tempfile::tempdir().unwrap(), database: "sqlite:".to_owned() }
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }

@@ -16,7 +16,7 @@ use crate::fixture::{Fixture, permit};
 use crate::hood::Hood;
 use crate::on_every_backend;
 
-fn draft(action: &str) -> Draft {
+pub(crate) fn draft(action: &str) -> Draft {
     Draft {
         actor: Actor::Service("test".into()),
         credential: "none".into(),
@@ -34,7 +34,7 @@ fn draft(action: &str) -> Draft {
 }
 
 /// Waits until everything queued before this has been written.
-async fn queue_is_empty(f: &Fixture) {
+pub(crate) async fn queue_is_empty(f: &Fixture) {
     let scope = f.scope(&f.acme.admin).await;
     f.store.append(&scope, draft("test.fence")).await.unwrap();
 }
@@ -256,7 +256,7 @@ async fn r08_what_the_operator_does_is_on_the_hosts_record_and_on_the_accounts()
         assert!(events.iter().all(|event| event.draft.actor == Actor::Operator));
         assert_eq!(f.events(&f.acme).await[0].draft.actor, Actor::Operator, "the tenant sees it, too");
         let verified = f.store.event_verify_host(host.authorize::<ReadHostAudit>().unwrap()).await.unwrap();
-        assert_eq!(verified.unwrap().size, 2);
+        assert_eq!(verified.unwrap().head.size, 2);
         let user = f.login(&f.acme.admin.key).await.unwrap().host_scope(RequestId::new());
         assert_eq!(user.authorize::<ReadHostAudit>().err().unwrap().code(), Some("operator_only"));
     })

@@ -161,7 +161,8 @@ impl Fixture {
 
     pub(crate) async fn verify(&self, house: &House) -> Result<Head, Problem> {
         let scope = self.scope(&house.admin).await;
-        self.store.event_verify(permit::<ReadAccountAudit>(&scope, scope.account())).await.unwrap()
+        let verified = self.store.event_verify(permit::<ReadAccountAudit>(&scope, scope.account())).await.unwrap();
+        verified.map(|verified| verified.head)
     }
 }
 

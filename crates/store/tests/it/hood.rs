@@ -1,6 +1,7 @@
 //! Beneath the server: what someone can do who holds the file, or is the superuser of the database.
 
 use bailiwick_audit::Frontier;
+use bailiwick_audit::event::hex;
 use rusqlite::Connection;
 use tokio_postgres::Client;
 
@@ -97,6 +98,42 @@ impl Hood {
             tree.append(hash.try_into().unwrap());
         }
         assert_eq!((tree.size().cast_signed(), tree.root().to_vec()), (size, root));
+    }
+
+    /// Takes away what guards the rows.
+    pub(crate) async fn unguard(&self) {
+        match self {
+            Self::File(_) => self.run("DROP TRIGGER event_is_not_changed; DROP TRIGGER event_is_not_deleted;").await,
+            Self::Server(_) => self.run("SET session_replication_role = replica").await,
+        }
+    }
+
+    /// Cuts a log to its first events and makes the head fit, so that nothing in the database tells.
+    pub(crate) async fn rewind(&self, scope: &bailiwick_auth::Scope, size: u64) {
+        let account = scope.tenant().incarnation();
+        let leaves = format!("SELECT leaf_hash FROM event WHERE account = '{account}' AND seq < {size} ORDER BY seq");
+        let leaves: Vec<Vec<u8>> = match self {
+            Self::File(file) => {
+                let mut rows = file.prepare(&leaves).unwrap();
+                rows.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+            }
+            Self::Server(client) => client.query(&leaves, &[]).await.unwrap().iter().map(|row| row.get(0)).collect(),
+        };
+        let mut tree = Frontier::new();
+        for hash in leaves {
+            tree.append(hash.try_into().unwrap());
+        }
+        let blob = |bytes: &[u8]| match self {
+            Self::File(_) => format!("x'{}'", hex(bytes)),
+            Self::Server(_) => format!("'\\x{}'", hex(bytes)),
+        };
+        let (root, edge) = (blob(&tree.root()), blob(&tree.node_bytes()));
+        self.run(&format!(
+            "DELETE FROM event WHERE account = '{account}' AND seq >= {size}; \
+             DELETE FROM tree_tile WHERE account = '{account}'; \
+             UPDATE tree_head SET size = {size}, root = {root}, frontier = {edge} WHERE account = '{account}'"
+        ))
+        .await;
     }
 
     /// Holds up all writes of the scope's account.

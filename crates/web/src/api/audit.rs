@@ -3,16 +3,21 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use bailiwick_audit::{Event, Head, Problem, Verdict};
+use bailiwick_audit::event::hex;
+use bailiwick_audit::{Event, Problem, Verdict};
 use bailiwick_auth::Scope;
 use bailiwick_auth::access::verb::{ReadAccountAudit, ReadAudit, ReadHostAudit, ReadSpace};
 use bailiwick_store::StoreError;
-use bailiwick_store::log::{EventFilter, Order};
+use bailiwick_store::log::{EventFilter, Order, Verified};
 use bailiwick_types::{AgentName, SpaceId, Timestamp, UserName};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::OwnedSemaphorePermit;
 
+use crate::api::proof::{
+    checkpoint, checkpoint_host, consistency, consistency_host, export, export_host, inclusion, inclusion_host, retire,
+    retire_host,
+};
 use crate::api::space;
 use crate::app::App;
 use crate::caller::Caller;
@@ -28,6 +33,16 @@ routes! {
     GET "/api/v1/admin/audit" list_host, Known, [ReadHostAudit], Nothing, "Events of the host's own log";
     GET "/api/v1/admin/audit/verify" verify_host, Known, [ReadHostAudit], Nothing, "Read the host's whole log and compare it with its tree";
     POST "/api/v1/admin/audit/verify" verify_host, Known, [ReadHostAudit], Nothing, "The same";
+    GET "/api/v1/audit/checkpoint" checkpoint, Known, [ReadAccountAudit], Nothing, "The signed head of the account's log; as a signed note with Accept: text/plain";
+    GET "/api/v1/audit/proof/inclusion" inclusion, Known, [ReadAccountAudit], Nothing, "That an event is in the log of so many events (seq, size)";
+    GET "/api/v1/audit/proof/consistency" consistency, Known, [ReadAccountAudit], Nothing, "That the log of so many events continues an earlier one (from, to)";
+    GET "/api/v1/audit/export" export, Known, [ReadAccountAudit], Nothing, "The whole log as a file (format: jsonl, which can be checked, or csv)";
+    POST "/api/v1/audit/retire" retire, Known, [RetireAudit], Json, "Erase what the events before a time said; numbers, hashes and proofs stay (before)";
+    GET "/api/v1/admin/audit/checkpoint" checkpoint_host, Known, [ReadHostAudit], Nothing, "The signed head of the host's log";
+    GET "/api/v1/admin/audit/proof/inclusion" inclusion_host, Known, [ReadHostAudit], Nothing, "That an event is in the host's log";
+    GET "/api/v1/admin/audit/proof/consistency" consistency_host, Known, [ReadHostAudit], Nothing, "That the host's log continues an earlier one";
+    GET "/api/v1/admin/audit/export" export_host, Known, [ReadHostAudit], Nothing, "The host's whole log as a file";
+    POST "/api/v1/admin/audit/retire" retire_host, Known, [RetireHostAudit], Json, "Erase what the host's events before a time said";
     GET "/api/v1/spaces/{space}/events" list_space, Known, [ReadSpace], Nothing, "Events in one space";
 }
 
@@ -153,33 +168,41 @@ async fn verify(State(app): State<App>, caller: Caller) -> Result<Response, Fail
     let scope = caller.scope()?;
     let permit = scope.authorize::<ReadAccountAudit>(scope.account())?;
     let (store, place) = (app.store().clone(), app.verification_place().await?);
-    whole(place, async move { store.event_verify(permit).await }).await
+    whole(&app, place, async move { store.event_verify(permit).await }).await
 }
 
 async fn verify_host(State(app): State<App>, caller: Caller) -> Result<Response, Failure> {
     let permit = caller.host().authorize::<ReadHostAudit>()?;
     let (store, place) = (app.store().clone(), app.verification_place().await?);
-    whole(place, async move { store.event_verify_host(permit).await }).await
+    whole(&app, place, async move { store.event_verify_host(permit).await }).await
 }
 
 /// Reads a log to its end and keeps the place till then, also if the caller goes away meanwhile.
 async fn whole(
+    app: &App,
     place: OwnedSemaphorePermit,
-    reading: impl Future<Output = Result<Result<Head, Problem>, StoreError>> + Send + 'static,
+    reading: impl Future<Output = Result<Result<Verified, Problem>, StoreError>> + Send + 'static,
 ) -> Result<Response, Failure> {
     let read = tokio::spawn(async move {
         let found = reading.await;
         drop(place);
         found
     });
-    Ok(verdict(read.await.map_err(|_| Failure::Defect("the reading of a log panicked"))??))
+    let found = read.await.map_err(|_| Failure::Defect("the reading of a log panicked"))??;
+    Ok(verdict(app, found))
 }
 
 /// That a log is not whole is what was asked, not a failure of asking.
-fn verdict(found: Result<Head, Problem>) -> Response {
+fn verdict(app: &App, found: Result<Verified, Problem>) -> Response {
     match found {
-        Ok(head) => reply::done(json!({
-            "ok": true, "size": head.size, "root": bailiwick_audit::event::hex(&head.root),
+        Ok(whole) => reply::done(json!({
+            "ok": true,
+            "size": whole.head.size,
+            "root": hex(&whole.head.root),
+            "retired": whole.retired,
+            "continues": whole.continued,
+            "checkpoint": whole.checkpoint.map(|note| note.to_string()),
+            "key": app.store().verifier_key().ok().map(|key| key.to_string()),
         })),
         Err(problem) => reply::done(json!({ "ok": false, "problem": problem.to_string() })),
     }

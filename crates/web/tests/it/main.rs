@@ -8,6 +8,7 @@ mod doors;
 mod eve;
 mod limits;
 mod pages;
+mod proof;
 mod space;
 mod support;
 mod tenants;

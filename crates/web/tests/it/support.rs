@@ -12,6 +12,7 @@ use bailiwick_sandbox::linux::{CgroupUse, HelperPath};
 use bailiwick_sandbox::{HostUse, Sandboxes};
 use bailiwick_store::Store;
 use bailiwick_store::account::NewAccount;
+use bailiwick_store::checkpoint::Keeping;
 use bailiwick_tools::ToolManager;
 use bailiwick_tools::run::Ceilings;
 use bailiwick_types::{AccountName, AgentDefinition, ModelName, Role};
@@ -78,6 +79,9 @@ impl Server {
         let dir = tempfile::tempdir().unwrap();
         let keys = HostKeys::load_or_make(&dir.path().join("keys")).unwrap();
         let store = Store::open(&dir.path().join("data"), &bailiwick_testkit::database::chosen()).unwrap();
+        let signer = keys.checkpoint_signer("bailiwick.test").unwrap();
+        let kept = Keeping { signer, dir: dir.path().join("kept"), least_age: Duration::ZERO };
+        store.keep_checkpoints(kept).unwrap();
         let first = NewAccount { name: AccountName::first(), admin: None, agents: agents() };
         store.account_bootstrap(first).await.unwrap();
         store.user_bootstrap(&AccountName::first(), "default".parse().unwrap(), Role::Admin).await.unwrap();

@@ -22,7 +22,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("web", &["types", "audit", "auth", "files", "vault", "store", "sandbox", "tools", "agent"]),
     ("crash", &["types"]),
     ("bench", &["types", "audit", "auth", "store"]),
-    ("bailiwick", &["types", "auth", "vault", "store", "sandbox", "model", "tools", "agent", "web"]),
+    ("bailiwick", &["types", "audit", "auth", "vault", "store", "sandbox", "model", "tools", "agent", "web"]),
     ("testkit", &["store"]),
     ("xtask", &[]),
 ];
