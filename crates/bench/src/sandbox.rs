@@ -27,7 +27,7 @@ pub(crate) async fn measure(options: &Options, report: &mut Report) {
         let (cold, again) = two_turns(&mut connection, &key, "jailed", "run").await;
         first.push(cold);
         warm.push(again);
-        bwrap.push(timed(&mut Command::new("bwrap").args(BWRAP)));
+        bwrap.push(timed(Command::new("bwrap").args(BWRAP)));
         exec.push(timed(&mut Command::new("/bin/true")));
     }
     let base = median(&mut none);

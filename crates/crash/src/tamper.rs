@@ -40,8 +40,8 @@ impl Held {
         for path in accounts(data) {
             let connection = Connection::open(&path).map_err(|error| error.to_string())?;
             connection.busy_timeout(Duration::from_secs(5)).map_err(|error| error.to_string())?;
-            let found =
-                connection.query_row("SELECT count(*) FROM account_user WHERE name = ?1", [name], |row| row.get::<_, i64>(0));
+            let found = connection
+                .query_row("SELECT count(*) FROM account_user WHERE name = ?1", [name], |row| row.get::<_, i64>(0));
             if found.map_err(|error| error.to_string())? != 0 {
                 connection.execute_batch("BEGIN IMMEDIATE").map_err(|error| error.to_string())?;
                 return Ok(Self(connection));

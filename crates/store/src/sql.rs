@@ -229,6 +229,7 @@ impl<'c> Sql<'c> {
 
     /// The connection itself, so that a test can break it.
     #[cfg(test)]
+    #[allow(clippy::panic)]
     pub(crate) fn raw(&self) -> &rusqlite::Connection {
         match &self.on {
             On::File(connection) => connection,

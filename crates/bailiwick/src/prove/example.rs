@@ -16,6 +16,8 @@ pub(super) fn query(path: &str) -> &'static str {
     match path {
         "/api/v1/spaces/{space}/files/content" => "?path=secret.txt",
         "/api/v1/spaces/{space}/files" => "?recursive=true",
+        "/api/v1/audit/proof/inclusion" | "/api/v1/admin/audit/proof/inclusion" => "?seq=0&size=1",
+        "/api/v1/audit/proof/consistency" | "/api/v1/admin/audit/proof/consistency" => "?from=1&to=2",
         "/eve/v1/session/{session}/stream" => "?follow=false",
         _ => "",
     }
@@ -38,6 +40,8 @@ pub(super) fn body(method: &str, path: &str, whose: &Tenant, new: &str) -> Value
         ("put", "/api/v1/spaces/{space}/grants") => json!({ "user": whose.id("user"), "level": "manage" }),
         ("put", "/api/v1/spaces/{space}/plan") => json!({ "items": [{ "text": new, "status": "done" }] }),
         ("post", "/api/v1/approvals/{approval}") => json!({ "decision": "deny" }),
+        // Nothing is that old.
+        ("post", "/api/v1/audit/retire" | "/api/v1/admin/audit/retire") => json!({ "before": "2000-01-01T00:00:00Z" }),
         ("post", "/eve/v1/session/{session}") => json!({ "message": new }),
         _ => json!({}),
     }

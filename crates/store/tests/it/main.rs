@@ -32,7 +32,7 @@ enum Backend {
     /// One file an account.
     Sqlite,
     /// One database for all, with row-level security.
-    Postgres(Postgres),
+    Postgres(Box<Postgres>),
 }
 
 /// Runs a test once on each database, each time in a fresh directory with two tenants. PostgreSQL is one of
@@ -40,6 +40,6 @@ enum Backend {
 async fn on_every_backend(test: impl AsyncFn(Fixture)) {
     test(Fixture::new(Backend::Sqlite).await).await;
     if let Some(fresh) = Postgres::fresh() {
-        test(Fixture::new(Backend::Postgres(fresh)).await).await;
+        test(Fixture::new(Backend::Postgres(Box::new(fresh))).await).await;
     }
 }

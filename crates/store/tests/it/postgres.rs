@@ -32,7 +32,7 @@ async fn z01_a_database_that_would_not_keep_tenants_apart_is_refused() {
     let Some(database) = Postgres::fresh() else { return };
     let app = database.url();
     let root = database.superuser().await;
-    assert!(fixture::open(tempfile::tempdir().unwrap().path(), &Backend::Postgres(database.clone())).is_ok());
+    assert!(fixture::open(tempfile::tempdir().unwrap().path(), &Backend::Postgres(Box::new(database.clone()))).is_ok());
     assert!(unsafe_because(&database, &database.owner_url()).contains("owns tables"));
     // Each wall taken away, seen, and put back. Roles belong to the whole server, so each has its own.
     for (take, put, why) in [
@@ -110,7 +110,7 @@ async fn a_database_is_prepared_once_and_by_its_owner_alone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn z02_connections_that_are_cut_fail_their_own_acts_and_no_later_one() {
     let Some(database) = Postgres::fresh() else { return };
-    let f = Fixture::new(Backend::Postgres(database.clone())).await;
+    let f = Fixture::new(Backend::Postgres(Box::new(database.clone()))).await;
     let root = database.superuser().await;
     let cut = format!(
         "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
