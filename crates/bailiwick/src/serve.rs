@@ -7,7 +7,7 @@ use bailiwick_model::Script;
 use bailiwick_sandbox::linux::{LauncherKind, Promises};
 use bailiwick_store::StoreError;
 use serde_json::json;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::cli::{Serve, Up};
 use crate::config::{Config, Loaded, LogFormat, Problem, Sources};
@@ -64,10 +64,11 @@ pub(crate) async fn serve(arguments: Serve, format: Format) -> Result<(), Failur
     if config.models.is_empty() {
         tracing::warn!("no model is configured: sessions will fail until [model.default] is there");
     }
+    let signals = Signals::listen()?;
     let server = wiring::start(config, None).await.map_err(ServeError::from)?;
     out::go_on_unread();
     ready(&server, format);
-    wait(server).await
+    wait(server, signals).await
 }
 
 /// Runs `up`.
@@ -90,6 +91,7 @@ pub(crate) async fn up(arguments: Up, format: Format) -> Result<(), Failure> {
     let spoken = config.models.is_empty();
     let script = Script::parse("the built-in model", include_str!("serve/greeting.yaml")).map_err(ServeError::from)?;
     let shown = Shown { data: config.data_dir.display().to_string(), spoken };
+    let signals = Signals::listen()?;
     let server = wiring::start(config, Some(script)).await.map_err(ServeError::from)?;
     // Who reads the greeting and goes has not asked for the server's end.
     out::go_on_unread();
@@ -97,7 +99,7 @@ pub(crate) async fn up(arguments: Up, format: Format) -> Result<(), Failure> {
         welcome(&server, &shown).await;
     }
     ready(&server, format);
-    wait(server).await
+    wait(server, signals).await
 }
 
 struct Shown {
@@ -154,10 +156,23 @@ fn ready(server: &Server, format: Format) {
     }
 }
 
-async fn wait(mut server: Server) -> Result<(), Failure> {
+/// What ends a server in good order. Listened to before anybody is told that it is ready: who ends it in
+/// that moment ends it like any other.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self, ServeError> {
+        let terminate = signal(SignalKind::terminate()).map_err(ServeError::Signals)?;
+        let interrupt = signal(SignalKind::interrupt()).map_err(ServeError::Signals)?;
+        Ok(Self { terminate, interrupt })
+    }
+}
+
+async fn wait(mut server: Server, Signals { mut terminate, mut interrupt }: Signals) -> Result<(), Failure> {
     raise_open_files();
-    let mut terminate = signal(SignalKind::terminate()).map_err(ServeError::Signals)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(ServeError::Signals)?;
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}

@@ -62,7 +62,7 @@ impl Store {
     /// `too_young` if that is younger than the least age; or if the database fails.
     pub async fn event_retire(&self, permit: Permit<RetireAudit>, before: Timestamp) -> Result<Retired, StoreError> {
         let draft = permit.draft(Phase::Act, Verdict::Ok, Map::new());
-        self.retire(self.database(permit.tenant())?, draft, before).await
+        self.retire_as_asked(self.database(permit.tenant())?, draft, before).await
     }
 
     /// The same in the host's log.
@@ -76,7 +76,22 @@ impl Store {
     ) -> Result<Retired, StoreError> {
         let draft =
             Draft { action: RETIRE.to_owned(), ..permit.draft("host:this".to_owned(), Verdict::Ok, Map::new()) };
-        self.retire(Arc::clone(self.host()), draft, before).await
+        self.retire_as_asked(Arc::clone(self.host()), draft, before).await
+    }
+
+    /// What a person asked for is on record, also where there was nothing to do.
+    async fn retire_as_asked(
+        &self,
+        database: Arc<Database>,
+        mut draft: Draft,
+        before: Timestamp,
+    ) -> Result<Retired, StoreError> {
+        let retired = self.retire(Arc::clone(&database), draft.clone(), before).await?;
+        if retired.erased == 0 {
+            draft.detail.insert("below".to_owned(), serde_json::json!(retired.below));
+            self.writers().write(&database, move |tx| super::append(tx, draft).map(drop)).await?;
+        }
+        Ok(retired)
     }
 
     /// Retires what is older than `before` in every log, those of deleted accounts among them, as the part

@@ -119,6 +119,9 @@ pub(super) fn body(route: &Route) -> Value {
         ("PUT", "/api/v1/spaces/{space}/plan") => {
             bailiwick_tools::catalogue::find("plan").map_or_else(|| json!({}), |tool| tool.schema.clone())
         }
+        ("POST", "/api/v1/audit/retire" | "/api/v1/admin/audit/retire") => {
+            closed(&["before"], json!({ "before": { "type": "string", "format": "date-time" } }))
+        }
         ("PUT", "/api/v1/policies") => closed(&["text"], json!({ "text": { "type": "string" } })),
         ("PUT", "/api/v1/agents/{agent}") => agent(),
         ("POST", "/api/v1/approvals/{approval}") => closed(
@@ -244,6 +247,15 @@ pub(super) fn query(route: &Route) -> Vec<Value> {
             vec![("path", path()), ("recursive", flag())]
         }
         (_, "/api/v1/spaces/{space}/files/content") => vec![("path", path())],
+        ("GET", "/api/v1/audit/proof/inclusion" | "/api/v1/admin/audit/proof/inclusion") => {
+            vec![("seq", sample(number(), 0)), ("size", sample(count(), 1))]
+        }
+        ("GET", "/api/v1/audit/proof/consistency" | "/api/v1/admin/audit/proof/consistency") => {
+            vec![("from", sample(count(), 1)), ("to", sample(count(), 2))]
+        }
+        ("GET", "/api/v1/audit/export" | "/api/v1/admin/audit/export") => {
+            vec![("format", json!({ "type": "string", "enum": ["jsonl", "csv"] }))]
+        }
         (_, "/eve/v1/session/{session}/stream") => vec![
             ("startIndex", json!({ "type": "integer" })),
             ("follow", text()),
@@ -263,6 +275,12 @@ pub(super) fn reply(route: &Route) -> Value {
         (_, "/api/v1/audit/stream") => "text/event-stream",
         (_, "/eve/v1/session/{session}/stream") => "application/x-ndjson",
         ("GET", "/api/v1/spaces/{space}/files/content") => "application/octet-stream",
+        ("GET", "/api/v1/audit/export" | "/api/v1/admin/audit/export") => {
+            return json!({ "application/jsonl": {}, "text/csv": {} });
+        }
+        ("GET", "/api/v1/audit/checkpoint" | "/api/v1/admin/audit/checkpoint") => {
+            return json!({ "application/json": { "schema": schema("Done") }, "text/plain": {} });
+        }
         (_, path) if path.starts_with("/api/") => return json!({ "application/json": { "schema": schema("Done") } }),
         _ => return json!({ "application/json": { "schema": { "type": "object" } } }),
     };
@@ -273,6 +291,12 @@ pub(super) fn reply(route: &Route) -> Value {
 pub(super) fn failure(route: &Route) -> Value {
     let name = if route.path.starts_with("/eve/") { "EveFailed" } else { "Failed" };
     json!({ "$ref": format!("#/components/responses/{name}") })
+}
+
+/// With a value that is certainly there: every log has some events.
+fn sample(mut schema: Value, example: u64) -> Value {
+    schema["examples"] = json!([example]);
+    schema
 }
 
 fn schema(name: &str) -> Value {

@@ -89,6 +89,16 @@ pub(super) const ROWS: &[Row] = &[
     row("GET", "/api/v1/admin/audit/verify", HOST),
     row("POST", "/api/v1/admin/audit/verify", HOST),
     row("GET", "/api/v1/audit/stream", &["account", "account"]),
+    row("GET", "/api/v1/audit/checkpoint", ACCOUNT),
+    row("GET", "/api/v1/audit/proof/inclusion", ACCOUNT),
+    row("GET", "/api/v1/audit/proof/consistency", ACCOUNT),
+    row("GET", "/api/v1/audit/export", ACCOUNT),
+    row("POST", "/api/v1/audit/retire", ACCOUNT),
+    row("GET", "/api/v1/admin/audit/checkpoint", HOST),
+    row("GET", "/api/v1/admin/audit/proof/inclusion", HOST),
+    row("GET", "/api/v1/admin/audit/proof/consistency", HOST),
+    row("GET", "/api/v1/admin/audit/export", HOST),
+    row("POST", "/api/v1/admin/audit/retire", HOST),
     row("GET", "/eve/v1/info", AGENT),
     row("POST", "/eve/v1/session", &["own space", "agent"]),
     row("POST", "/eve/v1/session/{session}", SESSION),
@@ -178,6 +188,8 @@ impl World {
         }
         assert!(!path.contains('{'), "what is {path}?");
         match route.path {
+            path_of if path_of.ends_with("/proof/inclusion") => format!("{path}?seq=0&size=1"),
+            path_of if path_of.ends_with("/proof/consistency") => format!("{path}?from=1&to=2"),
             path_of if path_of.ends_with("/files/content") => format!("{path}?path=a.txt"),
             path_of if path_of.ends_with("/stream") && path_of.starts_with("/eve/") => format!("{path}?follow=false"),
             _ => path,

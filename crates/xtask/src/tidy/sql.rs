@@ -106,7 +106,7 @@ mod tests {
     #[test]
     fn the_driver_beside_the_seam_is_found() {
         let text = "use rusqlite::Connection;\n";
-        tells(check, (STORE, text), ("crates/store/src/engine.rs", text), "driver");
+        tells(check, (STORE, text), ("crates/store/src/engine/file.rs", text), "driver");
         tells(check, (STORE, text), ("crates/store/tests/it/x.rs", text), "driver");
     }
 
