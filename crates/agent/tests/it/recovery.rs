@@ -64,7 +64,7 @@ turns:
     steps: [ { text: "I heard: {{user}}" } ]
 "#;
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_summary_that_a_restart_interrupted_is_made_again_and_is_no_turn() {
     let inside = Inside::new(SLOW_SUMMARY).await;
     let id = inside.begin("default", "hello").await;
