@@ -149,7 +149,8 @@ impl Life {
 
     /// An account more, which perhaps goes again with all that is in it.
     async fn account(&self, random: &mut Random) -> Result<Result<(), Gone>, String> {
-        let name = format!("tenant-{}", self.token());
+        // Where all runs share one database, an earlier one may have made a namesake.
+        let name = format!("tenant-{}-{}", self.token(), self.world.people[0].account);
         let thing = Thing::Account { name: name.clone() };
         let json = json!({ "account_id": name, "admin_user_id": "admin" });
         let made = self.change(&thing, "present", ("POST", "/api/v1/admin/accounts", ROOT_KEY), Some(json)).await?;

@@ -29,6 +29,9 @@ const WAIT: Duration = Duration::from_secs(10);
 /// How long the server may take for one answer. Its own limits (below) are shorter; this one is for a
 /// server that does not answer at all.
 const ANSWER: Duration = Duration::from_secs(25);
+/// How long a connection that lay idle may take for its first answer: it may have been cut without a word,
+/// and a new one is made in milliseconds.
+const FIRST_ANSWER: Duration = Duration::from_secs(4);
 /// How long the end of a transaction is asked for after the connection broke at its commit.
 const IN_DOUBT: Duration = Duration::from_secs(30);
 /// What every connection begins with. Plans are made once: a plan for each tenant's statistics costs more
@@ -138,6 +141,9 @@ impl Pool {
         let session = RefCell::new(session);
         let result = work(&Sql::server(&session, tenant));
         let mut session = session.into_inner();
+        if matches!(result, Err(StoreError::Unavailable(_))) {
+            self.forget_idle();
+        }
         if result.is_ok() {
             // Nobody waits for the end of a reading; the connection is free again when it has ended.
             let pool = Arc::clone(self);
@@ -200,6 +206,7 @@ impl Pool {
         match session.begin(begin) {
             // It lay idle and was cut meanwhile. Nothing was done with it.
             Err(StoreError::Unavailable(_)) if session.lay_idle => {
+                self.forget_idle();
                 let mut session = self.connect()?;
                 let transaction = session.begin(begin)?;
                 Ok((session, transaction))
@@ -237,6 +244,11 @@ impl Pool {
         let client = self.block_on(self.url.connect())?;
         let url = self.url.clone();
         Ok(Session { client, url, prepared: HashMap::new(), begin: None, lay_idle: false, handle: self.handle.clone() })
+    }
+
+    /// Where one idle connection was dead the others are, too: whoever comes next makes a new one.
+    fn forget_idle(&self) {
+        lock(&self.idle).clear();
     }
 
     /// Waits for something in the pool's own runtime; in a thread that may block.
@@ -283,6 +295,7 @@ impl Session {
     /// Begins a transaction that writes, and says its number.
     fn begin(&mut self, text: &str) -> Result<String, StoreError> {
         let messages = self.answer(self.client.simple_query(text))?;
+        self.lay_idle = false;
         let rows = messages.iter().filter_map(|message| match message {
             SimpleQueryMessage::Row(row) => row.get(0),
             _ => None,
@@ -290,8 +303,12 @@ impl Session {
         rows.last().map(str::to_owned).ok_or(StoreError::Corrupt("a transaction without a number"))
     }
 
+    fn first_limit(&self) -> Duration {
+        if self.lay_idle { FIRST_ANSWER } else { ANSWER }
+    }
+
     fn answer<T>(&self, asked: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, StoreError> {
-        self.handle.block_on(async { within(ANSWER, asked).await })
+        self.handle.block_on(async { within(self.first_limit(), asked).await })
     }
 
     /// A statement about the transaction itself.
@@ -312,7 +329,8 @@ impl Session {
             let tenant = Arg::Text(tenant);
             return self.answer(self.client.query(&statement, &values_of(&tenant, args)));
         };
-        match self.first_query(&begin, text, tenant, args) {
+        let first = self.first_query(&begin, text, tenant, args);
+        match first {
             // It lay idle and was cut meanwhile. Nothing was done with it.
             Err(StoreError::Unavailable(_)) if self.lay_idle => {
                 self.client = self.handle.block_on(self.url.connect())?;
@@ -320,7 +338,10 @@ impl Session {
                 self.lay_idle = false;
                 self.first_query(&begin, text, tenant, args)
             }
-            rows => rows,
+            rows => {
+                self.lay_idle = false;
+                rows
+            }
         }
     }
 
@@ -338,7 +359,7 @@ impl Session {
             let query = self.client.query(&statement, &values);
             // In this order: what is polled first is sent first.
             let both = async { Ok(tokio::join!(biased; self.client.batch_execute(begin), query)) };
-            let (begun, rows) = within(ANSWER, both).await?;
+            let (begun, rows) = within(self.first_limit(), both).await?;
             // Without its beginning the query ran for no tenant, and found nothing.
             begun?;
             Ok(rows?)
