@@ -93,14 +93,13 @@ async fn two_turns(connection: &mut Connection, key: &str, agent: &str, message:
     let ask = Ask::post("/eve/v1/session", key, format!("{{\"message\":\"{message}\"}}"));
     let made = connection.good(&ask.with("x-bailiwick-agent", agent)).await;
     let id = made["sessionId"].as_str().unwrap().to_owned();
-    let token = made["continuationToken"].as_str().unwrap_or_default().to_owned();
     let stream = Ask::get(format!("/eve/v1/session/{id}/stream"), key);
     Connection::open(connection.address).await.read_until(&stream, b"\"session.waiting\"").await;
     let first = begun.elapsed();
     let events = connection.good(&Ask::get(format!("/api/v1/sessions/{id}"), key)).await;
     let next = events["events"].as_u64().unwrap();
     let begun = Instant::now();
-    let body = format!("{{\"message\":\"{message}\",\"continuationToken\":\"{token}\"}}");
+    let body = format!("{{\"message\":\"{message}\"}}");
     connection.good(&Ask::post(format!("/eve/v1/session/{id}"), key, body)).await;
     let stream = Ask::get(format!("/eve/v1/session/{id}/stream?startIndex={next}"), key);
     Connection::open(connection.address).await.read_until(&stream, b"\"session.waiting\"").await;
