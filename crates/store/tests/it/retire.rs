@@ -95,7 +95,7 @@ async fn e05_only_old_events_are_retired_by_those_who_may_and_never_without_a_re
         let size = f.verify(&f.acme).await.unwrap().size;
         assert_eq!(f.store.event_retire(retire(), old).await.unwrap().erased, 0);
         let asked = f.verify(&f.acme).await.unwrap();
-        assert_eq!((asked.size, asked.retired), (size + 1, 0), "that it was asked for is on record, and nothing else");
+        assert_eq!(asked.size, size + 1, "that it was asked for is on record, and nothing else");
         let member = f.scope(&f.acme.member).await;
         let refused = member.authorize::<RetireAudit>(member.account()).err().unwrap();
         assert_eq!(refused.code(), Some("admin_only"));
