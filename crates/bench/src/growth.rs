@@ -17,7 +17,7 @@ pub(crate) async fn measure(options: &Options, report: &mut Report) {
     let mut connection = server.connect().await;
     let key = server.account(&mut connection, "acme").await;
     let mut first: Option<(f64, Duration, Duration)> = None;
-    for size in SIZES {
+    for size in SIZES.into_iter().filter(|size| *size <= options.events) {
         let mut there = events(&mut connection, &key).await;
         while there < size {
             // Every request is an event, and an answer that nobody waits for is the cheapest one.

@@ -28,7 +28,8 @@ use std::path::PathBuf;
 
 use report::Report;
 
-const USAGE: &str = "bailiwick-bench --server PATH [--postgres URL] [--accounts N] [--only PART,…] [--out FILE]";
+const USAGE: &str =
+    "bailiwick-bench --server PATH [--postgres URL] [--accounts N] [--events N] [--only PART,…] [--out FILE]";
 
 /// What to measure, and with what.
 pub(crate) struct Options {
@@ -38,14 +39,22 @@ pub(crate) struct Options {
     pub(crate) postgres: Option<String>,
     /// Accounts in the larger of two populations.
     pub(crate) accounts: usize,
+    /// Events in the longest log.
+    pub(crate) events: u64,
     only: Vec<String>,
     out: Option<PathBuf>,
 }
 
 impl Options {
     fn parse(arguments: impl Iterator<Item = String>) -> Option<Self> {
-        let mut options =
-            Self { server: PathBuf::new(), postgres: None, accounts: 10_000, only: Vec::new(), out: None };
+        let mut options = Self {
+            server: PathBuf::new(),
+            postgres: None,
+            accounts: 10_000,
+            events: 1_000_000,
+            only: Vec::new(),
+            out: None,
+        };
         let mut arguments = arguments.peekable();
         while let Some(name) = arguments.next() {
             let value = arguments.next()?;
@@ -53,6 +62,7 @@ impl Options {
                 "--server" => options.server = value.into(),
                 "--postgres" => options.postgres = Some(value),
                 "--accounts" => options.accounts = value.parse().ok()?,
+                "--events" => options.events = value.parse().ok()?,
                 "--only" => options.only = value.split(',').map(str::to_owned).collect(),
                 "--out" => options.out = Some(value.into()),
                 _ => return None,
