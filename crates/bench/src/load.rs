@@ -54,6 +54,7 @@ impl Connection {
 
     /// Reads an answer that does not end by itself until these bytes are in it.
     pub(crate) async fn read_until(mut self, ask: &Ask, needle: &[u8]) {
+        self.sender.ready().await.unwrap();
         let answer = self.sender.send_request(self.request(ask)).await.unwrap();
         assert!(answer.status().is_success());
         let (mut body, mut seen) = (answer.into_body(), Vec::new());
@@ -71,6 +72,8 @@ impl Connection {
 
     /// The answer's status and body.
     pub(crate) async fn send(&mut self, ask: &Ask) -> (StatusCode, Bytes) {
+        // The connection may still be putting the last answer away.
+        self.sender.ready().await.unwrap();
         let answer = self.sender.send_request(self.request(ask)).await.unwrap();
         let status = answer.status();
         (status, answer.into_body().collect().await.unwrap().to_bytes())
