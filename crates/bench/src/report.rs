@@ -70,11 +70,12 @@ impl Report {
             };
             let _ = writeln!(
                 text,
-                "| {} | {} | {} | {:.2} | {} | {met} |",
+                "| {} | {} | {} | {} | {} | {met} |",
                 line.what,
                 line.ours,
                 line.peer,
-                line.ratio,
+                // Without a peer there is no ratio.
+                if line.peer.is_empty() { String::new() } else { format!("{:.2}", line.ratio) },
                 line.target.text()
             );
         }
