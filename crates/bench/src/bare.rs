@@ -89,6 +89,7 @@ fn from_file(place: &Place) -> Vec<Space> {
         let file = file.get_or_insert_with(|| {
             let file = Connection::open(&*place.file).unwrap();
             file.execute_batch("PRAGMA cache_size=-1024; PRAGMA trusted_schema=OFF").unwrap();
+            file.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).unwrap();
             file
         });
         let parameters = (&*place.account, "alice", "admin");

@@ -1,56 +1,126 @@
-//! Sandboxes: a new one against bare `bwrap … true`, a command in a warm one against fork and exec.
+//! Sandboxes, measured at the sandbox: a new one with its first command against bare `bwrap … true`, a
+//! command in a warm one against fork and exec.
 
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::Options;
-use crate::load::{Ask, Connection};
-use crate::report::{Report, Target, median};
-use crate::server::Site;
+use bailiwick_files::{Access, Owner, Workspace};
+use bailiwick_sandbox::sandboxes::SHELL_WORKER;
+use bailiwick_sandbox::linux::{
+    CgroupUse, CommandLine, Exec, ExitStatus, HelperPath, Jail, JailName, JailSpec, JailUser, Launcher, Limits,
+    WorkspaceAccess,
+};
+use bailiwick_shell::{
+    Isolation, Mount, PoolLimits, SharedTmp, Shell, ShellLimits, ShellPool, ShellSpec, Status, WorkerProgram,
+};
+use tokio_util::sync::CancellationToken;
 
-const ROUNDS: usize = 60;
+use crate::Options;
+use crate::report::{Report, Target, median};
+
+const ROUNDS: usize = 100;
+/// Whom the sandboxes run as, where the launcher can choose.
+const USER: u32 = 200_001;
 
 pub(crate) async fn measure(options: &Options, report: &mut Report) {
-    let site = Site::new(&options.server, "sqlite:");
-    let server = site.start();
-    let mut connection = server.connect().await;
-    let key = server.account(&mut connection, "acme").await;
-    let agent = "{\"tools\":[\"bash\"],\"sandbox\":{\"mode\":\"all\",\"backend\":\"linux\"}}";
-    let put = Ask { method: "PUT", ..Ask::post("/api/v1/agents/jailed", &key, agent) };
-    connection.good(&put).await;
-    let plain = Ask { method: "PUT", ..Ask::post("/api/v1/agents/plain", &key, "{\"tools\":[]}") };
-    connection.good(&plain).await;
-    let (mut first, mut warm, mut none, mut bwrap, mut exec) = (vec![], vec![], vec![], vec![], vec![]);
-    for _ in 0..ROUNDS {
-        // A session without a tool, one with a new sandbox, and a second turn in the warm one.
-        none.push(two_turns(&mut connection, &key, "plain", "hello").await.0);
-        let (cold, again) = two_turns(&mut connection, &key, "jailed", "run").await;
-        first.push(cold);
-        warm.push(again);
+    let place = Place::new();
+    let launcher = Launcher::detect(HelperPath::At(options.server.clone()), CgroupUse::WherePossible).await.unwrap();
+    let shell = place.shell(&options.server);
+    let (mut new, mut warm, mut bwrap, mut exec) = (vec![], vec![], vec![], vec![]);
+    let (mut first, mut again) = (vec![], vec![]);
+    for round in 0..ROUNDS {
         bwrap.push(timed(Command::new("bwrap").args(BWRAP)));
         exec.push(timed(&mut Command::new("/bin/true")));
+        let begun = Instant::now();
+        let jail = launcher.start(place.jail(round)).await.unwrap();
+        truth(&jail).await;
+        new.push(begun.elapsed());
+        let begun = Instant::now();
+        truth(&jail).await;
+        warm.push(begun.elapsed());
+        jail.stop().await;
+        first.push(said(&place.shell(&options.server)).await);
+        again.push(said(&shell).await);
     }
-    let base = median(&mut none);
-    let (first, warm) = (median(&mut first), median(&mut warm));
-    let (bwrap, exec) = (median(&mut bwrap), median(&mut exec));
-    // What a turn costs besides: one without a tool, which has one model call fewer.
-    let over = |time: Duration| time.saturating_sub(base).as_secs_f64() * 1e3;
-    let bare = bwrap.as_secs_f64() * 1e3;
+    let ms = |times: &mut Vec<Duration>| median(times).as_secs_f64() * 1e3;
+    let (new, warm, bwrap, exec) = (ms(&mut new), ms(&mut warm), ms(&mut bwrap), ms(&mut exec));
     report.add(
-        "a call in a new linux sandbox, beyond a turn without a tool, p50",
-        format!("{:.2} ms", over(first)),
-        format!("bwrap … true {bare:.2} ms"),
-        over(first) / bare,
+        "a new linux sandbox and `true` in it, p50",
+        format!("{new:.2} ms"),
+        format!("bwrap … true {bwrap:.2} ms"),
+        new / bwrap,
         Target::AtMost(1.5),
     );
-    let forked = exec.as_secs_f64() * 1e3;
     report.add(
-        "a call in a warm linux sandbox over fork and exec, p50",
-        format!("{:.2} ms", over(warm) - forked),
-        format!("3 ms over {forked:.2} ms"),
-        (over(warm) - forked) / 3.0,
+        "`true` in a warm linux sandbox over fork and exec, p50",
+        format!("{:.2} ms", warm - exec),
+        format!("3 ms over {exec:.2} ms"),
+        (warm - exec) / 3.0,
         Target::AtMost(1.0),
     );
+    let (first, again) = (ms(&mut first), ms(&mut again));
+    report.add("`echo` in a new virtual sandbox, p50", format!("{first:.2} ms"), "", 0.0, Target::None);
+    report.add("`echo` in a warm virtual sandbox, p50", format!("{again:.2} ms"), "", 0.0, Target::None);
+}
+
+async fn truth(jail: &Jail) {
+    let exec = Exec { command: CommandLine::Arguments(vec!["/bin/true".to_owned()]), ..Exec::shell("") };
+    let done = jail.exec(exec, CancellationToken::new()).await.unwrap();
+    assert_eq!(done.status, ExitStatus::Exited(0));
+}
+
+async fn said(shell: &Shell) -> Duration {
+    let begun = Instant::now();
+    let cancel = CancellationToken::new();
+    let done = shell.exec("echo hello", Duration::from_secs(10), &mut |_, _| (), cancel).await.unwrap();
+    assert_eq!((done.status, &*done.stdout), (Status::Exited(0), &b"hello\n"[..]));
+    begun.elapsed()
+}
+
+/// Folders that a sandbox can be over.
+struct Place {
+    _dir: tempfile::TempDir,
+    files: PathBuf,
+    tmp: PathBuf,
+    owner: Option<Owner>,
+}
+
+impl Place {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
+        let (files, tmp) = (dir.path().join("files"), dir.path().join("tmp"));
+        for folder in [&files, &tmp] {
+            std::fs::create_dir(folder).unwrap();
+        }
+        // Only root gives files away.
+        let owner = chown(&files, Some(USER), Some(USER)).is_ok().then_some(Owner { uid: USER, gid: USER });
+        Self { _dir: dir, files, tmp, owner }
+    }
+
+    fn jail(&self, round: usize) -> JailSpec {
+        JailSpec {
+            name: JailName::parse(&format!("bench-{}-{round}", std::process::id())).unwrap(),
+            workspace: self.files.clone(),
+            access: WorkspaceAccess::ReadWrite,
+            shared_tmp: None,
+            user: JailUser { uid: USER, gid: USER },
+            limits: Limits::default(),
+        }
+    }
+
+    fn shell(&self, server: &Path) -> Shell {
+        let worker = WorkerProgram { path: server.to_owned(), arguments: vec![SHELL_WORKER.into()] };
+        let workspace = Workspace::open(&self.files, Access::ReadWrite, self.owner).unwrap();
+        Shell::new(ShellSpec {
+            workspace: Mount::Files(workspace),
+            tmp: SharedTmp::new(&self.tmp, 1 << 20, self.owner).unwrap(),
+            pool: ShellPool::new(PoolLimits::default(), Isolation::Process(worker)),
+            limits: ShellLimits::default(),
+        })
+    }
 }
 
 /// The flags of a comparable jail.
@@ -86,22 +156,4 @@ fn timed(command: &mut Command) -> Duration {
     let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
     assert!(status.success(), "{command:?}");
     begun.elapsed()
-}
-
-async fn two_turns(connection: &mut Connection, key: &str, agent: &str, message: &str) -> (Duration, Duration) {
-    let begun = Instant::now();
-    let ask = Ask::post("/eve/v1/session", key, format!("{{\"message\":\"{message}\"}}"));
-    let made = connection.good(&ask.with("x-bailiwick-agent", agent)).await;
-    let id = made["sessionId"].as_str().unwrap().to_owned();
-    let stream = Ask::get(format!("/eve/v1/session/{id}/stream"), key);
-    Connection::open(connection.address).await.read_until(&stream, b"\"session.waiting\"").await;
-    let first = begun.elapsed();
-    let events = connection.good(&Ask::get(format!("/api/v1/sessions/{id}"), key)).await;
-    let next = events["events"].as_u64().unwrap();
-    let begun = Instant::now();
-    let body = format!("{{\"message\":\"{message}\"}}");
-    connection.good(&Ask::post(format!("/eve/v1/session/{id}"), key, body)).await;
-    let stream = Ask::get(format!("/eve/v1/session/{id}/stream?startIndex={next}"), key);
-    Connection::open(connection.address).await.read_until(&stream, b"\"session.waiting\"").await;
-    (first, begun.elapsed())
 }

@@ -56,7 +56,7 @@ pub struct Settings {
 }
 
 /// The argument that makes this program a virtual shell's worker.
-const SHELL_WORKER: &str = "bailiwick-shell-worker";
+pub const SHELL_WORKER: &str = "bailiwick-shell-worker";
 
 /// Plays a helper's role and exits, if this process was started for one. The first statement of
 /// `main`, before any thread starts.

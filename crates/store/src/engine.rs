@@ -7,32 +7,26 @@
 
 mod file;
 pub(crate) mod postgres;
+mod writers;
 
-use std::collections::{HashMap, HashSet, VecDeque};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bailiwick_audit::Frontier;
 use bailiwick_audit::event::LogId;
 use bailiwick_auth::Scope;
 use bailiwick_types::SessionId;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
 use crate::engine::file::File;
 use crate::engine::postgres::{Context, Pool, Reader};
 use crate::error::StoreError;
 use crate::migrate::Schema;
 use crate::sql::Sql;
+use writers::Queue;
 
-/// Acts in one transaction at most: more would make the first of them wait too long.
-const GROUP: usize = 256;
-/// How long acts wait for a database that somebody else holds.
-const HELD: Duration = Duration::from_secs(10);
-/// Threads that write.
-const WRITERS: usize = 3;
+pub(crate) use writers::Writers;
 
 /// One tenant's database, or the host's.
 pub(crate) struct Database {
@@ -70,14 +64,6 @@ enum Place {
     File(File),
     /// In a database that many share, as seen by this one alone.
     Server(Arc<Pool>, Context),
-}
-
-#[derive(Default)]
-struct Queue {
-    waiting: VecDeque<Box<dyn Job>>,
-    scheduled: bool,
-    /// Since when somebody else has held the database, if somebody does.
-    held_since: Option<Instant>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -267,259 +253,6 @@ impl Tx<'_> {
     pub(crate) fn logged(&mut self) {
         self.group.notices.log = true;
     }
-}
-
-trait Job: Send {
-    /// Runs inside a savepoint; whether to keep what it did.
-    fn run(&mut self, tx: &mut Tx<'_>) -> bool;
-    /// Tells the one who waits.
-    fn finish(self: Box<Self>, committed: Committed);
-}
-
-/// What became of a group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Committed {
-    Yes,
-    No(Reason),
-}
-
-/// Why a group is not there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Reason {
-    /// It was rolled back.
-    RolledBack,
-    /// The database was away before anything was done.
-    Unavailable,
-    /// Nobody knows whether it is.
-    InDoubt,
-}
-
-impl Reason {
-    fn of(error: &StoreError) -> Self {
-        match error {
-            StoreError::InDoubt => Self::InDoubt,
-            StoreError::Unavailable(_) => Self::Unavailable,
-            _ => Self::RolledBack,
-        }
-    }
-
-    fn error(self) -> StoreError {
-        match self {
-            Self::RolledBack => StoreError::Commit,
-            Self::Unavailable => StoreError::Unavailable("the database is away"),
-            Self::InDoubt => StoreError::InDoubt,
-        }
-    }
-}
-
-struct Task<T, F> {
-    work: Option<F>,
-    result: Option<Result<T, StoreError>>,
-    waiter: Option<Waiter<T>>,
-}
-
-/// Who is told how it ended.
-enum Waiter<T> {
-    Caller(oneshot::Sender<Result<T, StoreError>>),
-    /// Nobody waits, but a failure must be noticed.
-    OnFailure(Box<dyn FnOnce(StoreError) + Send>),
-}
-
-impl<T, F> Job for Task<T, F>
-where
-    T: Send,
-    F: FnOnce(&mut Tx<'_>) -> Result<T, StoreError> + Send,
-{
-    fn run(&mut self, tx: &mut Tx<'_>) -> bool {
-        let Some(work) = self.work.take() else { return false };
-        // An act that panics must not take the writer and everybody else's acts with it.
-        let result = catch_unwind(AssertUnwindSafe(|| work(tx)));
-        let result = result.unwrap_or(Err(StoreError::Corrupt("an act of the store panicked")));
-        let keep = result.is_ok();
-        self.result = Some(result);
-        keep
-    }
-
-    fn finish(mut self: Box<Self>, committed: Committed) {
-        let result = match (self.result.take(), committed) {
-            (Some(Ok(_)) | None, Committed::No(reason)) => Err(reason.error()),
-            (Some(result), _) => result,
-            (None, Committed::Yes) => Err(StoreError::Commit),
-        };
-        match (self.waiter.take(), result) {
-            // The one who asked may have gone away; the act is done all the same.
-            (Some(Waiter::Caller(reply)), result) => drop(reply.send(result)),
-            (Some(Waiter::OnFailure(tell)), Err(error)) => tell(error),
-            (Some(Waiter::OnFailure(_)), Ok(_)) | (None, _) => {}
-        }
-    }
-}
-
-/// The threads that write, for all files.
-pub(crate) struct Writers {
-    sender: Mutex<Option<Arc<Sender<Arc<Database>>>>>,
-    threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
-}
-
-impl Writers {
-    pub(crate) fn start() -> Result<Self, StoreError> {
-        let (sender, receiver) = channel::<Arc<Database>>();
-        let (receiver, sender) = (Arc::new(Mutex::new(receiver)), Arc::new(sender));
-        let threads = (0..WRITERS)
-            .map(|n| {
-                // Weak, so that the threads end when nobody else can send.
-                let (receiver, sender) = (Arc::clone(&receiver), Arc::downgrade(&sender));
-                std::thread::Builder::new().name(format!("store-{n}")).spawn(move || serve(&receiver, &sender))
-            })
-            .collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { sender: Mutex::new(Some(sender)), threads: Mutex::new(threads) })
-    }
-
-    /// Runs `work` in a transaction of `database`, and returns when it is on disk.
-    pub(crate) async fn write<T, F>(&self, database: &Arc<Database>, work: F) -> Result<T, StoreError>
-    where
-        T: Send + 'static,
-        F: FnOnce(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static,
-    {
-        let (reply, answer) = oneshot::channel();
-        let waiter = Some(Waiter::Caller(reply));
-        self.enqueue(database, Box::new(Task { work: Some(work), result: None, waiter }))?;
-        answer.await.map_err(|_| StoreError::Closed)?
-    }
-
-    /// Runs `work` in a transaction of `database`, some time soon. Nobody waits; `failed` is told if it
-    /// came to nothing after all.
-    pub(crate) fn write_later<F>(
-        &self,
-        database: &Arc<Database>,
-        work: F,
-        failed: impl FnOnce(StoreError) + Send + 'static,
-    ) -> Result<(), StoreError>
-    where
-        F: FnOnce(&mut Tx<'_>) -> Result<(), StoreError> + Send + 'static,
-    {
-        let waiter = Some(Waiter::OnFailure(Box::new(failed)));
-        self.enqueue(database, Box::new(Task { work: Some(work), result: None, waiter }))
-    }
-
-    /// Acts that wait for this file.
-    pub(crate) fn backlog(database: &Database) -> usize {
-        lock(&database.queue).waiting.len()
-    }
-
-    fn enqueue(&self, database: &Arc<Database>, job: Box<dyn Job>) -> Result<(), StoreError> {
-        let guard = lock(&self.sender);
-        let sender = guard.as_ref().ok_or(StoreError::Closed)?;
-        let mut queue = lock(&database.queue);
-        queue.waiting.push_back(job);
-        if !queue.scheduled {
-            queue.scheduled = true;
-            sender.send(Arc::clone(database)).map_err(|_| StoreError::Closed)?;
-        }
-        Ok(())
-    }
-
-    /// Finishes what waits, then ends the threads.
-    pub(crate) fn close(&self) {
-        drop(lock(&self.sender).take());
-        for thread in lock(&self.threads).drain(..) {
-            let _ = thread.join();
-        }
-    }
-}
-
-impl Drop for Writers {
-    /// Whoever drops the store without closing it still gets what was queued onto the disk, and the
-    /// directory's lock is let go only after that.
-    fn drop(&mut self) {
-        self.close();
-    }
-}
-
-fn serve(receiver: &Mutex<Receiver<Arc<Database>>>, sender: &Weak<Sender<Arc<Database>>>) {
-    loop {
-        let next = lock(receiver).recv();
-        let Ok(database) = next else { return };
-        // One group, and then to the back of the line: a busy account must not keep a thread from the
-        // others. While the server closes there is no line, and the file is emptied at once.
-        while !one_group(&database) {
-            if sender.upgrade().is_some_and(|sender| sender.send(Arc::clone(&database)).is_ok()) {
-                break;
-            }
-        }
-    }
-}
-
-/// Commits one group. Whether nothing waits for this file any more.
-fn one_group(database: &Database) -> bool {
-    let mut jobs: Vec<Box<dyn Job>> = {
-        let mut queue = lock(&database.queue);
-        let count = queue.waiting.len().min(GROUP);
-        queue.waiting.drain(..count).collect()
-    };
-    let mut group = Group { frontier: None, grown: false, notices: Notices::default() };
-    let mut begun = false;
-    let ran = database.transact(|sql| {
-        begun = true;
-        run_group(database, sql, &mut jobs, &mut group)
-    });
-    if !begun && matches!(&ran, Err(error) if error.is_held()) && put_back(database, &mut jobs) {
-        return false;
-    }
-    let committed = match ran {
-        Ok(()) => {
-            database.publish(&group.notices);
-            Committed::Yes
-        }
-        Err(error) => {
-            tracing::error!(%error, "a group of writes failed");
-            Committed::No(Reason::of(&error))
-        }
-    };
-    for job in jobs {
-        job.finish(committed);
-    }
-    let mut queue = lock(&database.queue);
-    queue.held_since = None;
-    queue.scheduled = !queue.waiting.is_empty();
-    !queue.scheduled
-}
-
-/// Puts acts back into the line because somebody else holds the database: a thread that waited for one
-/// would keep all others from theirs. Says no when they have waited long enough.
-fn put_back(database: &Database, jobs: &mut Vec<Box<dyn Job>>) -> bool {
-    let mut queue = lock(&database.queue);
-    if queue.held_since.get_or_insert_with(Instant::now).elapsed() > HELD {
-        return false;
-    }
-    for job in jobs.drain(..).rev() {
-        queue.waiting.push_front(job);
-    }
-    true
-}
-
-/// Runs one group inside its transaction.
-fn run_group(
-    database: &Database,
-    sql: &Sql<'_>,
-    jobs: &mut [Box<dyn Job>],
-    group: &mut Group,
-) -> Result<(), StoreError> {
-    for job in jobs.iter_mut() {
-        sql.savepoint()?;
-        let before = (group.frontier.clone(), group.grown);
-        if !job.run(&mut Tx { sql, log: &database.log, group }) {
-            sql.take_back()?;
-            (group.frontier, group.grown) = before;
-        }
-        sql.release()?;
-    }
-    if group.grown
-        && let Some(frontier) = &group.frontier
-    {
-        crate::log::write_head(sql, frontier)?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

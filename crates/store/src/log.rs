@@ -275,13 +275,15 @@ impl Store {
         self.listed(database, filter, Refusals::Told).await
     }
 
-    /// Lists in a thread of its own: a log can be long.
+    /// Lists in a thread of its own: a log can be long. Whoever asks finds what they saw happen, observations
+    /// that wait for company too.
     async fn listed(
         &self,
         database: std::sync::Arc<Database>,
         filter: EventFilter,
         refusals: Refusals,
     ) -> Result<Vec<Event>, StoreError> {
+        self.writers().settle(&database).await?;
         tokio::task::spawn_blocking(move || database.read_blocking(|sql| list(sql, &filter, refusals)))
             .await
             .map_err(|_| StoreError::Closed)?
