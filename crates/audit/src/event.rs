@@ -169,37 +169,44 @@ pub struct Event {
     pub draft: Draft,
 }
 
-/// The leaf's form. Field names are short words in one alphabetical object; `detail` enters by its
-/// hash, so that a body can be erased without breaking the tree.
+/// The leaf's form. Field names are short words; `detail` enters by its hash, so that a body can be erased
+/// without breaking the tree.
+///
+/// The fields stand in RFC 8785's order and are texts and whole numbers below 2^53, which the ordinary
+/// writer of JSON writes as RFC 8785 demands. A test holds it against a writer that sorts.
 #[derive(Serialize)]
 pub(crate) struct Leaf<'a> {
-    pub(crate) v: u8,
-    pub(crate) log: &'a str,
-    pub(crate) seq: u64,
-    pub(crate) at: i64,
-    pub(crate) actor: &'a str,
-    pub(crate) credential: &'a str,
-    pub(crate) address: &'a str,
-    pub(crate) request: Option<&'a str>,
     pub(crate) action: &'a str,
-    pub(crate) resource: &'a str,
-    pub(crate) space: Option<&'a str>,
+    pub(crate) actor: &'a str,
+    pub(crate) address: &'a str,
     pub(crate) agent: Option<&'a str>,
-    pub(crate) phase: &'a str,
-    pub(crate) verdict: &'a str,
-    pub(crate) intent: Option<u64>,
+    pub(crate) at: i64,
+    pub(crate) credential: &'a str,
     pub(crate) detail_sha256: String,
+    pub(crate) intent: Option<u64>,
+    pub(crate) log: &'a str,
+    pub(crate) phase: &'a str,
+    pub(crate) request: Option<&'a str>,
+    pub(crate) resource: &'a str,
+    pub(crate) seq: u64,
+    pub(crate) space: Option<&'a str>,
+    pub(crate) v: u8,
+    pub(crate) verdict: &'a str,
 }
 
 impl Leaf<'_> {
+    fn bytes(&self) -> Result<Vec<u8>, serde_json::Error> {
+        serde_json::to_vec(self)
+    }
+
     pub(crate) fn hash(&self) -> Result<Hash, serde_json::Error> {
-        Ok(tree::leaf_hash(&serde_json_canonicalizer::to_vec(self)?))
+        Ok(tree::leaf_hash(&self.bytes()?))
     }
 }
 
 /// What stands for an event's detail in its leaf.
 pub(crate) fn detail_hash(detail: &Map<String, Value>) -> Result<String, serde_json::Error> {
-    Ok(hex(&Sha256::digest(serde_json_canonicalizer::to_vec(detail)?)))
+    Ok(hex(&Sha256::digest(crate::canonical_object(detail)?)))
 }
 
 impl Event {
@@ -208,8 +215,12 @@ impl Event {
     /// # Errors
     /// If `detail` holds a number that RFC 8785 cannot write.
     pub fn leaf(&self, log: &LogId) -> Result<Vec<u8>, serde_json::Error> {
+        self.leaf_over(log, detail_hash(&self.draft.detail)?)
+    }
+
+    fn leaf_over(&self, log: &LogId, detail_sha256: String) -> Result<Vec<u8>, serde_json::Error> {
         let d = &self.draft;
-        serde_json_canonicalizer::to_vec(&Leaf {
+        Leaf {
             v: 1,
             log: &log.0,
             seq: self.seq,
@@ -225,8 +236,20 @@ impl Event {
             phase: d.phase.as_str(),
             verdict: d.verdict.as_str(),
             intent: d.intent,
-            detail_sha256: detail_hash(&d.detail)?,
-        })
+            detail_sha256,
+        }
+        .bytes()
+    }
+
+    /// The leaf hash of this event in `log`, and the canonical text of its detail, as both are kept.
+    ///
+    /// # Errors
+    /// As [`Self::leaf`].
+    pub fn seal(&self, log: &LogId) -> Result<(Hash, String), serde_json::Error> {
+        let detail = crate::canonical_object(&self.draft.detail)?;
+        let leaf = self.leaf_over(log, hex(&Sha256::digest(&detail)))?;
+        // JSON is UTF-8.
+        Ok((tree::leaf_hash(&leaf), String::from_utf8_lossy(&detail).into_owned()))
     }
 
     /// The leaf hash of this event in `log`.
@@ -267,9 +290,76 @@ impl LogId {
 
 /// Lower-case hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16).unwrap_or_default();
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn text() -> impl Strategy<Value = String> {
+        prop_oneof![any::<String>(), "[\\u{0}-\\u{20}\"\\\\/\u{7f}\u{e000}\u{1f600}éz]{0,12}"]
+    }
+
+    fn value() -> impl Strategy<Value = Value> {
+        let whole = prop_oneof![any::<i32>().prop_map(|n| json!(n)), (-(1i64 << 53)..=1 << 53).prop_map(|n| json!(n))];
+        let broken = prop_oneof![any::<f32>().prop_map(|n| json!(n)), any::<f64>().prop_map(|n| json!(n))];
+        let one = prop_oneof![text().prop_map(Value::from), any::<bool>().prop_map(Value::from), whole, broken];
+        one.prop_recursive(3, 24, 6, |inner| {
+            let pairs = proptest::collection::vec((text(), inner.clone()), 0..6);
+            prop_oneof![
+                proptest::collection::vec(inner, 0..6).prop_map(Value::from),
+                pairs.prop_map(|pairs| Value::Object(pairs.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn e05_values_are_written_as_a_writer_that_sorts_writes_them(value in value()) {
+            let ours = crate::canonical(&value).ok();
+            prop_assert_eq!(ours, serde_json_canonicalizer::to_vec(&value).ok());
+        }
+
+        #[test]
+        fn e05_leaves_are_written_as_a_writer_that_sorts_writes_them(
+            texts in proptest::collection::vec(text(), 8),
+            seq in 0u64..1 << 53,
+            at in -(1i64 << 53)..1 << 53,
+            intent in proptest::option::of(0u64..1 << 53),
+            some in any::<bool>(),
+        ) {
+            let leaf = Leaf {
+                action: &texts[0],
+                actor: &texts[1],
+                address: &texts[2],
+                agent: some.then_some(&texts[3]),
+                at,
+                credential: &texts[4],
+                detail_sha256: texts[5].clone(),
+                intent,
+                log: &texts[6],
+                phase: &texts[7],
+                request: some.then_some(&texts[0]),
+                resource: &texts[1],
+                seq,
+                space: some.then_some(&texts[2]),
+                v: 1,
+                verdict: &texts[3],
+            };
+            prop_assert_eq!(leaf.bytes().unwrap(), serde_json_canonicalizer::to_vec(&leaf).unwrap());
+        }
+    }
+
+    #[test]
+    fn hexadecimal_is_what_it_is_elsewhere() {
+        let all: Vec<u8> = (0..=255).collect();
+        let expected: String = all.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex(&all), expected);
+    }
 }

@@ -28,7 +28,7 @@ use failure::{Code, Failure};
 use out::Format;
 
 fn main() -> ExitCode {
-    bailiwick_sandbox::play_role();
+    bailiwick_sandbox::helper::dispatch();
     let cli = Cli::parse();
     let code = match run(cli) {
         Ok(()) => Code::Done,

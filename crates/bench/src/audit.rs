@@ -83,7 +83,8 @@ async fn events(store: &Store, scope: &Scope, callers: usize) -> f64 {
     rate(count, begun.elapsed())
 }
 
-/// One writer that commits what waits for it, as long as an event's row, one row an act.
+/// One writer that commits what waits for it: as long as an event's row, one row an act, each in a
+/// transaction of its own inside the group's.
 fn bare_groups(callers: usize) -> f64 {
     let dir = tempfile::tempdir().unwrap();
     let file = Connection::open(dir.path().join("bare.db")).unwrap();
@@ -100,7 +101,10 @@ fn bare_groups(callers: usize) -> f64 {
             group.extend(receiver.try_iter().take(255));
             file.execute_batch("BEGIN IMMEDIATE").unwrap();
             for _ in &group {
+                // An act of its own inside the group: it could fail alone.
+                file.prepare_cached("SAVEPOINT act").unwrap().execute([]).unwrap();
                 file.prepare_cached("INSERT INTO line (body) VALUES (?1)").unwrap().execute([&body]).unwrap();
+                file.prepare_cached("RELEASE act").unwrap().execute([]).unwrap();
             }
             file.execute_batch("COMMIT").unwrap();
             for act in group {

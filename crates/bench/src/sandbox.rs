@@ -1,19 +1,20 @@
 //! Sandboxes, measured at the sandbox: a new one with its first command against bare `bwrap … true`, a
 //! command in a warm one against fork and exec.
 
-use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bailiwick_files::{Access, Owner, Workspace};
-use bailiwick_sandbox::sandboxes::SHELL_WORKER;
+use bailiwick_sandbox::Workers;
 use bailiwick_sandbox::linux::{
     CgroupUse, CommandLine, Exec, ExitStatus, HelperPath, Jail, JailName, JailSpec, JailUser, Launcher, Limits,
     WorkspaceAccess,
 };
 use bailiwick_shell::{
-    Isolation, Mount, PoolLimits, SharedTmp, Shell, ShellLimits, ShellPool, ShellSpec, Status, WorkerProgram,
+    Isolation, Mount, PoolLimits, SharedTmp, Shell, ShellLimits, ShellPool, ShellSpec, Status,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -25,14 +26,21 @@ const ROUNDS: usize = 100;
 const USER: u32 = 200_001;
 
 pub(crate) async fn measure(options: &Options, report: &mut Report) {
-    let place = Place::new();
-    let launcher = Launcher::detect(HelperPath::At(options.server.clone()), CgroupUse::WherePossible).await.unwrap();
-    let shell = place.shell(&options.server);
-    let (mut new, mut warm, mut bwrap, mut exec) = (vec![], vec![], vec![], vec![]);
+    let place = Place::new(&options.server);
+    let launcher = async |cgroups| Launcher::detect(HelperPath::At(options.server.clone()), cgroups).await.unwrap();
+    let (launcher, alike) = (launcher(CgroupUse::WherePossible).await, launcher(CgroupUse::Never).await);
+    let shell = place.shell();
+    let (mut new, mut same, mut warm, mut bwrap, mut exec) = (vec![], vec![], vec![], vec![], vec![]);
     let (mut first, mut again) = (vec![], vec![]);
     for round in 0..ROUNDS {
         bwrap.push(timed(Command::new("bwrap").args(BWRAP)));
         exec.push(timed(&mut Command::new("/bin/true")));
+        // bwrap knows no control groups.
+        let begun = Instant::now();
+        let jail = alike.start(place.jail(round)).await.unwrap();
+        truth(&jail).await;
+        same.push(begun.elapsed());
+        jail.stop().await;
         let begun = Instant::now();
         let jail = launcher.start(place.jail(round)).await.unwrap();
         truth(&jail).await;
@@ -41,17 +49,25 @@ pub(crate) async fn measure(options: &Options, report: &mut Report) {
         truth(&jail).await;
         warm.push(begun.elapsed());
         jail.stop().await;
-        first.push(said(&place.shell(&options.server)).await);
+        first.push(said(&place.shell()).await);
         again.push(said(&shell).await);
     }
     let ms = |times: &mut Vec<Duration>| median(times).as_secs_f64() * 1e3;
-    let (new, warm, bwrap, exec) = (ms(&mut new), ms(&mut warm), ms(&mut bwrap), ms(&mut exec));
+    let (new, same, warm) = (ms(&mut new), ms(&mut same), ms(&mut warm));
+    let (bwrap, exec) = (ms(&mut bwrap), ms(&mut exec));
     report.add(
         "a new linux sandbox and `true` in it, p50",
         format!("{new:.2} ms"),
         format!("bwrap … true {bwrap:.2} ms"),
         new / bwrap,
         Target::AtMost(1.5),
+    );
+    report.add(
+        "… without control groups, as bwrap is, p50",
+        format!("{same:.2} ms"),
+        format!("bwrap … true {bwrap:.2} ms"),
+        same / bwrap,
+        Target::None,
     );
     report.add(
         "`true` in a warm linux sandbox over fork and exec, p50",
@@ -85,10 +101,11 @@ struct Place {
     files: PathBuf,
     tmp: PathBuf,
     owner: Option<Owner>,
+    pool: ShellPool,
 }
 
 impl Place {
-    fn new() -> Self {
+    fn new(server: &Path) -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
         let (files, tmp) = (dir.path().join("files"), dir.path().join("tmp"));
@@ -97,7 +114,9 @@ impl Place {
         }
         // Only root gives files away.
         let owner = chown(&files, Some(USER), Some(USER)).is_ok().then_some(Owner { uid: USER, gid: USER });
-        Self { _dir: dir, files, tmp, owner }
+        let workers = Arc::new(Workers::new(HelperPath::At(server.to_owned())));
+        let pool = ShellPool::new(PoolLimits::default(), Isolation::Process(workers));
+        Self { _dir: dir, files, tmp, owner, pool }
     }
 
     fn jail(&self, round: usize) -> JailSpec {
@@ -111,13 +130,12 @@ impl Place {
         }
     }
 
-    fn shell(&self, server: &Path) -> Shell {
-        let worker = WorkerProgram { path: server.to_owned(), arguments: vec![SHELL_WORKER.into()] };
+    fn shell(&self) -> Shell {
         let workspace = Workspace::open(&self.files, Access::ReadWrite, self.owner).unwrap();
         Shell::new(ShellSpec {
             workspace: Mount::Files(workspace),
             tmp: SharedTmp::new(&self.tmp, 1 << 20, self.owner).unwrap(),
-            pool: ShellPool::new(PoolLimits::default(), Isolation::Process(worker)),
+            pool: self.pool.clone(),
             limits: ShellLimits::default(),
         })
     }

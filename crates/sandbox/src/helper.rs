@@ -1,9 +1,10 @@
 //! The roles that this executable plays when it starts itself again.
 //!
 //! The server runs its own file a second time under another `argv[0]`, once as
-//! the launcher of jails and once per jail as its first process. `dispatch`
-//! picks the role, so it must run before any thread starts: both roles fork,
-//! and a fork in a threaded process may copy a lock that nobody will release.
+//! the launcher of jails, once per jail as its first process, and once to fork
+//! the workers of virtual shells. `dispatch` picks the role, so it must run
+//! before any thread starts: all roles fork, and a fork in a threaded process
+//! may copy a lock that nobody will release.
 //! A role never returns to the caller's `main`.
 
 use std::ffi::OsStr;
@@ -20,6 +21,7 @@ pub fn dispatch() {
     match Path::new(&name).file_name().and_then(OsStr::to_str) {
         Some(crate::linux::LAUNCHER_ROLE) => crate::linux::run_launcher(),
         Some(crate::linux::INIT_ROLE) => crate::linux::run_init(),
+        Some(crate::workers::FORKER_ROLE) => crate::workers::forker::run(),
         _ => {}
     }
 }

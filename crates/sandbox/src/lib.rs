@@ -13,9 +13,11 @@ pub mod output;
 mod receipt;
 mod running;
 pub mod sandboxes;
+mod workers;
 
 pub use demand::{Backend, CpuDemand, Demand, HostUse, Inside, Ran, RanStatus, Run, Share};
 pub use error::SandboxError;
 pub use receipt::Receipt;
 pub use running::Running;
-pub use sandboxes::{Sandboxes, Settings, play_role};
+pub use sandboxes::{Sandboxes, Settings};
+pub use workers::Workers;

@@ -28,7 +28,7 @@ use bailiwick_auth::Recorded;
 use bailiwick_auth::access::verb::StartSandbox;
 use bailiwick_files::Access;
 use bailiwick_shell::{
-    Isolation, Mount, PoolLimits, SharedTmp, Shell, ShellLimits, ShellPool, ShellSpec, WorkerProgram,
+    Isolation, Mount, PoolLimits, SharedTmp, Shell, ShellLimits, ShellPool, ShellSpec,
 };
 use bailiwick_types::agent::BackendChoice;
 use bailiwick_types::{Incarnation, SessionId, SpaceId};
@@ -40,6 +40,7 @@ use crate::linux::{
     CgroupUse, Enforcement, HelperPath, JailName, JailSpec, JailUser, Launcher, Limits, Promises, StartError,
     WorkspaceAccess,
 };
+use crate::workers::Workers;
 use crate::running::{Running, Walls};
 
 /// What the server brings along.
@@ -53,21 +54,6 @@ pub struct Settings {
     pub host: HostUse,
     /// A folder of the server's own for what virtual shells share as `/tmp`.
     pub tmp: PathBuf,
-}
-
-/// The argument that makes this program a virtual shell's worker.
-pub const SHELL_WORKER: &str = "bailiwick-shell-worker";
-
-/// Plays a helper's role and exits, if this process was started for one. The first statement of
-/// `main`, before any thread starts.
-pub fn play_role() {
-    crate::helper::dispatch();
-    let mut arguments = std::env::args_os().skip(1);
-    if arguments.next().is_some_and(|first| first == SHELL_WORKER) && arguments.next().is_none() {
-        // The worker has said all that it has to say through its pipes.
-        let code = bailiwick_shell::worker_main();
-        std::process::exit(i32::from(code != std::process::ExitCode::SUCCESS));
-    }
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -103,11 +89,8 @@ const TRY_AGAIN: Duration = Duration::from_secs(60);
 impl Sandboxes {
     /// No sandbox is running yet; nothing is started before it is needed.
     pub fn new(settings: Settings) -> Self {
-        let worker = match &settings.helper {
-            HelperPath::CurrentExecutable => WorkerProgram::this_program(SHELL_WORKER),
-            HelperPath::At(path) => WorkerProgram { path: path.clone(), arguments: vec![SHELL_WORKER.into()] },
-        };
-        let pool = ShellPool::new(PoolLimits::default(), Isolation::Process(worker));
+        let workers = Arc::new(Workers::new(settings.helper.clone()));
+        let pool = ShellPool::new(PoolLimits::default(), Isolation::Process(workers));
         Self {
             settings,
             launcher: tokio::sync::Mutex::default(),

@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use landlock::{
@@ -17,7 +18,7 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 use seccompiler::{
-    SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
 };
 
 use crate::omit::{Omitted, Wall};
@@ -113,13 +114,23 @@ fn restrict_files(directories: &[BorrowedFd<'_>]) -> Option<Landlock> {
 }
 
 fn restrict_calls() -> Option<()> {
+    filters()?.iter().try_for_each(|filter| seccompiler::apply_filter(filter).ok())
+}
+
+/// The system call filters, in the order in which they are taken.
+pub(crate) fn filters() -> Option<&'static [BpfProgram; 2]> {
+    static COMPILED: LazyLock<Option<[BpfProgram; 2]>> = LazyLock::new(compile);
+    COMPILED.as_ref()
+}
+
+fn compile() -> Option<[BpfProgram; 2]> {
     let arch: TargetArch = std::env::consts::ARCH.try_into().ok()?;
     // The arguments of `clone3` lie in memory, where a filter cannot look;
     // told that there is none, libc uses `clone`. This filter comes first
     // because the other one allows no more filters.
     let clone3 = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
     let absent = SeccompAction::Errno(libc::ENOSYS as u32);
-    install(SeccompFilter::new(clone3, SeccompAction::Allow, absent, arch).ok()?)?;
+    let first = SeccompFilter::new(clone3, SeccompAction::Allow, absent, arch).ok()?;
 
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = ALLOWED.iter().map(|call| (*call, Vec::new())).collect();
     // Threads, but no processes.
@@ -127,12 +138,8 @@ fn restrict_calls() -> Option<()> {
     let thread = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(thread), thread).ok()?;
     rules.insert(libc::SYS_clone, vec![SeccompRule::new(vec![thread]).ok()?]);
     let refuse = SeccompAction::Errno(libc::EPERM as u32);
-    install(SeccompFilter::new(rules, refuse, SeccompAction::Allow, arch).ok()?)
-}
-
-fn install(filter: SeccompFilter) -> Option<()> {
-    let program: seccompiler::BpfProgram = filter.try_into().ok()?;
-    seccompiler::apply_filter(&program).ok()
+    let second = SeccompFilter::new(rules, refuse, SeccompAction::Allow, arch).ok()?;
+    Some([first.try_into().ok()?, second.try_into().ok()?])
 }
 
 /// What the interpreter, its runtime and the file access need. Everything else

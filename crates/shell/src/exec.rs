@@ -112,7 +112,7 @@ impl Shell {
             place = self.spec.pool.place() => place?,
         };
         let timeout = timeout.min(MAX_TIMEOUT);
-        let (running, control) = self.start(command, timeout, place)?;
+        let (running, control) = self.start(command, timeout, place).await?;
         let Running { mut received, ending, receipt } = running;
         let deadline = tokio::time::sleep_until(Instant::now() + timeout + GRACE);
         tokio::pin!(deadline, ending);
@@ -159,7 +159,7 @@ impl Shell {
         Ok(output)
     }
 
-    fn start(&self, command: &str, timeout: Duration, place: Place) -> Result<(Running, Control), ShellError> {
+    async fn start(&self, command: &str, timeout: Duration, place: Place) -> Result<(Running, Control), ShellError> {
         let ShellSpec { workspace, tmp, pool, limits } = &self.spec;
         let task = Task {
             command: command.to_owned(),
@@ -178,8 +178,9 @@ impl Shell {
             Isolation::Thread => {
                 thread::start(task, place, pool).map(|(running, call)| (running, Control::Thread(call)))
             }
-            Isolation::Process(program) => {
-                process::start(task, place, program).map(|(running, worker)| (running, Control::Process(worker)))
+            Isolation::Process(source) => {
+                let (running, worker) = process::start(task, place, &**source).await?;
+                Ok((running, Control::Process(worker)))
             }
         }
     }

@@ -83,22 +83,7 @@ impl Task {
 
     /// A fresh interpreter: nothing but files outlives a call.
     fn build(&self) -> Result<Bash, Error> {
-        let limits = self.limits;
-        Ok(Bash::builder()
-            .fs(Arc::new(self.files()?))
-            .limits(execution_limits(&limits, self.timeout))
-            .session_limits(SessionLimits::unlimited())
-            .memory_limits(memory_limits(&limits))
-            .builtin_filter(|name| !LEFT_OUT.contains(&name))
-            .username("agent")
-            .hostname("sandbox")
-            .cwd(Path::new(SANDBOX_ROOT))
-            .env("HOME", SANDBOX_ROOT)
-            .env("PATH", "/usr/bin:/bin")
-            .env("PWD", SANDBOX_ROOT)
-            .env("USER", "agent")
-            .env("AI_AGENT", "bailiwick")
-            .build())
+        Ok(build(self.files()?, &self.limits, self.timeout))
     }
 
     fn files(&self) -> Result<MountableFs, Error> {
@@ -136,6 +121,31 @@ impl Task {
             _ => 0,
         }
     }
+}
+
+fn build(files: MountableFs, limits: &ShellLimits, timeout: Duration) -> Bash {
+    Bash::builder()
+        .fs(Arc::new(files))
+        .limits(execution_limits(limits, timeout))
+        .session_limits(SessionLimits::unlimited())
+        .memory_limits(memory_limits(limits))
+        .builtin_filter(|name| !LEFT_OUT.contains(&name))
+        .username("agent")
+        .hostname("sandbox")
+        .cwd(Path::new(SANDBOX_ROOT))
+        .env("HOME", SANDBOX_ROOT)
+        .env("PATH", "/usr/bin:/bin")
+        .env("PWD", SANDBOX_ROOT)
+        .env("USER", "agent")
+        .env("AI_AGENT", "bailiwick")
+        .build()
+}
+
+/// Builds an interpreter and drops it: what is made at its first use is then there for all that are forked
+/// from this process. Starts no thread.
+pub(crate) fn warm() {
+    let files = MountableFs::new(Arc::new(InMemoryFs::with_limits(FsLimits::new())));
+    drop(build(files, &ShellLimits::default(), Duration::from_secs(1)));
 }
 
 fn execution_limits(limits: &ShellLimits, timeout: Duration) -> ExecutionLimits {

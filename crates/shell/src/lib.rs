@@ -8,11 +8,13 @@
 //!
 //! The interpreter's own limits do not hold against stack overflow: a few
 //! kilobytes of nested brackets end the process it runs in. So it runs in a
-//! worker process per command ([`Isolation::Process`]), the server's own
-//! binary started again with no environment and two directory descriptors,
-//! behind resource limits, Landlock and a system call allow-list; a worker
-//! that crashes or ignores its deadline is killed and harms one call. [`Isolation::Thread`] keeps it in the server and
-//! is for tests and for hosts with a single trusted user.
+//! worker process per command ([`Isolation::Process`]), forked with no
+//! environment and two directory descriptors, behind resource limits,
+//! Landlock and a system call allow-list; a worker that crashes or ignores
+//! its deadline is killed and harms one call. This crate says what a worker
+//! does; whoever may start processes makes it ([`WorkerSource`]).
+//! [`Isolation::Thread`] keeps the interpreter in the server and is for tests
+//! and for hosts with a single trusted user.
 //!
 //! What this backend does not defend: the worker runs as the server's user in
 //! the server's namespaces, and a kernel without Landlock leaves it that
@@ -45,8 +47,9 @@ pub use exec::Shell;
 pub use omit::OnDifference;
 pub use omit::Wall;
 pub use output::{Output, Status, Stream};
-pub use pool::{Isolation, PoolLimits, ShellPool, WorkerProgram};
+pub use pool::{Isolation, PoolLimits, ShellPool};
+pub use process::{WorkerEnd, WorkerParts, WorkerProcess, WorkerSource};
 pub use receipt::{Confinement, Fact, Landlock, Receipt};
 pub use spec::{Mount, ShellLimits, ShellSpec};
 pub use tmp::SharedTmp;
-pub use worker::worker_main;
+pub use worker::{warm, worker_main};

@@ -17,8 +17,8 @@ pub enum Wall {
     Calls,
     /// No new privileges. Landlock and the list need it: leave out all three.
     NoNewPrivileges,
-    /// The empty environment.
-    Environment,
+    /// The closed descriptors of whoever made the worker.
+    Descriptors,
 }
 
 /// The walls that a worker lacks: none, unless a test says so.

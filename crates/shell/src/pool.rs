@@ -5,8 +5,7 @@
 //! keeps its place and is counted, and when all places are lost that way the
 //! pool says so soon instead of queueing. A process can be killed.
 
-use std::ffi::OsString;
-use std::path::PathBuf;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -15,6 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use crate::error::ShellError;
+use crate::process::WorkerSource;
 
 /// How many commands may run at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,31 +26,22 @@ pub struct PoolLimits {
 }
 
 /// What stands between the interpreter and the server.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub enum Isolation {
     /// A worker process per command, which is killed at the deadline and may
     /// crash without harm. The one to use.
-    Process(WorkerProgram),
+    Process(Arc<dyn WorkerSource>),
     /// A thread of the server. A command can end the server by overflowing the
     /// interpreter's stack: for tests and single-user setups only.
     Thread,
 }
 
-/// How to start a worker: a program whose `main` calls
-/// [`crate::worker_main`] before anything else when it sees these arguments.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WorkerProgram {
-    /// The program.
-    pub path: PathBuf,
-    /// Its arguments. They are visible to other users of the host.
-    pub arguments: Vec<OsString>,
-}
-
-impl WorkerProgram {
-    /// The running program itself, even if its file was replaced meanwhile.
-    #[must_use]
-    pub fn this_program(argument: &str) -> Self {
-        Self { path: PathBuf::from("/proc/self/exe"), arguments: vec![argument.into()] }
+impl fmt::Debug for Isolation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Process(_) => "Process",
+            Self::Thread => "Thread",
+        })
     }
 }
 

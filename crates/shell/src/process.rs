@@ -1,18 +1,20 @@
 //! A command in a worker process, seen from the server.
 //!
-//! The worker gets no environment and three descriptors: the workspace as 0,
+//! A worker gets no environment and three descriptors: the workspace as 0,
 //! the socket to us as 1, `/tmp` as 2. Must never wait for a worker without
 //! holding the means to kill it.
 
+use std::future::Future;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdStream;
-use std::process::Stdio;
+use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 
-use bailiwick_files::Workspace;
+use bailiwick_files::{Owner, Workspace};
+use rustix::process::Signal;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
-use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
@@ -22,9 +24,73 @@ use crate::exec::{Chunk, Ended, QUEUED_CHUNKS, Running};
 use crate::interpreter::Task;
 use crate::omit::Wall;
 use crate::output::Stream;
-use crate::pool::{Place, WorkerProgram};
+use crate::pool::Place;
 use crate::receipt::{self, Declared, Receipt};
 use crate::wire::{self, Request, Terms};
+
+/// Whoever makes processes for workers. A worker is a process with one thread
+/// in which [`crate::worker_main`] runs, with the three descriptors of
+/// [`WorkerParts`] and no other, and as the user that is named there.
+pub trait WorkerSource: Send + Sync {
+    /// Makes a worker.
+    fn make(&self, parts: WorkerParts) -> Pin<Box<dyn Future<Output = io::Result<WorkerProcess>> + Send + '_>>;
+}
+
+/// What a worker is made with.
+#[derive(Debug)]
+pub struct WorkerParts {
+    /// Becomes descriptor 1.
+    pub socket: OwnedFd,
+    /// Becomes descriptor 2.
+    pub tmp: OwnedFd,
+    /// Becomes descriptor 0; without one that is the null device.
+    pub workspace: Option<OwnedFd>,
+    /// Whom the worker runs as; without one, as the server.
+    pub user: Option<Owner>,
+    /// Leaves a descriptor of its maker's open, for a test.
+    #[cfg(debug_assertions)]
+    pub leave_open: bool,
+}
+
+/// A worker that was made. Dropping it kills it.
+#[derive(Debug)]
+pub struct WorkerProcess {
+    /// Its number, which nobody else has before `ended` was told.
+    pub id: u32,
+    /// The process itself, whatever has its number.
+    pub handle: OwnedFd,
+    /// How it ended; closed without a word if its maker ended first, and then
+    /// it has ended too.
+    pub ended: oneshot::Receiver<WorkerEnd>,
+}
+
+/// How a worker ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WorkerEnd {
+    /// By itself.
+    Exited,
+    /// By a signal.
+    Killed,
+}
+
+impl WorkerProcess {
+    fn kill(&self) {
+        let _ = rustix::process::pidfd_send_signal(&self.handle, Signal::KILL);
+    }
+
+    /// Kills it, and waits until nothing of it is left.
+    async fn end(&mut self) -> WorkerEnd {
+        self.kill();
+        // Its maker is gone, and that was not the command's doing.
+        (&mut self.ended).await.unwrap_or(WorkerEnd::Exited)
+    }
+}
+
+impl Drop for WorkerProcess {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
 
 /// The task that listens to a worker. Dropping it kills the worker.
 pub(crate) struct Worker {
@@ -47,39 +113,31 @@ impl Drop for Worker {
 const DIED: &str = "the command needed more memory or stack than the interpreter has";
 
 /// Starts a worker for `task`, which keeps `place` until it was reaped.
-pub(crate) fn start(task: Task, place: Place, program: &WorkerProgram) -> Result<(Running, Worker), ShellError> {
-    let (ours, theirs) = StdStream::pair().map_err(|source| ShellError::Start { source })?;
-    let stream = ours
-        .set_nonblocking(true)
-        .and_then(|()| UnixStream::from_std(ours))
-        .map_err(|source| ShellError::Start { source })?;
-    let workspace = match &task.workspace {
-        Some(workspace) => Stdio::from(root_of(workspace)?),
-        None => Stdio::null(),
-    };
-    let mut command = Command::new(&program.path);
-    command
-        .args(&program.arguments)
-        .env_clear()
-        .envs(task.omitted.has(Wall::Environment).then_some(("BAILIWICK_LEFT_IN", "1")))
-        .current_dir("/")
-        .stdin(workspace)
-        .stdout(Stdio::from(OwnedFd::from(theirs)))
-        .stderr(Stdio::from(root_of(&task.tmp)?))
-        .process_group(0)
-        .kill_on_drop(true);
+pub(crate) async fn start(
+    task: Task,
+    place: Place,
+    source: &dyn WorkerSource,
+) -> Result<(Running, Worker), ShellError> {
+    let failed = |source| ShellError::Start { source };
+    let (ours, theirs) = StdStream::pair().map_err(failed)?;
+    let stream = ours.set_nonblocking(true).and_then(|()| UnixStream::from_std(ours)).map_err(failed)?;
     // A privileged server gives the worker the rights of the workspace's owner and no more.
     let owner = task.workspace.as_ref().and_then(Workspace::owner);
-    if let Some(owner) = owner.filter(|_| !task.omitted.has(Wall::User)) {
-        command.uid(owner.uid).gid(owner.gid);
-    }
+    let parts = WorkerParts {
+        socket: OwnedFd::from(theirs),
+        tmp: root_of(&task.tmp)?,
+        workspace: task.workspace.as_ref().map(root_of).transpose()?,
+        user: owner.filter(|_| !task.omitted.has(Wall::User)),
+        #[cfg(debug_assertions)]
+        leave_open: task.omitted.has(Wall::Descriptors),
+    };
     let declared = Declared {
         user: owner.map(|owner| (owner.uid, owner.gid)),
         limits: task.limits,
         timeout: task.timeout,
         omitted: task.omitted.clone(),
     };
-    let child = command.spawn().map_err(|source| ShellError::Start { source })?;
+    let process = source.make(parts).await.map_err(failed)?;
 
     let terms = task.workspace.as_ref().map(|files| Terms::new(files.access(), files.owner()));
     let request = Request {
@@ -95,7 +153,7 @@ pub(crate) fn start(task: Task, place: Place, program: &WorkerProgram) -> Result
     let (chunks, received) = mpsc::channel::<Chunk>(QUEUED_CHUNKS);
     let (ended, ending) = oneshot::channel();
     let listener = tokio::spawn(async move {
-        let told = converse(stream, child, request, chunks, &declared, &checked).await;
+        let told = converse(stream, process, request, chunks, &declared, &checked).await;
         drop(place);
         let _ = ended.send(told.unwrap_or(Ended::Silent));
     });
@@ -103,10 +161,9 @@ pub(crate) fn start(task: Task, place: Place, program: &WorkerProgram) -> Result
 }
 
 /// Compares what the kernel shows of a worker with what was declared.
-fn check(child: &Child, told: &[u8], declared: &Declared) -> Result<Receipt, Ended> {
-    let process = child.id().ok_or(Ended::Silent)?;
+fn check(process: &WorkerProcess, told: &[u8], declared: &Declared) -> Result<Receipt, Ended> {
     let told = serde_json::from_slice(told).map_err(|_| Ended::Silent)?;
-    receipt::read(process, &told, declared).map_err(|_| Ended::Silent)?.map_err(|differs| {
+    receipt::read(process.id, &told, declared).map_err(|_| Ended::Silent)?.map_err(|differs| {
         tracing::error!(?differs, "a virtual shell worker is not what was declared");
         Ended::Differs(differs)
     })
@@ -119,7 +176,7 @@ fn root_of(files: &Workspace) -> Result<OwnedFd, ShellError> {
 /// Sends the request and takes what comes back, to the end of the worker.
 async fn converse(
     mut stream: UnixStream,
-    mut child: Child,
+    mut process: WorkerProcess,
     request: Request,
     chunks: mpsc::Sender<Chunk>,
     declared: &Declared,
@@ -128,16 +185,15 @@ async fn converse(
     let request = serde_json::to_vec(&request).ok()?;
     // A worker that died before it listened is found out below.
     let _ = stream.write_all(&wire::frame(wire::REQUEST, &request).ok()?).await;
-    let ending = loop {
+    let ending: Option<Ending> = loop {
         match wire::receive_frame(&mut stream, wire::MAX_FRAME).await {
             Ok((wire::CONFINED, told)) if checked.get().is_none() => {
-                match check(&child, &told, declared) {
+                match check(&process, &told, declared) {
                     Ok(receipt) => {
                         let _ = checked.set(receipt);
                     }
                     Err(differs) => {
-                        let _ = child.start_kill();
-                        let _ = child.wait().await;
+                        process.end().await;
                         return Some(differs);
                     }
                 }
@@ -153,18 +209,15 @@ async fn converse(
         }
     };
     if ending.is_some() {
-        let _ = child.start_kill();
-        let _ = child.wait().await;
+        process.end().await;
         return ending.map(Ended::Told);
     }
     // It said nothing sensible: either it is dead, or it shall be.
-    let _ = child.start_kill();
-    let status = child.wait().await.ok()?;
-    tracing::info!(%status, "a virtual shell worker died");
-    // A worker that could not even start ends with a code; what a command
-    // does to it ends it with a signal.
-    match status.code() {
-        Some(_) => None,
-        None => Some(Ended::Told(Ending::limit(DIED))),
+    let how = process.end().await;
+    tracing::info!(?how, "a virtual shell worker died");
+    // A worker that could not even start ends by itself; what a command does to it ends it with a signal.
+    match how {
+        WorkerEnd::Exited => None,
+        WorkerEnd::Killed => Some(Ended::Told(Ending::limit(DIED))),
     }
 }

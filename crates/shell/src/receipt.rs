@@ -1,8 +1,8 @@
 //! What the kernel says about a worker before it may run its command.
 //!
-//! The server reads it from `/proc`, where the worker cannot write. Landlock
-//! and the environment cannot be seen from there: the worker tells of them, and
-//! it has interpreted nothing by then. A worker that differs from what was declared
+//! The server reads it from `/proc`, where the worker cannot write. Landlock,
+//! the environment and the open descriptors cannot be seen from there: the
+//! worker tells of them, and it has interpreted nothing by then. A worker that differs from what was declared
 //! is killed; its receipt must never be returned.
 
 use std::fs;
@@ -73,6 +73,8 @@ pub enum Fact {
     ResourceLimits,
     /// The environment.
     Environment,
+    /// The open descriptors.
+    Descriptors,
 }
 
 impl std::fmt::Display for Fact {
@@ -85,6 +87,7 @@ impl std::fmt::Display for Fact {
             Self::Landlock => "Landlock",
             Self::ResourceLimits => "resource limits",
             Self::Environment => "environment",
+            Self::Descriptors => "descriptors",
         })
     }
 }
@@ -97,6 +100,8 @@ pub(crate) struct Told {
     pub(crate) fence: (i32, i32),
     /// How many variables its environment has.
     pub(crate) variables: usize,
+    /// How many descriptors it has open.
+    pub(crate) descriptors: usize,
 }
 
 /// What a worker was declared to be.
@@ -116,6 +121,8 @@ struct Observed {
     limits: String,
 }
 
+/// The descriptors of a worker: its folders and its socket.
+const DESCRIPTORS: usize = 3;
 /// Both filters of a worker.
 const FILTERS: u32 = 2;
 
@@ -150,6 +157,7 @@ fn judge(seen: &Observed, told: &Told, declared: &Declared) -> (Receipt, Vec<Fac
     must(Fact::Filters, mode == Some(2) && filters.is_some_and(|filters| filters >= FILTERS));
     must(Fact::Landlock, told.landlock == Landlock::Absent || told.fence == (0, confine::FENCED));
     must(Fact::Environment, told.variables == 0);
+    must(Fact::Descriptors, told.descriptors == DESCRIPTORS);
     let limits = confine::ceilings(&declared.limits, declared.timeout);
     let limits = limits.map(|(_, label, ceiling)| Some((label, limit(&seen.limits, label, ceiling)?)));
     must(Fact::ResourceLimits, limits.iter().all(Option::is_some));
@@ -228,7 +236,7 @@ mod tests {
         );
         let lines = confine::ceilings(&declared.limits, declared.timeout)
             .map(|(_, label, ceiling)| format!("{label}   {ceiling}   {ceiling}   units\n"));
-        let told = Told { landlock: Landlock::Enforced, fence: (0, confine::FENCED), variables: 0 };
+        let told = Told { landlock: Landlock::Enforced, fence: (0, confine::FENCED), variables: 0, descriptors: 3 };
         (Observed { status, limits: lines.concat() }, told, declared)
     }
 
@@ -268,6 +276,7 @@ mod tests {
         assert_eq!(differs(|_, told| told.fence.1 = 0), [Fact::Landlock]);
         assert_eq!(differs(|_, told| told.fence.0 = confine::FENCED), [Fact::Landlock], "no control");
         assert_eq!(differs(|_, told| told.variables = 1), [Fact::Environment]);
+        assert_eq!(differs(|_, told| told.descriptors = 4), [Fact::Descriptors]);
         let (_, _, declared) = whole();
         for (_, label, ceiling) in confine::ceilings(&declared.limits, declared.timeout) {
             let raised = |value: &str| {

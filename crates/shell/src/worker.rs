@@ -1,7 +1,8 @@
 //! The worker process: one request, one command, one ending.
 //!
 //! Must be entered before the process has other threads, and must never use
-//! anything it was not handed: no environment, no path of the host.
+//! anything it was not handed: no environment, no path of the host but its own
+//! list of descriptors, before it is confined.
 
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
@@ -19,6 +20,13 @@ use crate::output::Stream;
 use crate::receipt::Told;
 use crate::wire::{self, Request};
 
+/// Does once what every worker would do anew, in the process that they are
+/// forked from. Starts no thread.
+pub fn warm() {
+    crate::interpreter::warm();
+    let _ = confine::filters();
+}
+
 /// The worker's `main`. Returns when the command has ended.
 #[must_use]
 pub fn worker_main() -> ExitCode {
@@ -29,6 +37,7 @@ pub fn worker_main() -> ExitCode {
 }
 
 fn work() -> Option<()> {
+    let descriptors = count_descriptors()?;
     let socket = UnixStream::from(inherited(std::io::stdout())?);
     let (kind, request) = wire::read_frame(&mut &socket, wire::MAX_REQUEST).ok()?;
     if kind != wire::REQUEST {
@@ -47,7 +56,7 @@ fn work() -> Option<()> {
         confine::limit_process(&request.limits, request.timeout)?;
     }
     let landlock = confine::restrict_thread(&directories, &request.omitted)?;
-    let told = Told { landlock, fence: (before, confine::try_fence()), variables };
+    let told = Told { landlock, fence: (before, confine::try_fence()), variables, descriptors };
     let told = wire::frame(wire::CONFINED, &serde_json::to_vec(&told).ok()?).ok()?;
     (&socket).write_all(&told).ok()?;
     // The server reads what we are from the kernel; it goes on only with what it declared.
@@ -92,6 +101,11 @@ fn run(task: Task, socket: UnixStream) -> Option<()> {
     let ending = serde_json::to_vec(&ending).ok()?;
     let mut socket = socket.into_inner().unwrap_or_else(PoisonError::into_inner);
     socket.write_all(&wire::frame(wire::ENDING, &ending).ok()?).ok()
+}
+
+/// Descriptors that are open, the listing's own excepted.
+fn count_descriptors() -> Option<usize> {
+    std::fs::read_dir("/proc/self/fd").ok()?.count().checked_sub(1)
 }
 
 fn inherited(descriptor: impl AsFd) -> Option<OwnedFd> {

@@ -34,7 +34,7 @@ pub(crate) fn append(tx: &mut Tx<'_>, draft: Draft) -> Result<u64, StoreError> {
     let event = Event { seq: next_seq(tx)?, at: Timestamp::now(), draft };
     let log = tx.log;
     let frontier = tx.group.frontier.get_or_insert_default();
-    let hash = event.leaf_hash(log)?;
+    let (hash, detail) = event.seal(log)?;
     let tiles = frontier.append(hash);
     tx.group.grown = true;
     let d = &event.draft;
@@ -56,7 +56,7 @@ pub(crate) fn append(tx: &mut Tx<'_>, draft: Draft) -> Result<u64, StoreError> {
             d.phase.as_str(),
             d.verdict.as_str(),
             d.intent,
-            serde_json::to_string(&d.detail)?,
+            detail,
             &hash,
             i64::from(d.detail.contains_key(UNTOLD)),
         ],
@@ -371,5 +371,17 @@ impl Journal for Store {
             self.writers().write(&database, move |tx| append(tx, draft)).await
         };
         written.await.map_err(|error: StoreError| JournalError(Box::new(error)))
+    }
+
+    fn append_ahead(&self, scope: &Scope, draft: Draft) -> Result<(), JournalError> {
+        let lost = std::sync::Arc::clone(self.lost());
+        let failed = move |error| {
+            tracing::error!(%error, "an outcome was not recorded");
+            lost.one_more();
+        };
+        let taken = self.database(scope.tenant()).and_then(|database| {
+            self.writers().write_later(&database, move |tx| append(tx, draft).map(drop), failed)
+        });
+        taken.map_err(|error| JournalError(Box::new(error)))
     }
 }

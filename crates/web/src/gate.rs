@@ -141,8 +141,8 @@ fn record(
     };
     // As it was asked: a HEAD goes to the handler of GET.
     draft.detail.insert("method".to_owned(), json!(method.as_str()));
-    draft.detail.insert("status".to_owned(), json!(status.as_u16()));
     draft.detail.insert("ms".to_owned(), json!(u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX)));
+    draft.detail.insert("status".to_owned(), json!(status.as_u16()));
     app.store().observe(tenant, draft);
 }
 

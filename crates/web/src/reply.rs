@@ -4,11 +4,18 @@ use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use serde::Serialize;
-use serde_json::json;
+
+#[derive(Serialize)]
+struct Envelope<T> {
+    status: &'static str,
+    result: T,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    has_more: Option<bool>,
+}
 
 /// A result in its envelope.
 pub(crate) fn done(result: impl Serialize) -> Response {
-    Json(json!({ "status": "ok", "result": result })).into_response()
+    Json(Envelope { status: "ok", result, has_more: None }).into_response()
 }
 
 /// A result whose work goes on after the reply (202).
@@ -27,7 +34,7 @@ pub(crate) enum More {
 
 /// A page of a listing.
 pub(crate) fn page(rows: Vec<impl Serialize>, more: More) -> Response {
-    Json(json!({ "status": "ok", "result": rows, "has_more": more == More::Yes })).into_response()
+    Json(Envelope { status: "ok", result: rows, has_more: Some(more == More::Yes) }).into_response()
 }
 
 /// One page of rows that are all there already. Pages count from 1.

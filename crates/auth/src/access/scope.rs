@@ -95,7 +95,7 @@ impl Scope {
         self.0.request
     }
 
-    fn caller(&self) -> Caller<'_> {
+    pub(super) fn caller(&self) -> Caller<'_> {
         Caller { tenant: Some(&self.0.tenant), standing: &self.0.standing }
     }
 

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 use tokio::io::AsyncReadExt;
+use serde::de::DeserializeOwned;
 use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe;
 use tokio::sync::oneshot;
@@ -98,8 +99,11 @@ pub(crate) fn adopt(parts: Parts, process: i32) -> Result<Jail, ReceiptError> {
     Ok(Jail { shared, reader })
 }
 
-/// Receives the next message of a jail.
-pub(crate) async fn receive(socket: &AsyncFd<OwnedFd>, buffer: &mut [u8]) -> Result<Received<FromJail>, WireError> {
+/// Receives the next message.
+pub(crate) async fn receive<M: DeserializeOwned>(
+    socket: &AsyncFd<OwnedFd>,
+    buffer: &mut [u8],
+) -> Result<Received<M>, WireError> {
     loop {
         let mut guard = socket.readable().await.map_err(|_| WireError::Closed)?;
         match wire::receive(socket.get_ref(), buffer) {

@@ -177,7 +177,7 @@ impl Launcher {
             CgroupUse::Never => Layout::default(),
         };
         let promises = promises(kind, &cgroups, landlock_abi);
-        let (socket, process) = spawn(&helper).map_err(Unavailable::Launcher)?;
+        let (socket, process) = spawn(&helper, LAUNCHER_ROLE, None).map_err(Unavailable::Launcher)?;
         let setup = LauncherSetup { method, cgroups: cgroups.clone() };
         wire::send(socket.as_fd(), &ToLauncher::Configure(setup), &[], &[])
             .map_err(|_| Unavailable::Launcher(std::io::ErrorKind::BrokenPipe.into()))?;
@@ -410,7 +410,12 @@ fn promises(launcher: LauncherKind, cgroups: &Layout, landlock_abi: i32) -> Prom
     }
 }
 
-fn spawn(helper: &HelperPath) -> std::io::Result<(AsyncFd<OwnedFd>, tokio::process::Child)> {
+/// Starts this program in a role, with a socket to it. `left_in`: what a test leaves in its environment.
+pub(crate) fn spawn(
+    helper: &HelperPath,
+    role: &str,
+    left_in: Option<(&str, &str)>,
+) -> std::io::Result<(AsyncFd<OwnedFd>, tokio::process::Child)> {
     let (ours, theirs) = wire::socket_pair()?;
     rustix::io::ioctl_fionbio(&ours, true)?;
     let program = match helper {
@@ -418,8 +423,9 @@ fn spawn(helper: &HelperPath) -> std::io::Result<(AsyncFd<OwnedFd>, tokio::proce
         HelperPath::At(path) => path,
     };
     let process = tokio::process::Command::new(program)
-        .arg0(LAUNCHER_ROLE)
+        .arg0(role)
         .env_clear()
+        .envs(left_in)
         .current_dir("/")
         .stdin(Stdio::from(theirs))
         .stdout(Stdio::null())

@@ -209,6 +209,13 @@ pub(crate) fn close_from_on_exec(first: u32) -> io::Result<()> {
     })
 }
 
+/// Closes every descriptor from `first` on, whatever value of ours still names it. For a child that goes on
+/// with the standard ones alone and never returns.
+pub(crate) fn close_from(first: u32) -> io::Result<()> {
+    // SAFETY: takes no pointers. The caller uses and drops no value that owns one of them any more.
+    check(unsafe { libc::syscall(libc::SYS_close_range, i64::from(first), i64::from(u32::MAX), 0_i64) })
+}
+
 fn check(answer: i64) -> io::Result<()> {
     if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

@@ -3,3 +3,4 @@
 
 #[cfg(target_os = "linux")]
 mod linux;
+mod shell;

@@ -165,7 +165,10 @@ impl Question {
     ) -> Result<Self, Unreadable> {
         let mut facts = Facts::default();
         let principal = facts.principal(caller)?;
-        let resource = resource.describe(&mut facts);
+        let mut resource = resource.describe(&mut facts);
+        if policies == PoliciesId::BASE {
+            facts.forget_which(&mut resource);
+        }
         let context = context(caller, arguments)?;
         Ok(Self { policies, principal, action, resource, facts, context })
     }
@@ -226,6 +229,15 @@ impl Facts {
     fn add(&mut self, name: Name, attributes: Attributes) -> Name {
         self.0.push((name.clone(), attributes));
         name
+    }
+
+    /// Takes the id off a session, an approval or a call. The base policy names no single thing, and nothing
+    /// refers to one of these, so which one it is decides nothing: what is known of it does.
+    fn forget_which(&mut self, name: &mut Name) {
+        if matches!(name.kind, Kind::Session | Kind::Approval | Kind::ToolCall) {
+            self.0.iter_mut().filter(|(known, _)| known == name).for_each(|(known, _)| known.id.clear());
+            name.id.clear();
+        }
     }
 
     fn principal(&mut self, caller: &Caller<'_>) -> Result<Name, Unreadable> {

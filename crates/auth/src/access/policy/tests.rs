@@ -1,18 +1,19 @@
 //! The policy as it really answers: the matrix of roles, verbs and resources, and the walls.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 use bailiwick_audit::Actor;
 use bailiwick_types::{ApprovalId, CallId, GrantLevel, Incarnation, KeyScope, RequestId, Role, SessionId, SpaceId};
 use serde_json::json;
 
 use super::*;
-use crate::access::resource::Asks;
+use crate::access::resource::{Account, Agent, Approval, Asks, Host, Session, Space, ToolCall, User};
 use crate::access::scope::{Scope, Standing};
 use crate::access::tool::ToolVerdict;
-use crate::access::verb;
+use crate::access::verb::{self, Verb as _};
 use crate::for_store;
-use crate::principal::Credential;
+use crate::principal::{Bounds, Credential};
 
 fn tenant(name: &str, policies: Arc<AccountPolicies>) -> Tenant {
     for_store::tenant(name.parse().unwrap(), Incarnation::new(), 200_000, policies)
@@ -333,4 +334,72 @@ fn what_a_policy_cannot_look_through_a_person_looks_at() {
     assert!(matches!(alice.judge(call("ls".to_owned())), Ok(ToolVerdict::Go(_))), "positive control");
     assert!(alice.judge(call("secret".to_owned())).is_err());
     assert!(matches!(alice.judge(call(format!("{}secret", "x".repeat(70_000)))), Ok(ToolVerdict::Ask(_))));
+}
+
+#[test]
+fn the_base_policy_names_no_single_thing() {
+    // What answers are remembered by has no ids of sessions, approvals and calls because of this.
+    let text = include_str!("../../../policy/base.cedar");
+    let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+    let named: Vec<&str> = code.flat_map(|line| line.split("::\"").collect::<Vec<_>>().into_iter().rev().skip(1)).collect();
+    assert!(!named.is_empty());
+    for before in named {
+        assert!(before.ends_with("Action"), "{before}");
+    }
+}
+
+#[test]
+fn an_accounts_policy_may_name_a_session() {
+    let world = World::new();
+    let (one, other) = (world.session(Relation::Owner), world.session(Relation::Owner));
+    let policy = format!("forbid (principal, action, resource == Session::\"{}\");", one.id());
+    let bound = tenant("acme", AccountPolicies::parse(&policy).unwrap());
+    let own = |session: &Session| {
+        let space = for_store::space(&bound, world.space, "alice".parse().unwrap(), vec![]);
+        for_store::session(space, session.id(), "coder".parse().unwrap(), "alice".parse().unwrap())
+    };
+    let alice = user(&bound, "alice", Role::Member, Bounds::none());
+    for _ in 0..2 {
+        assert_eq!(alice.decide(verb::ReadSession::NAME, &own(&one), None), Decision::Deny("account_policy"));
+        assert_eq!(alice.decide(verb::ReadSession::NAME, &own(&other), None), Decision::Allow);
+    }
+    // The control: under the base policy both are hers.
+    let free = user(&world.acme, "alice", Role::Member, Bounds::none());
+    for session in [&one, &other] {
+        assert_eq!(free.decide(verb::ReadSession::NAME, session, None), Decision::Allow);
+    }
+}
+
+#[test]
+fn a_remembered_answer_is_the_one_that_the_engine_gives() {
+    let world = World::new();
+    let roles = [Role::Admin, Role::Member, Role::Viewer];
+    let relations = [
+        Relation::Owner,
+        Relation::Granted(GrantLevel::Manage),
+        Relation::Granted(GrantLevel::Write),
+        Relation::Granted(GrantLevel::Read),
+        Relation::Nothing,
+    ];
+    // Asked in a row, so that a fact which were not part of the question would show as the answer before.
+    for _ in 0..2 {
+        for (verb, kind) in verb::ALL {
+            for (role, relation) in roles.iter().flat_map(|role| relations.map(|relation| (*role, relation))) {
+                let alice = user(&world.acme, "alice", role, Bounds::none());
+                let caller = alice.caller();
+                let (said, asked) = match *kind {
+                    "Space" => both(&caller, verb, &world.space(relation)),
+                    "Session" => both(&caller, verb, &world.session(relation)),
+                    _ => continue,
+                };
+                assert_eq!(said, asked, "{verb} {role:?}");
+            }
+        }
+    }
+}
+
+/// What is answered, and what the engine answers.
+fn both<R: Resource>(caller: &Caller<'_>, verb: &'static str, resource: &R) -> (Decision, Decision) {
+    let question = Question::new(PoliciesId::BASE, caller, verb, resource, None).ok().unwrap();
+    (decide(caller, verb, resource, None), ask(&question, &BASE.policies).ok().unwrap())
 }

@@ -6,7 +6,7 @@ use std::os::unix::fs::symlink;
 use bailiwick_files::{Access, Workspace};
 use bailiwick_shell::{Isolation, Mount, Status};
 
-use crate::{LONG, SECRET, Tenant, pool, run, stderr, stdout};
+use super::{LONG, SECRET, Tenant, pool, run, stderr, stdout};
 
 #[tokio::test]
 async fn b03_writes_of_a_read_write_workspace_land_in_the_space() {
@@ -75,7 +75,7 @@ async fn b03_without_a_workspace_its_files_are_absent() {
 
 #[tokio::test]
 async fn a06_links_that_lead_outside_are_refused_for_reading_and_writing() {
-    for isolation in [crate::worker(), Isolation::Thread] {
+    for isolation in [super::worker(), Isolation::Thread] {
         let tenant = Tenant::with(|spec| spec.pool = pool(isolation));
         let outside = tenant.top.path().join("outside.txt");
         fs::write(tenant.file("honest"), "honest").unwrap();

@@ -3,12 +3,15 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
 
 use bailiwick_files::{Access, Owner, Workspace};
+use bailiwick_sandbox::Workers;
+use bailiwick_sandbox::linux::HelperPath;
 use bailiwick_shell::{Confinement, Fact, Isolation, Landlock, Mount, OnDifference, Shell, ShellError, Stream, Wall};
 use tokio_util::sync::CancellationToken;
 
-use crate::{LONG, Tenant, pool};
+use super::{LONG, Tenant, pool};
 
 #[tokio::test]
 async fn b09_a_call_has_its_workers_receipt() {
@@ -52,7 +55,7 @@ async fn b09_a_worker_without_a_wall_is_named_and_runs_nothing() {
         (&[Wall::Limits][..], &[Fact::ResourceLimits][..]),
         (&[Wall::Landlock], &[Fact::Landlock]),
         (&[Wall::Calls], &[Fact::Filters]),
-        (&[Wall::Environment], &[Fact::Environment]),
+        (&[Wall::Descriptors], &[Fact::Descriptors]),
         // Landlock and the list need it, so all three go.
         (
             &[Wall::NoNewPrivileges, Wall::Landlock, Wall::Calls],
@@ -62,6 +65,12 @@ async fn b09_a_worker_without_a_wall_is_named_and_runs_nothing() {
         assert_eq!(refused(tenant.shell.clone().without(walls, OnDifference::Fail)).await, named, "{walls:?}");
         assert!(!tenant.file("ran").exists(), "{walls:?}");
     }
+    // The environment is the maker's, and so the same for all of its workers.
+    let helper = HelperPath::At(env!("CARGO_BIN_EXE_bailiwick-helper").into());
+    let workers = Isolation::Process(Arc::new(Workers::new(helper).leaving_in("LEFT_IN", "1")));
+    let full = tenant.other(|spec| spec.pool = pool(workers));
+    assert_eq!(refused(full).await, [Fact::Environment]);
+    assert!(!tenant.file("ran").exists());
     // The control: with all walls the same command runs.
     tenant.print("echo ran > ran").await;
     assert!(tenant.file("ran").exists());
@@ -77,7 +86,7 @@ async fn b09_b05_a_worker_without_limits_is_not_ended_by_them() {
         other => panic!("{other:?}"),
     };
     let open = tenant.shell.clone().without(&[Wall::Limits], OnDifference::Tolerate);
-    let (whole, open) = (tenant.run("echo x").await, crate::run(&open, "echo x", LONG).await);
+    let (whole, open) = (tenant.run("echo x").await, super::run(&open, "echo x", LONG).await);
     assert_eq!((limits(&whole), limits(&open)), (5, 0), "none of the five is in force");
 }
 
@@ -97,10 +106,8 @@ async fn b09_b07_a_worker_of_another_user_than_the_workspaces_owner_runs_nothing
     let shell = tenant.other(|spec| {
         spec.workspace = Mount::Files(files);
         spec.tmp = tmp;
-        // The build folder is not for every user.
-        spec.pool = pool(crate::worker_for_all(tenant.top.path()));
     });
-    let output = crate::run(&shell, "echo ran > ran", LONG).await;
+    let output = super::run(&shell, "echo ran > ran", LONG).await;
     let Confinement::Checked(receipt) = &output.confinement else { panic!("{output:?}") };
     assert_eq!((receipt.user, receipt.group, receipt.capabilities), (owner.uid, owner.gid, 0));
     fs::remove_file(folder.join("ran")).unwrap();
@@ -110,7 +117,7 @@ async fn b09_b07_a_worker_of_another_user_than_the_workspaces_owner_runs_nothing
     // What the wall is for: a file of root's that lies in the workspace.
     fs::write(folder.join("private"), "of root").unwrap();
     fs::set_permissions(folder.join("private"), PermissionsExt::from_mode(0o600)).unwrap();
-    assert_eq!(crate::stdout(&crate::run(&shell, "cat private", LONG).await), "");
-    let open = crate::run(&without(OnDifference::Tolerate), "cat private", LONG).await;
-    assert_eq!(crate::stdout(&open), "of root");
+    assert_eq!(super::stdout(&super::run(&shell, "cat private", LONG).await), "");
+    let open = super::run(&without(OnDifference::Tolerate), "cat private", LONG).await;
+    assert_eq!(super::stdout(&open), "of root");
 }

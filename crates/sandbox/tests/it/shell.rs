@@ -1,22 +1,24 @@
-//! Integration tests of the virtual shell, in worker processes unless a test
-//! says otherwise.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+//! The virtual shell, in worker processes unless a test says otherwise.
 
 mod attacks;
 mod calls;
 mod files;
 mod limits;
 mod tenants;
+mod workers;
 #[cfg(debug_assertions)]
 mod walls;
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bailiwick_files::{Access, Workspace};
+use bailiwick_sandbox::Workers;
+use bailiwick_sandbox::linux::HelperPath;
 use bailiwick_shell::{
-    Isolation, Mount, Output, PoolLimits, SharedTmp, Shell, ShellLimits, ShellPool, ShellSpec, Stream, WorkerProgram,
+    Isolation, Mount, Output, PoolLimits, SharedTmp, Shell, ShellLimits, ShellPool, ShellSpec, Stream,
 };
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -32,18 +34,8 @@ const LONG: Duration = Duration::from_secs(60);
 const SECRET: &str = "SECRET-OF-ANOTHER-TENANT";
 
 fn worker() -> Isolation {
-    let path = env!("CARGO_BIN_EXE_bailiwick-shell-worker").into();
-    Isolation::Process(WorkerProgram { path, arguments: Vec::new() })
-}
-
-/// The worker where every user may start it.
-#[cfg(debug_assertions)]
-fn worker_for_all(folder: &std::path::Path) -> Isolation {
-    use std::os::unix::fs::PermissionsExt;
-    fs::set_permissions(folder, PermissionsExt::from_mode(0o755)).unwrap();
-    let path = folder.join("worker");
-    fs::copy(env!("CARGO_BIN_EXE_bailiwick-shell-worker"), &path).unwrap();
-    Isolation::Process(WorkerProgram { path, arguments: Vec::new() })
+    let helper = HelperPath::At(env!("CARGO_BIN_EXE_bailiwick-helper").into());
+    Isolation::Process(Arc::new(Workers::new(helper)))
 }
 
 fn pool(isolation: Isolation) -> ShellPool {

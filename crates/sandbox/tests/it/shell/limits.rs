@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bailiwick_shell::{Isolation, PoolLimits, ShellError, ShellPool, Status, Stream};
 use tokio_util::sync::CancellationToken;
 
-use crate::{LONG, Tenant, pool, stderr, stdout, worker};
+use super::{LONG, Tenant, pool, stderr, stdout, worker};
 
 fn resident_kilobytes() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
@@ -84,7 +84,7 @@ async fn b05_ten_gibibytes_pass_with_flat_memory() {
         }
         // The interpreter may hold `memory_bytes` several times over while it
         // runs in our own process; a worker costs us nothing.
-        let allowed = if isolation == Isolation::Thread { 300 << 10 } else { 64 << 10 };
+        let allowed = if matches!(isolation, Isolation::Thread) { 300 << 10 } else { 64 << 10 };
         let grown = resident_kilobytes().saturating_sub(before);
         assert!(grown < allowed, "{isolation:?}: {grown} KiB");
     }

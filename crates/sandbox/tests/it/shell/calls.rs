@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bailiwick_shell::{Isolation, PoolLimits, ShellPool, Stream};
 use tokio_util::sync::CancellationToken;
 
-use crate::{LONG, Tenant, pool, stdout, worker};
+use super::{LONG, Tenant, pool, stdout, worker};
 
 #[tokio::test]
 async fn each_call_starts_fresh_and_keeps_only_files() {
@@ -113,7 +113,7 @@ async fn a_hundred_shells_at_once() {
             let shell = tenant.shell.clone();
             tokio::spawn(async move {
                 let command = format!("echo {number} > f; sleep 0.1; cat f; ls /tmp; echo {number} > /tmp/mine");
-                crate::run(&shell, &command, LONG).await
+                super::run(&shell, &command, LONG).await
             })
         })
         .collect();

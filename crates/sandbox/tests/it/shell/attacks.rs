@@ -3,7 +3,7 @@
 
 use std::process::Command;
 
-use crate::{Tenant, stderr, stdout};
+use super::{Tenant, stderr, stdout};
 
 /// What becomes of an attack.
 enum Expected {
@@ -67,7 +67,7 @@ async fn b04_attacks_on_the_virtual_shell_find_nothing_where_the_hosts_shell_doe
             .replace("{port}", &port)
             .replace("{server}", &server)
     };
-    let secrets = ["root:x:0:0", crate::SECRET, "connected", "uid="];
+    let secrets = ["root:x:0:0", super::SECRET, "connected", "uid="];
     let mut wrong = Vec::new();
     for (name, script, expected, control) in ATTACKS {
         let output = tenant.run(&fill(script)).await;

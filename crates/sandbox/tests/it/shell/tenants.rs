@@ -4,7 +4,7 @@ use std::fs;
 
 use bailiwick_shell::{Isolation, SharedTmp};
 
-use crate::{LONG, Tenant, pool, run, stderr, stdout, worker};
+use super::{LONG, Tenant, pool, run, stderr, stdout, worker};
 
 #[tokio::test]
 async fn two_tenants_do_not_see_each_other() {

@@ -1,0 +1,223 @@
+//! Worker processes of the virtual shell: forked, not started anew.
+//!
+//! A small process of one thread, the server's own file under another `argv[0]`, holds the interpreter
+//! ready. It gets a worker's descriptors, forks, and says so; it never reads a command or a file, and its
+//! environment is empty. Starting the whole program for each command cost ten times as much.
+//!
+//! What that costs in separation: all workers of one server have the same layout in memory, so whoever
+//! learns it from one knows it in the others. What a worker may do is not bounded by that layout but by
+//! the kernel, as the receipt of every command shows.
+
+pub(crate) mod forker;
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bailiwick_shell::{WorkerEnd, WorkerParts, WorkerProcess, WorkerSource};
+use rustix::io::Errno;
+use rustix::process::Signal;
+use serde::{Deserialize, Serialize};
+use tokio::io::unix::AsyncFd;
+use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
+
+use crate::linux::wire::{self, Received, WireError};
+use crate::linux::{HelperPath, jail, launcher};
+
+/// The `argv[0]` of the process that forks workers.
+pub(crate) const FORKER_ROLE: &str = "bailiwick-workers";
+
+/// Longest message in bytes.
+const MESSAGE_BYTES: usize = 4096;
+
+/// What the server asks.
+#[derive(Debug, Serialize, Deserialize)]
+enum ToForker {
+    /// Make a worker. Descriptors: socket, `/tmp`, workspace if any.
+    Make {
+        number: u64,
+        /// User and group, if they are not the server's.
+        user: Option<(u32, u32)>,
+        /// Closes what is not the worker's; false in a test alone.
+        close: bool,
+    },
+}
+
+/// What it answers.
+#[derive(Debug, Serialize, Deserialize)]
+enum FromForker {
+    /// The worker is there. Descriptor: the process.
+    Made { number: u64, process: u32 },
+    /// There is none, and why.
+    Failed { number: u64, errno: i32 },
+    /// The worker is gone.
+    Ended { number: u64, killed: bool },
+}
+
+/// Where workers come from. The forking process is started when the first one is needed, and again if it
+/// is gone.
+pub struct Workers {
+    helper: HelperPath,
+    left_in: Option<(&'static str, &'static str)>,
+    forker: tokio::sync::Mutex<Option<Forker>>,
+}
+
+/// A forking process; it ends when this is dropped.
+struct Forker {
+    shared: Arc<Shared>,
+    listener: AbortHandle,
+}
+
+/// What those who ask share with the task that listens.
+struct Shared {
+    socket: AsyncFd<OwnedFd>,
+    _process: tokio::process::Child,
+    next: AtomicU64,
+    gone: AtomicBool,
+    asked: Mutex<HashMap<u64, Asked>>,
+}
+
+/// A worker that was asked for.
+struct Asked {
+    made: Option<oneshot::Sender<io::Result<(u32, OwnedFd)>>>,
+    ended: oneshot::Sender<WorkerEnd>,
+}
+
+impl Workers {
+    /// No process is started yet.
+    #[must_use]
+    pub fn new(helper: HelperPath) -> Self {
+        Self { helper, left_in: None, forker: tokio::sync::Mutex::default() }
+    }
+
+    /// With a variable in the environment of all workers, for tests. Release builds do not have this.
+    #[cfg(debug_assertions)]
+    #[must_use]
+    pub fn leaving_in(self, name: &'static str, value: &'static str) -> Self {
+        Self { left_in: Some((name, value)), ..self }
+    }
+
+    async fn forker(&self) -> io::Result<Arc<Shared>> {
+        let mut held = self.forker.lock().await;
+        let alive = held.as_ref().filter(|forker| !forker.shared.gone.load(Ordering::SeqCst));
+        if let Some(forker) = alive {
+            return Ok(Arc::clone(&forker.shared));
+        }
+        let forker = held.insert(Forker::start(&self.helper, self.left_in)?);
+        Ok(Arc::clone(&forker.shared))
+    }
+}
+
+impl WorkerSource for Workers {
+    fn make(&self, parts: WorkerParts) -> Pin<Box<dyn Future<Output = io::Result<WorkerProcess>> + Send + '_>> {
+        Box::pin(async move { self.forker().await?.make(parts).await })
+    }
+}
+
+impl Forker {
+    fn start(helper: &HelperPath, left_in: Option<(&str, &str)>) -> io::Result<Self> {
+        let (socket, process) = launcher::spawn(helper, FORKER_ROLE, left_in)?;
+        let shared = Arc::new(Shared {
+            socket,
+            _process: process,
+            next: AtomicU64::new(1),
+            gone: AtomicBool::new(false),
+            asked: Mutex::default(),
+        });
+        let listener = tokio::spawn(listen(Arc::clone(&shared))).abort_handle();
+        Ok(Self { shared, listener })
+    }
+}
+
+impl Drop for Forker {
+    /// The socket closes, and the process and its workers end.
+    fn drop(&mut self) {
+        self.listener.abort();
+    }
+}
+
+impl Shared {
+    async fn make(&self, parts: WorkerParts) -> io::Result<WorkerProcess> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        #[cfg(debug_assertions)]
+        let close = !parts.leave_open;
+        #[cfg(not(debug_assertions))]
+        let close = true;
+        let user = parts.user.map(|owner| (owner.uid, owner.gid));
+        let descriptors: Vec<_> =
+            [&parts.socket, &parts.tmp].into_iter().chain(&parts.workspace).map(AsFd::as_fd).collect();
+        let (made, making) = oneshot::channel();
+        let (end, ended) = oneshot::channel();
+        self.asked().insert(number, Asked { made: Some(made), ended: end });
+        if let Err(error) = self.send(&ToForker::Make { number, user, close }, &descriptors).await {
+            self.asked().remove(&number);
+            return Err(error);
+        }
+        let gone = |_| io::Error::from(io::ErrorKind::BrokenPipe);
+        let (id, handle) = making.await.map_err(gone)??;
+        Ok(WorkerProcess { id, handle, ended })
+    }
+
+    async fn send(&self, message: &ToForker, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+        loop {
+            let mut guard = self.socket.writable().await?;
+            match wire::send(self.socket.as_fd(), message, &[], descriptors) {
+                Ok(()) => return Ok(()),
+                Err(WireError::Socket(Errno::AGAIN)) => guard.clear_ready(),
+                Err(WireError::Socket(errno)) => return Err(errno.into()),
+                Err(_) => return Err(io::ErrorKind::BrokenPipe.into()),
+            }
+        }
+    }
+
+    fn asked(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Asked>> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hear(&self, received: Received<FromForker>) -> Result<(), WireError> {
+        match received.message {
+            FromForker::Made { number, process } => {
+                let handle = received.fds.into_iter().next().ok_or(WireError::Malformed)?;
+                let made = self.asked().get_mut(&number).and_then(|asked| asked.made.take());
+                // Whoever asked may have gone away; then nobody else would end it.
+                let unwanted = match made {
+                    Some(made) => made.send(Ok((process, handle))).err(),
+                    None => Some(Ok((process, handle))),
+                };
+                if let Some(Ok((_, handle))) = unwanted {
+                    let _ = rustix::process::pidfd_send_signal(handle, Signal::KILL);
+                }
+            }
+            FromForker::Failed { number, errno } => {
+                if let Some(made) = self.asked().remove(&number).and_then(|asked| asked.made) {
+                    let _ = made.send(Err(io::Error::from_raw_os_error(errno)));
+                }
+            }
+            FromForker::Ended { number, killed } => {
+                if let Some(asked) = self.asked().remove(&number) {
+                    let _ = asked.ended.send(if killed { WorkerEnd::Killed } else { WorkerEnd::Exited });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Hands on what the forking process says, until it is gone or says something that this protocol does not
+/// have. Its workers go with it.
+async fn listen(shared: Arc<Shared>) {
+    let mut buffer = vec![0; MESSAGE_BYTES];
+    while let Ok(received) = jail::receive(&shared.socket, &mut buffer).await {
+        if shared.hear(received).is_err() {
+            break;
+        }
+    }
+    tracing::warn!("the process that makes workers of the virtual shell is gone; the next command starts it anew");
+    shared.gone.store(true, Ordering::SeqCst);
+    shared.asked().clear();
+}
