@@ -13,9 +13,7 @@ use bailiwick_sandbox::linux::{
     CgroupUse, CommandLine, Exec, ExitStatus, HelperPath, Jail, JailName, JailSpec, JailUser, Launcher, Limits,
     WorkspaceAccess,
 };
-use bailiwick_shell::{
-    Isolation, Mount, PoolLimits, SharedTmp, Shell, ShellLimits, ShellPool, ShellSpec, Status,
-};
+use bailiwick_shell::{Isolation, Mount, PoolLimits, SharedTmp, Shell, ShellLimits, ShellPool, ShellSpec, Status};
 use tokio_util::sync::CancellationToken;
 
 use crate::Options;

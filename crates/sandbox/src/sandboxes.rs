@@ -27,9 +27,7 @@ use std::time::{Duration, Instant};
 use bailiwick_auth::Recorded;
 use bailiwick_auth::access::verb::StartSandbox;
 use bailiwick_files::Access;
-use bailiwick_shell::{
-    Isolation, Mount, PoolLimits, SharedTmp, Shell, ShellLimits, ShellPool, ShellSpec,
-};
+use bailiwick_shell::{Isolation, Mount, PoolLimits, SharedTmp, Shell, ShellLimits, ShellPool, ShellSpec};
 use bailiwick_types::agent::BackendChoice;
 use bailiwick_types::{Incarnation, SessionId, SpaceId};
 use tokio::sync::OnceCell;
@@ -40,8 +38,8 @@ use crate::linux::{
     CgroupUse, Enforcement, HelperPath, JailName, JailSpec, JailUser, Launcher, Limits, Promises, StartError,
     WorkspaceAccess,
 };
-use crate::workers::Workers;
 use crate::running::{Running, Walls};
+use crate::workers::Workers;
 
 /// What the server brings along.
 #[derive(Debug, Clone)]

@@ -379,9 +379,9 @@ impl Journal for Store {
             tracing::error!(%error, "an outcome was not recorded");
             lost.one_more();
         };
-        let taken = self.database(scope.tenant()).and_then(|database| {
-            self.writers().write_later(&database, move |tx| append(tx, draft).map(drop), failed)
-        });
+        let taken = self
+            .database(scope.tenant())
+            .and_then(|database| self.writers().write_later(&database, move |tx| append(tx, draft).map(drop), failed));
         taken.map_err(|error| JournalError(Box::new(error)))
     }
 }

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
-use tokio::io::AsyncReadExt;
 use serde::de::DeserializeOwned;
+use tokio::io::AsyncReadExt;
 use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe;
 use tokio::sync::oneshot;

@@ -5,9 +5,9 @@ mod calls;
 mod files;
 mod limits;
 mod tenants;
-mod workers;
 #[cfg(debug_assertions)]
 mod walls;
+mod workers;
 
 use std::fs;
 use std::path::PathBuf;

@@ -197,14 +197,13 @@ impl Writers {
         let ((now, receiver), (soon, lingering)) = (channel::<Arc<Database>>(), channel());
         let (receiver, lines) = (Arc::new(Mutex::new(receiver)), Arc::new(Lines { now, soon }));
         // Weak, so that the threads end when nobody else can send.
-        let spawn = |name: String, work: Box<dyn FnOnce(&Weak<Lines>) + Send>| {
-            let lines = Arc::downgrade(&lines);
-            std::thread::Builder::new().name(name).spawn(move || work(&lines))
-        };
-        let mut threads = vec![spawn("store-soon".to_owned(), Box::new(move |lines| linger(&lingering, lines)))?];
+        let thread = |name: String| (std::thread::Builder::new().name(name), Arc::downgrade(&lines));
+        let (builder, weak) = thread("store-soon".to_owned());
+        let mut threads = vec![builder.spawn(move || linger(&lingering, &weak))?];
         for n in 0..WRITERS {
             let receiver = Arc::clone(&receiver);
-            threads.push(spawn(format!("store-{n}"), Box::new(move |lines| serve(&receiver, lines)))?);
+            let (builder, weak) = thread(format!("store-{n}"));
+            threads.push(builder.spawn(move || serve(&receiver, &weak))?);
         }
         Ok(Self { lines: Mutex::new(Some(lines)), threads: Mutex::new(threads) })
     }
@@ -378,4 +377,3 @@ fn run_group(
     }
     Ok(())
 }
-

@@ -115,9 +115,7 @@ impl Fact {
             Self::Text(value) => text(value),
             Self::Texts(values) => RestrictedExpression::new_set(values.iter().map(text)),
             Self::Name(name) => uid(name)?,
-            Self::Names(names) => {
-                RestrictedExpression::new_set(names.iter().map(uid).collect::<Result<Vec<_>, _>>()?)
-            }
+            Self::Names(names) => RestrictedExpression::new_set(names.iter().map(uid).collect::<Result<Vec<_>, _>>()?),
             Self::Record(pairs) => {
                 let pairs = pairs.iter().map(|(name, value)| ((*name).to_owned(), text(value)));
                 RestrictedExpression::new_record(pairs)?
@@ -206,8 +204,7 @@ fn context(caller: &Caller<'_>, arguments: Option<&Map<String, Value>>) -> Resul
         Standing::Operator => &none,
     };
     let scopes = bounds.scopes.iter().map(|scope| scope.as_str().to_owned());
-    let mut facts =
-        vec![("scopes", Fact::Texts(scopes.collect())), ("limited", Fact::Bool(bounds.is_limited()))];
+    let mut facts = vec![("scopes", Fact::Texts(scopes.collect())), ("limited", Fact::Bool(bounds.is_limited()))];
     if let Some(space) = bounds.space {
         facts.push(("bound_space", Fact::text(space)));
     }

@@ -108,8 +108,9 @@ impl PoliciesId {
 impl AccountPolicies {
     /// Nothing beyond the base policy.
     pub fn none() -> Arc<Self> {
-        static NONE: LazyLock<Arc<AccountPolicies>> =
-            LazyLock::new(|| Arc::new(AccountPolicies { set: BASE.policies.clone(), own: Own::None, id: PoliciesId::BASE }));
+        static NONE: LazyLock<Arc<AccountPolicies>> = LazyLock::new(|| {
+            Arc::new(AccountPolicies { set: BASE.policies.clone(), own: Own::None, id: PoliciesId::BASE })
+        });
         Arc::clone(&NONE)
     }
 
@@ -153,4 +154,3 @@ pub(super) enum Own {
     Some,
     None,
 }
-

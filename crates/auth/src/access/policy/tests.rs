@@ -341,7 +341,8 @@ fn the_base_policy_names_no_single_thing() {
     // What answers are remembered by has no ids of sessions, approvals and calls because of this.
     let text = include_str!("../../../policy/base.cedar");
     let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
-    let named: Vec<&str> = code.flat_map(|line| line.split("::\"").collect::<Vec<_>>().into_iter().rev().skip(1)).collect();
+    let named: Vec<&str> =
+        code.flat_map(|line| line.split("::\"").collect::<Vec<_>>().into_iter().rev().skip(1)).collect();
     assert!(!named.is_empty());
     for before in named {
         assert!(before.ends_with("Action"), "{before}");
