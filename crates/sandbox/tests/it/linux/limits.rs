@@ -1,5 +1,7 @@
 //! B05: what one jail can use up, and that its neighbour does not notice.
 
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use bailiwick_sandbox::linux::{CgroupUse, Enforcement, Exec, ExitStatus};
@@ -53,6 +55,44 @@ async fn b05_memory_is_limited() {
     // The same command within the limit.
     let ran = run(&neighbour, Exec::shell(eat.replace("300M", "30M"))).await;
     assert_eq!(ran.stdout.text.trim(), (30 << 20).to_string());
+}
+
+/// A disk of one MiB over a folder.
+struct SmallDisk<'a>(&'a Path);
+
+impl<'a> SmallDisk<'a> {
+    fn over(folder: &'a Path) -> Self {
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "none"]).arg(folder).status();
+        assert!(mounted.unwrap().success());
+        Self(folder)
+    }
+}
+
+impl Drop for SmallDisk<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(self.0).status();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b05_a_full_disk_is_an_error_to_whoever_filled_it() {
+    let host = Host::new().await;
+    if !host.is_native() {
+        // Only root makes a small disk.
+        return;
+    }
+    let neighbour = host.jail(&host.space()).await;
+    let space = host.space();
+    let _disk = SmallDisk::over(&space.workspace);
+    host.give(&space.workspace, space.user);
+    let jail = host.jail(&space).await;
+    let fill = "head -c 4M /dev/zero > big; echo $?; stat -c %s big";
+    let ran = sh(&jail, fill).await;
+    assert!(ran.stderr.text.contains("No space left on device"), "{ran:?}");
+    assert!(ran.stdout.text.starts_with("1\n"), "{ran:?}");
+    // The control: elsewhere there is room, and here again once it is made.
+    assert_eq!(sh(&neighbour, fill).await.stdout.text, format!("0\n{}\n", 4 << 20));
+    assert_eq!(sh(&jail, "rm big; echo small > small; cat small").await.stdout.text, "small\n");
 }
 
 #[tokio::test(flavor = "multi_thread")]
