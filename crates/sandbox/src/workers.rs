@@ -76,7 +76,8 @@ struct Forker {
 /// What those who ask share with the task that listens.
 struct Shared {
     socket: AsyncFd<OwnedFd>,
-    _process: tokio::process::Child,
+    #[cfg_attr(not(debug_assertions), expect(dead_code, reason = "kept so that it is reaped"))]
+    process: tokio::process::Child,
     next: AtomicU64,
     gone: AtomicBool,
     asked: Mutex<HashMap<u64, Asked>>,
@@ -102,6 +103,14 @@ impl Workers {
         Self { left_in: Some((name, value)), ..self }
     }
 
+    /// The process that forks, if there is one, for tests. Release builds do not have this.
+    #[cfg(debug_assertions)]
+    pub async fn process(&self) -> Option<u32> {
+        let held = self.forker.lock().await;
+        let alive = held.as_ref().filter(|forker| !forker.shared.gone.load(Ordering::SeqCst));
+        alive.and_then(|forker| forker.shared.process.id())
+    }
+
     async fn forker(&self) -> io::Result<Arc<Shared>> {
         let mut held = self.forker.lock().await;
         let alive = held.as_ref().filter(|forker| !forker.shared.gone.load(Ordering::SeqCst));
@@ -124,7 +133,7 @@ impl Forker {
         let (socket, process) = launcher::spawn(helper, FORKER_ROLE, left_in)?;
         let shared = Arc::new(Shared {
             socket,
-            _process: process,
+            process,
             next: AtomicU64::new(1),
             gone: AtomicBool::new(false),
             asked: Mutex::default(),

@@ -21,7 +21,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("agent", &["types", "audit", "auth", "files", "vault", "store", "model", "tools"]),
     ("web", &["types", "audit", "auth", "files", "vault", "store", "sandbox", "tools", "agent"]),
     ("crash", &["types"]),
-    ("bench", &["types", "audit", "auth", "store"]),
+    ("bench", &["types", "audit", "auth", "files", "sandbox", "shell", "store"]),
     ("bailiwick", &["types", "audit", "auth", "vault", "store", "sandbox", "model", "tools", "agent", "web"]),
     ("testkit", &["store"]),
     ("xtask", &[]),

@@ -25,7 +25,7 @@ const CONNECTS: &[(&str, &[&str])] = &[
 ];
 
 /// Who may start processes.
-const STARTS: (&str, &[&str]) = ("Command::new", &["sandbox", "shell", "bailiwick", "crash", "bench", "xtask"]);
+const STARTS: (&str, &[&str]) = ("Command::new", &["sandbox", "bailiwick", "crash", "bench", "xtask"]);
 
 pub(super) fn check(modules: &[Module<'_>]) -> Vec<Finding> {
     let mut findings = Vec::new();

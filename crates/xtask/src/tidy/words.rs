@@ -23,7 +23,7 @@ const PLACES_ALLOWED: &[(&str, &str)] = &[
     // A lock file names where each package comes from, for everybody alike.
     ("Cargo.lock", ""),
     // A path that a sandbox must refuse.
-    ("crates/shell/tests/it/files.rs", ".bashrc\""),
+    ("crates/sandbox/tests/it/shell/files.rs", ".bashrc\""),
 ];
 
 const UNFINISHED: &[&str] = &["todo", "dbg", "unimplemented"];
@@ -86,9 +86,9 @@ mod tests {
             assert_eq!(places(&file("docs/x.md", &text)).len(), 1, "{text}");
         }
         assert!(places(&file("docs/x.md", "see /workspace/src and the root/ folder\n")).is_empty());
-        let allowed = file("crates/shell/tests/it/files.rs", &format!("        \"/ro{}.bashrc\",\n", "ot/"));
+        let allowed = file("crates/sandbox/tests/it/shell/files.rs", &format!("        \"/ro{}.bashrc\",\n", "ot/"));
         assert!(places(&allowed).is_empty());
-        assert_eq!(places(&file("crates/shell/tests/it/other.rs", &allowed.text)).len(), 1);
+        assert_eq!(places(&file("crates/sandbox/tests/it/shell/other.rs", &allowed.text)).len(), 1);
     }
 
     #[test]

@@ -48,7 +48,7 @@ const ATTACKS: &[Attack] = &[
     attack("signal the server", "kill -0 {server}", &["No such process"], "kill -0 {server} && echo control", Always),
     attack("read the server's memory map", "cat /proc/{server}/maps", ABSENT, "grep -q . /proc/{server}/comm && echo control", Always),
     attack("signal the first process", "kill -9 1; sleep 0.1; echo alive", &["alive"], "bash -c 'kill -9 $$' || echo control", Always),
-    attack("be spared when memory runs out", "cat /proc/self/oom_score_adj; echo -1000 > /proc/self/oom_score_adj", REFUSED, "(echo -1 > /proc/self/oom_score_adj) && echo control", AsRoot),
+    attack("be spared when memory runs out", "cat /proc/self/oom_score_adj; echo -1000 > /proc/self/oom_score_adj", REFUSED, "(echo 500 > /proc/self/oom_score_adj && echo 400 > /proc/self/oom_score_adj) && echo control", Always),
     attack("leave a core file", "ulimit -c; ulimit -c unlimited; sh -c 'kill -SEGV $$'; ls core*", &["Operation not permitted", "cannot modify limit"], "ulimit -c unlimited && echo control", AsRoot),
     attack("raise the priority", "nice -n -5 true", REFUSED, "nice -n -5 true && echo control", AsRoot),
     attack("enter the host's namespaces", "nsenter -t 1 -n -m true", REFUSED, "nsenter -t {server} -n -m true && echo control", AsRoot),

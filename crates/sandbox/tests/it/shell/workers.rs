@@ -1,13 +1,16 @@
 //! The process that makes workers: what ends with it, and what goes on without it.
 
 use std::fs;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bailiwick_shell::{ShellError, Stream};
+use bailiwick_sandbox::Workers;
+use bailiwick_sandbox::linux::HelperPath;
+use bailiwick_shell::{Isolation, ShellError, Stream, WorkerSource};
 use rustix::process::{Pid, Signal};
 use tokio_util::sync::CancellationToken;
 
-use super::{LONG, Tenant, pool, worker};
+use super::{LONG, Tenant, pool};
 
 /// Processes of this name whose parent is this one.
 fn children(parent: Pid, name: &str) -> Vec<Pid> {
@@ -29,8 +32,16 @@ fn is_alive(process: Pid) -> bool {
     state.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
 }
 
-fn forker() -> Option<Pid> {
-    children(rustix::process::getpid(), "bw-workers").first().copied()
+/// A tenant, and where its workers come from.
+fn tenant() -> (Tenant, Arc<Workers>) {
+    let helper = HelperPath::At(env!("CARGO_BIN_EXE_bailiwick-helper").into());
+    let workers = Arc::new(Workers::new(helper));
+    let source = Isolation::Process(Arc::clone(&workers) as Arc<dyn WorkerSource>);
+    (Tenant::with(|spec| spec.pool = pool(source)), workers)
+}
+
+async fn maker(workers: &Workers) -> Option<Pid> {
+    workers.process().await.and_then(|id| Pid::from_raw(id.try_into().ok()?))
 }
 
 async fn eventually(what: &str, holds: impl Fn() -> bool) {
@@ -43,47 +54,47 @@ async fn eventually(what: &str, holds: impl Fn() -> bool) {
 
 #[tokio::test]
 async fn commands_end_with_the_maker_of_their_workers_and_the_next_one_has_a_new_maker() {
-    let tenant = Tenant::new();
-    assert_eq!(forker(), None, "nothing is started before it is needed");
+    let (tenant, workers) = tenant();
+    assert_eq!(maker(&workers).await, None, "nothing is started before it is needed");
     tenant.print("echo first").await;
-    let maker = forker().unwrap();
+    let first = maker(&workers).await.unwrap();
     tenant.print("echo second").await;
-    assert_eq!(forker(), Some(maker), "one for all");
+    assert_eq!(maker(&workers).await, Some(first), "one for all");
     let shell = tenant.shell.clone();
     let busy = tokio::spawn(async move {
         shell.exec("while true; do :; done", LONG, &mut |_: Stream, _: &[u8]| {}, CancellationToken::new()).await
     });
-    eventually("the command runs", || !children(maker, "bw-worker").is_empty()).await;
-    let worker = children(maker, "bw-worker")[0];
-    rustix::process::kill_process(maker, Signal::KILL).unwrap();
+    eventually("the command runs", || !children(first, "bw-worker").is_empty()).await;
+    let worker = children(first, "bw-worker")[0];
+    rustix::process::kill_process(first, Signal::KILL).unwrap();
     let done = busy.await.unwrap();
     assert!(matches!(done, Err(ShellError::Crashed)), "not the command's doing: {done:?}");
     eventually("the worker is gone", || !is_alive(worker)).await;
     assert_eq!(tenant.print("echo third").await, "third\n");
-    assert_ne!(forker(), Some(maker));
+    assert_ne!(maker(&workers).await, Some(first));
 }
 
 #[tokio::test]
 async fn a_command_that_is_given_up_leaves_no_worker() {
-    let tenant = Tenant::new();
+    let (tenant, workers) = tenant();
     tenant.print("true").await;
-    let maker = forker().unwrap();
+    let one = maker(&workers).await.unwrap();
     let shell = tenant.shell.clone();
     let busy = tokio::spawn(async move {
         shell.exec("while true; do :; done", LONG, &mut |_: Stream, _: &[u8]| {}, CancellationToken::new()).await
     });
-    eventually("the command runs", || !children(maker, "bw-worker").is_empty()).await;
+    eventually("the command runs", || !children(one, "bw-worker").is_empty()).await;
     busy.abort();
-    eventually("no worker is left", || children(maker, "bw-worker").is_empty()).await;
-    assert_eq!(forker(), Some(maker));
+    eventually("no worker is left", || children(one, "bw-worker").is_empty()).await;
+    assert_eq!(maker(&workers).await, Some(one));
 }
 
 #[tokio::test]
 async fn the_maker_of_workers_ends_with_its_last_shell() {
-    let tenant = Tenant::new();
-    let other = tenant.other(|spec| spec.pool = pool(worker()));
-    super::run(&other, "true", LONG).await;
-    let maker = forker().unwrap();
-    drop(other);
-    eventually("the maker is gone", || forker() != Some(maker)).await;
+    let (tenant, workers) = tenant();
+    tenant.print("true").await;
+    let one = maker(&workers).await.unwrap();
+    assert!(is_alive(one));
+    drop((tenant, workers));
+    eventually("the maker is gone", || !is_alive(one)).await;
 }
