@@ -2,7 +2,7 @@
 //!
 //! A small process of one thread, the server's own file under another `argv[0]`, holds the interpreter
 //! ready. It gets a worker's descriptors, forks, and says so; it never reads a command or a file, and its
-//! environment is empty. Starting the whole program for each command cost ten times as much.
+//! environment is empty. Starting the whole program for each command took three times as long.
 //!
 //! What that costs in separation: all workers of one server have the same layout in memory, so whoever
 //! learns it from one knows it in the others. What a worker may do is not bounded by that layout but by
