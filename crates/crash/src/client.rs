@@ -56,6 +56,12 @@ impl Answer {
     }
 }
 
+/// Too much of one user's is under way.
+const TOO_MANY: u16 = 429;
+/// How often one asks again, and how long one waits in between.
+const PATIENCE: usize = 100;
+const WAIT: Duration = Duration::from_millis(50);
+
 impl Client {
     /// For the server at this address.
     ///
@@ -68,12 +74,24 @@ impl Client {
         Ok(Self { http: http.map_err(|error| format!("no client: {error}"))?, base: base.to_owned() })
     }
 
-    /// Sends, and waits for the whole answer.
+    /// Sends, and waits for the whole answer. One who has too much under way waits and asks again, as a
+    /// client should: nothing was done then.
     ///
     /// # Errors
     /// If no whole answer came: then nobody knows what was done.
     pub async fn send(&self, method: &str, path: &str, sent: Sent<'_>) -> Result<Answer, String> {
         let method = Method::from_bytes(method.as_bytes()).map_err(|error| error.to_string())?;
+        for _ in 0..PATIENCE {
+            let answer = self.send_once(method.clone(), path, &sent).await?;
+            if answer.status != TOO_MANY {
+                return Ok(answer);
+            }
+            tokio::time::sleep(WAIT).await;
+        }
+        self.send_once(method, path, &sent).await
+    }
+
+    async fn send_once(&self, method: Method, path: &str, sent: &Sent<'_>) -> Result<Answer, String> {
         let mut request = self.http.request(method, format!("{}{path}", self.base));
         if !sent.key.is_empty() {
             request = request.header("x-api-key", sent.key);
@@ -81,10 +99,10 @@ impl Client {
         for (name, value) in sent.headers {
             request = request.header(*name, *value);
         }
-        if let Some(json) = sent.json {
+        if let Some(json) = &sent.json {
             request = request.header("content-type", "application/json").body(json.to_string());
-        } else if let Some(bytes) = sent.bytes {
-            request = request.header("content-type", "application/octet-stream").body(bytes);
+        } else if let Some(bytes) = &sent.bytes {
+            request = request.header("content-type", "application/octet-stream").body(bytes.clone());
         }
         let response = request.send().await.map_err(|error| format!("{path}: {error:?}"))?;
         let status = response.status().as_u16();
