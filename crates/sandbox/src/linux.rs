@@ -15,7 +15,7 @@ mod bwrap;
 mod cgroup;
 mod confine;
 mod init;
-pub(crate) mod jail;
+mod jail;
 pub(crate) mod launcher;
 mod mountinfo;
 mod native;

@@ -4,9 +4,10 @@
 //! ready. It gets a worker's descriptors, forks, and says so; it never reads a command or a file, and its
 //! environment is empty. Starting the whole program for each command took three times as long.
 //!
-//! What that costs in separation: all workers of one server have the same layout in memory, so whoever
-//! learns it from one knows it in the others. What a worker may do is not bounded by that layout but by
-//! the kernel, as the receipt of every command shows.
+//! What that costs in separation: workers of one such process have the same layout in memory, so whoever
+//! learns it from one knows it in the others. It cannot be guessed by trying: a worker that crashes takes
+//! its layout along, for the next one comes from a new process. What a worker may do is not bounded by its
+//! layout but by the kernel, as the receipt of every command shows.
 
 pub(crate) mod forker;
 
@@ -17,23 +18,26 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bailiwick_shell::{WorkerEnd, WorkerParts, WorkerProcess, WorkerSource};
 use rustix::io::Errno;
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 use serde::{Deserialize, Serialize};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
 use crate::linux::wire::{self, Received, WireError};
-use crate::linux::{HelperPath, jail, launcher};
+use crate::linux::{HelperPath, launcher};
 
 /// The `argv[0]` of the process that forks workers.
 pub(crate) const FORKER_ROLE: &str = "bailiwick-workers";
 
 /// Longest message in bytes.
 const MESSAGE_BYTES: usize = 4096;
+/// How long a worker may take to be made.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// What the server asks.
 #[derive(Debug, Serialize, Deserialize)]
@@ -56,7 +60,7 @@ enum FromForker {
     /// There is none, and why.
     Failed { number: u64, errno: i32 },
     /// The worker is gone.
-    Ended { number: u64, killed: bool },
+    Ended { number: u64, signal: Option<i32> },
 }
 
 /// Where workers come from. The forking process is started when the first one is needed, and again if it
@@ -64,7 +68,14 @@ enum FromForker {
 pub struct Workers {
     helper: HelperPath,
     left_in: Option<(&'static str, &'static str)>,
-    forker: tokio::sync::Mutex<Option<Forker>>,
+    forkers: tokio::sync::Mutex<Forkers>,
+}
+
+/// The process that forks, and those before it whose workers are still at work.
+#[derive(Default)]
+struct Forkers {
+    newest: Option<Forker>,
+    retired: Vec<Forker>,
 }
 
 /// A forking process; it ends when this is dropped.
@@ -76,10 +87,10 @@ struct Forker {
 /// What those who ask share with the task that listens.
 struct Shared {
     socket: AsyncFd<OwnedFd>,
-    #[cfg_attr(not(debug_assertions), expect(dead_code, reason = "kept so that it is reaped"))]
     process: tokio::process::Child,
     next: AtomicU64,
-    gone: AtomicBool,
+    /// No more workers come from it: it is gone, does not answer, or one of its workers crashed.
+    spent: AtomicBool,
     asked: Mutex<HashMap<u64, Asked>>,
 }
 
@@ -93,7 +104,7 @@ impl Workers {
     /// No process is started yet.
     #[must_use]
     pub fn new(helper: HelperPath) -> Self {
-        Self { helper, left_in: None, forker: tokio::sync::Mutex::default() }
+        Self { helper, left_in: None, forkers: tokio::sync::Mutex::default() }
     }
 
     /// With a variable in the environment of all workers, for tests. Release builds do not have this.
@@ -106,19 +117,22 @@ impl Workers {
     /// The process that forks, if there is one, for tests. Release builds do not have this.
     #[cfg(debug_assertions)]
     pub async fn process(&self) -> Option<u32> {
-        let held = self.forker.lock().await;
-        let alive = held.as_ref().filter(|forker| !forker.shared.gone.load(Ordering::SeqCst));
-        alive.and_then(|forker| forker.shared.process.id())
+        let held = self.forkers.lock().await;
+        held.newest.as_ref().filter(|forker| forker.is_good()).and_then(|forker| forker.shared.process.id())
     }
 
     async fn forker(&self) -> io::Result<Arc<Shared>> {
-        let mut held = self.forker.lock().await;
-        let alive = held.as_ref().filter(|forker| !forker.shared.gone.load(Ordering::SeqCst));
-        if let Some(forker) = alive {
+        let mut held = self.forkers.lock().await;
+        held.retired.retain(|forker| !forker.shared.asked().is_empty());
+        if let Some(forker) = held.newest.as_ref().filter(|forker| forker.is_good()) {
             return Ok(Arc::clone(&forker.shared));
         }
-        let forker = held.insert(Forker::start(&self.helper, self.left_in)?);
-        Ok(Arc::clone(&forker.shared))
+        let forker = Forker::start(&self.helper, self.left_in)?;
+        let shared = Arc::clone(&forker.shared);
+        if let Some(old) = held.newest.replace(forker) {
+            held.retired.push(old);
+        }
+        Ok(shared)
     }
 }
 
@@ -135,11 +149,15 @@ impl Forker {
             socket,
             process,
             next: AtomicU64::new(1),
-            gone: AtomicBool::new(false),
+            spent: AtomicBool::new(false),
             asked: Mutex::default(),
         });
         let listener = tokio::spawn(listen(Arc::clone(&shared))).abort_handle();
         Ok(Self { shared, listener })
+    }
+
+    fn is_good(&self) -> bool {
+        !self.shared.spent.load(Ordering::SeqCst)
     }
 }
 
@@ -163,12 +181,21 @@ impl Shared {
         let (made, making) = oneshot::channel();
         let (end, ended) = oneshot::channel();
         self.asked().insert(number, Asked { made: Some(made), ended: end });
-        if let Err(error) = self.send(&ToForker::Make { number, user, close }, &descriptors).await {
-            self.asked().remove(&number);
-            return Err(error);
-        }
-        let gone = |_| io::Error::from(io::ErrorKind::BrokenPipe);
-        let (id, handle) = making.await.map_err(gone)??;
+        let mut unsent = Unsent { shared: self, number: Some(number) };
+        let make = async {
+            self.send(&ToForker::Make { number, user, close }, &descriptors).await?;
+            unsent.number = None;
+            making.await.map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?
+        };
+        let Ok(made) = tokio::time::timeout(PATIENCE, make).await else {
+            // It lives and does not answer: the next command has another.
+            self.spent.store(true, Ordering::SeqCst);
+            if let Some(id) = self.process.id().and_then(|id| Pid::from_raw(id.try_into().ok()?)) {
+                let _ = rustix::process::kill_process(id, Signal::KILL);
+            }
+            return Err(io::ErrorKind::TimedOut.into());
+        };
+        let (id, handle) = made?;
         Ok(WorkerProcess { id, handle, ended })
     }
 
@@ -188,11 +215,17 @@ impl Shared {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn hear(&self, received: Received<FromForker>) -> Result<(), WireError> {
+    fn hear(&self, received: Received<FromForker>) {
         match received.message {
             FromForker::Made { number, process } => {
-                let handle = received.fds.into_iter().next().ok_or(WireError::Malformed)?;
                 let made = self.asked().get_mut(&number).and_then(|asked| asked.made.take());
+                let Some(handle) = received.fds.into_iter().next() else {
+                    // We had no room for its handle. It ends by itself, as nobody will speak to it.
+                    if let Some(made) = made {
+                        let _ = made.send(Err(io::Error::from_raw_os_error(libc::EMFILE)));
+                    }
+                    return;
+                };
                 // Whoever asked may have gone away; then nobody else would end it.
                 let unwanted = match made {
                     Some(made) => made.send(Ok((process, handle))).err(),
@@ -207,13 +240,30 @@ impl Shared {
                     let _ = made.send(Err(io::Error::from_raw_os_error(errno)));
                 }
             }
-            FromForker::Ended { number, killed } => {
+            FromForker::Ended { number, signal } => {
+                // We end them by this one alone.
+                if signal.is_some_and(|signal| signal != libc::SIGKILL) {
+                    self.spent.store(true, Ordering::SeqCst);
+                }
                 if let Some(asked) = self.asked().remove(&number) {
-                    let _ = asked.ended.send(if killed { WorkerEnd::Killed } else { WorkerEnd::Exited });
+                    let _ = asked.ended.send(signal.map_or(WorkerEnd::Exited, |_| WorkerEnd::Killed));
                 }
             }
         }
-        Ok(())
+    }
+}
+
+/// Takes an entry back whose request never left, whatever became of the one who asked.
+struct Unsent<'a> {
+    shared: &'a Shared,
+    number: Option<u64>,
+}
+
+impl Drop for Unsent<'_> {
+    fn drop(&mut self) {
+        if let Some(number) = self.number {
+            self.shared.asked().remove(&number);
+        }
     }
 }
 
@@ -221,12 +271,20 @@ impl Shared {
 /// have. Its workers go with it.
 async fn listen(shared: Arc<Shared>) {
     let mut buffer = vec![0; MESSAGE_BYTES];
-    while let Ok(received) = jail::receive(&shared.socket, &mut buffer).await {
-        if shared.hear(received).is_err() {
-            break;
+    while let Ok(received) = receive(&shared.socket, &mut buffer).await {
+        shared.hear(received);
+    }
+    tracing::warn!("a process that makes workers of the virtual shell is gone; the next command starts one anew");
+    shared.spent.store(true, Ordering::SeqCst);
+    shared.asked().clear();
+}
+
+async fn receive(socket: &AsyncFd<OwnedFd>, buffer: &mut [u8]) -> Result<Received<FromForker>, WireError> {
+    loop {
+        let mut guard = socket.readable().await.map_err(|_| WireError::Closed)?;
+        match wire::receive_short(socket.get_ref(), buffer) {
+            Err(WireError::Socket(Errno::AGAIN)) => guard.clear_ready(),
+            other => return other,
         }
     }
-    tracing::warn!("the process that makes workers of the virtual shell is gone; the next command starts it anew");
-    shared.gone.store(true, Ordering::SeqCst);
-    shared.asked().clear();
 }

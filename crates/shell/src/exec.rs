@@ -112,7 +112,11 @@ impl Shell {
             place = self.spec.pool.place() => place?,
         };
         let timeout = timeout.min(MAX_TIMEOUT);
-        let (running, control) = self.start(command, timeout, place).await?;
+        let (running, control) = tokio::select! {
+            biased;
+            () = cancel.cancelled() => return Ok(collector.output),
+            started = self.start(command, timeout, place) => started?,
+        };
         let Running { mut received, ending, receipt } = running;
         let deadline = tokio::time::sleep_until(Instant::now() + timeout + GRACE);
         tokio::pin!(deadline, ending);

@@ -10,8 +10,10 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdStream;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use bailiwick_files::{Owner, Workspace};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
@@ -55,7 +57,8 @@ pub struct WorkerParts {
 /// A worker that was made. Dropping it kills it.
 #[derive(Debug)]
 pub struct WorkerProcess {
-    /// Its number, which nobody else has before `ended` was told.
+    /// Its number. Once it has ended somebody else may have it: what is read by it holds only if `handle`
+    /// says afterwards that it had not.
     pub id: u32,
     /// The process itself, whatever has its number.
     pub handle: OwnedFd,
@@ -67,9 +70,9 @@ pub struct WorkerProcess {
 /// How a worker ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WorkerEnd {
-    /// By itself.
+    /// By itself, or with its maker.
     Exited,
-    /// By a signal.
+    /// By a signal, ours or its own doing.
     Killed,
 }
 
@@ -81,8 +84,21 @@ impl WorkerProcess {
     /// Kills it, and waits until nothing of it is left.
     async fn end(&mut self) -> WorkerEnd {
         self.kill();
-        // Its maker is gone, and that was not the command's doing.
-        (&mut self.ended).await.unwrap_or(WorkerEnd::Exited)
+        let how = (&mut self.ended).await;
+        // Told or not: a maker that is gone tells nothing, and its worker may still be at work.
+        while !self.has_ended() {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        // That the maker is gone was not the command's doing.
+        how.unwrap_or(WorkerEnd::Exited)
+    }
+
+    /// Whether the process, and not one that has its number now, has ended.
+    fn has_ended(&self) -> bool {
+        let mut handle = [PollFd::new(&self.handle, PollFlags::IN)];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        // It becomes readable then. What cannot be asked is taken for ended, and never for alive.
+        poll(&mut handle, Some(&now)).map_or(true, |ready| ready > 0)
     }
 }
 
@@ -109,6 +125,8 @@ impl Drop for Worker {
     }
 }
 
+/// How soon one looks again whether a worker is gone whose maker cannot tell.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
 /// What a call that killed its worker is told.
 const DIED: &str = "the command needed more memory or stack than the interpreter has";
 
@@ -163,7 +181,12 @@ pub(crate) async fn start(
 /// Compares what the kernel shows of a worker with what was declared.
 fn check(process: &WorkerProcess, told: &[u8], declared: &Declared) -> Result<Receipt, Ended> {
     let told = serde_json::from_slice(told).map_err(|_| Ended::Silent)?;
-    receipt::read(process.id, &told, declared).map_err(|_| Ended::Silent)?.map_err(|differs| {
+    let read = receipt::read(process.id, &told, declared).map_err(|_| Ended::Silent)?;
+    if process.has_ended() {
+        // Then it may have been read of whoever has its number now.
+        return Err(Ended::Silent);
+    }
+    read.map_err(|differs| {
         tracing::error!(?differs, "a virtual shell worker is not what was declared");
         Ended::Differs(differs)
     })

@@ -283,10 +283,19 @@ impl Store {
         filter: EventFilter,
         refusals: Refusals,
     ) -> Result<Vec<Event>, StoreError> {
-        self.writers().settle(&database).await?;
+        self.settle(&database).await;
         tokio::task::spawn_blocking(move || database.read_blocking(|sql| list(sql, &filter, refusals)))
             .await
             .map_err(|_| StoreError::Closed)?
+    }
+
+    /// Waits a moment for observations that wait for company. A database that cannot be written just now
+    /// can be read all the same, and is read most when something is wrong.
+    pub(crate) async fn settle(&self, database: &std::sync::Arc<Database>) {
+        const MOMENT: std::time::Duration = std::time::Duration::from_millis(100);
+        if !matches!(tokio::time::timeout(MOMENT, self.writers().settle(database)).await, Ok(Ok(()))) {
+            tracing::debug!("a log is read before its last observations are written");
+        }
     }
 
     /// Events of the whole account.
@@ -371,17 +380,5 @@ impl Journal for Store {
             self.writers().write(&database, move |tx| append(tx, draft)).await
         };
         written.await.map_err(|error: StoreError| JournalError(Box::new(error)))
-    }
-
-    fn append_ahead(&self, scope: &Scope, draft: Draft) -> Result<(), JournalError> {
-        let lost = std::sync::Arc::clone(self.lost());
-        let failed = move |error| {
-            tracing::error!(%error, "an outcome was not recorded");
-            lost.one_more();
-        };
-        let taken = self
-            .database(scope.tenant())
-            .and_then(|database| self.writers().write_later(&database, move |tx| append(tx, draft).map(drop), failed));
-        taken.map_err(|error| JournalError(Box::new(error)))
     }
 }

@@ -214,7 +214,7 @@ impl ToolManager {
                 bailiwick_audit::Verdict::Fail
             }
         };
-        entering.settle_ahead(&self.store, verdict, detail)?;
+        entering.settle(&self.store, verdict, detail).await?;
         Ok((entered?.0, area))
     }
 
@@ -223,7 +223,7 @@ impl ToolManager {
         let entering = self.entering(act).await?;
         let area = self.area(&entering, context).await?;
         let detail = Map::from_iter([("for".to_owned(), json!("files"))]);
-        entering.settle_ahead(&self.store, bailiwick_audit::Verdict::Ok, detail)?;
+        entering.settle(&self.store, bailiwick_audit::Verdict::Ok, detail).await?;
         Ok(area)
     }
 

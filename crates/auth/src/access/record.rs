@@ -17,12 +17,6 @@ pub struct JournalError(#[source] pub Box<dyn std::error::Error + Send + Sync>);
 pub trait Journal: Send + Sync {
     /// Writes a line into the log of the scope's tenant, durably, and says its number.
     fn append(&self, scope: &Scope, draft: Draft) -> impl Future<Output = Result<u64, JournalError>> + Send;
-
-    /// Writes a line before anything else that is asked for after it, and waits for nothing.
-    ///
-    /// # Errors
-    /// If nothing is taken any more.
-    fn append_ahead(&self, scope: &Scope, draft: Draft) -> Result<(), JournalError>;
 }
 
 /// Proof that the intent of an act is durably on record. An effect outside the database (a process, a
@@ -78,19 +72,6 @@ impl<V: Verb> Recorded<V> {
         detail: Map<String, Value>,
     ) -> Result<(), JournalError> {
         journal.append(self.scope(), self.outcome(verdict, detail)).await.map(drop)
-    }
-
-    /// Ends an act that is a part of another: its outcome is on disk no later than the whole's.
-    ///
-    /// # Errors
-    /// If nothing is taken any more; the intent then stands without an outcome, which the log shows.
-    pub fn settle_ahead(
-        self,
-        journal: &impl Journal,
-        verdict: Verdict,
-        detail: Map<String, Value>,
-    ) -> Result<(), JournalError> {
-        journal.append_ahead(self.scope(), self.outcome(verdict, detail))
     }
 }
 

@@ -64,6 +64,7 @@ fn serve() -> Result<(), WireError> {
     let mut init = Init { control: control.as_fd(), environment, supervisors: HashMap::new() };
     role::attend(&control, |event| match event {
         Event::Children => init.children_ended(),
+        Event::Message(received) if received.short => Err(WireError::Malformed),
         Event::Message(received) => init.handle(received),
     })
 }

@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
-use serde::de::DeserializeOwned;
 use tokio::io::AsyncReadExt;
 use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe;
@@ -100,10 +99,7 @@ pub(crate) fn adopt(parts: Parts, process: i32) -> Result<Jail, ReceiptError> {
 }
 
 /// Receives the next message.
-pub(crate) async fn receive<M: DeserializeOwned>(
-    socket: &AsyncFd<OwnedFd>,
-    buffer: &mut [u8],
-) -> Result<Received<M>, WireError> {
+pub(crate) async fn receive(socket: &AsyncFd<OwnedFd>, buffer: &mut [u8]) -> Result<Received<FromJail>, WireError> {
     loop {
         let mut guard = socket.readable().await.map_err(|_| WireError::Closed)?;
         match wire::receive(socket.get_ref(), buffer) {

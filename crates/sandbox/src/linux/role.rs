@@ -57,7 +57,8 @@ pub(crate) fn configuration<M: DeserializeOwned>(socket: &OwnedFd) -> Result<Rec
     wire::receive(socket, &mut vec![0; PACKET_BYTES])
 }
 
-/// Reacts to events until the socket closes or a reaction fails.
+/// Reacts to events until the socket closes or a reaction fails. A message may have lost descriptors; who
+/// reacts says what that means.
 pub(crate) fn attend<M: DeserializeOwned>(
     socket: &OwnedFd,
     mut react: impl FnMut(Event<M>) -> Result<(), WireError>,
@@ -77,7 +78,7 @@ pub(crate) fn attend<M: DeserializeOwned>(
             react(Event::Children)?;
         }
         if requests {
-            react(Event::Message(wire::receive(socket, &mut buffer)?))?;
+            react(Event::Message(wire::receive_short(socket, &mut buffer)?))?;
         }
     }
 }

@@ -207,6 +207,8 @@ pub(crate) struct Received<M> {
     pub(crate) fds: Vec<OwnedFd>,
     /// The sender's process id in our namespace, if credentials are passed.
     pub(crate) sender: Option<i32>,
+    /// Whether descriptors came that this process had no room for.
+    pub(crate) short: bool,
 }
 
 /// Two connected packet sockets, closed on exec.
@@ -251,6 +253,14 @@ pub(crate) fn send<M: Serialize>(
 
 /// Receives one message into `buffer`, which must have `PACKET_BYTES`.
 pub(crate) fn receive<M: DeserializeOwned>(socket: impl AsFd, buffer: &mut [u8]) -> Result<Received<M>, WireError> {
+    receive_short(socket, buffer).and_then(|got| if got.short { Err(WireError::Malformed) } else { Ok(got) })
+}
+
+/// As [`receive`], also where descriptors were lost: for whoever can fail one request instead of all.
+pub(crate) fn receive_short<M: DeserializeOwned>(
+    socket: impl AsFd,
+    buffer: &mut [u8],
+) -> Result<Received<M>, WireError> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(PACKET_FDS), ScmCredentials(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let got = loop {
@@ -276,15 +286,16 @@ pub(crate) fn receive<M: DeserializeOwned>(socket: impl AsFd, buffer: &mut [u8])
     if got.bytes == 0 {
         return Err(WireError::Closed);
     }
-    if got.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
+    if got.flags.contains(ReturnFlags::TRUNC) {
         return Err(WireError::Malformed);
     }
+    let short = got.flags.contains(ReturnFlags::CTRUNC);
     let packet = buffer.get(..got.bytes).ok_or(WireError::Malformed)?;
     let (length, rest) = packet.split_first_chunk::<4>().ok_or(WireError::Malformed)?;
     let length = usize::try_from(u32::from_le_bytes(*length)).map_err(|_| WireError::Malformed)?;
     let (header, bytes) = rest.split_at_checked(length).ok_or(WireError::Malformed)?;
     let message = serde_json::from_slice(header).map_err(|_| WireError::Malformed)?;
-    Ok(Received { message, bytes: bytes.to_vec(), fds, sender })
+    Ok(Received { message, bytes: bytes.to_vec(), fds, sender, short })
 }
 
 #[cfg(test)]

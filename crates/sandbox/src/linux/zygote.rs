@@ -58,6 +58,7 @@ fn serve() -> Result<(), WireError> {
     let ended = role::attend(&socket, |event| {
         match event {
             Event::Children => zygote.reap(WaitOptions::NOHANG),
+            Event::Message(received) if received.short => return Err(WireError::Malformed),
             Event::Message(received) => zygote.handle(received),
         }
         Ok(())

@@ -52,6 +52,9 @@ fn serve() -> Result<(), WireError> {
 impl Forker<'_> {
     fn make(&mut self, received: Received<ToForker>) -> Result<(), WireError> {
         let ToForker::Make { number, user, close } = received.message;
+        if received.short {
+            return self.failed(number, libc::ENFILE);
+        }
         match raw::fork() {
             Ok(Forked::Child) => {
                 let Err(_) = become_worker(received.fds, user, close);
@@ -66,9 +69,20 @@ impl Forker<'_> {
         // Nobody else takes its number before it is reaped, and we reap no sooner than after this.
         match rustix::process::pidfd_open(process, PidfdFlags::empty()) {
             Ok(handle) => {
-                self.workers.insert(process, number);
-                let process = process.as_raw_nonzero().get().unsigned_abs();
-                wire::send(self.socket.as_fd(), &FromForker::Made { number, process }, &[], &[handle.as_fd()])
+                let id = process.as_raw_nonzero().get().unsigned_abs();
+                let made = FromForker::Made { number, process: id };
+                match wire::send(self.socket.as_fd(), &made, &[], &[handle.as_fd()]) {
+                    Ok(()) => {
+                        self.workers.insert(process, number);
+                        Ok(())
+                    }
+                    // The kernel has no room for one descriptor more: this worker's loss, and no other's.
+                    Err(WireError::Socket(errno)) => {
+                        let _ = rustix::process::kill_process(process, Signal::KILL);
+                        self.failed(number, errno.raw_os_error())
+                    }
+                    Err(error) => Err(error),
+                }
             }
             Err(errno) => {
                 let _ = rustix::process::kill_process(process, Signal::KILL);
@@ -84,8 +98,8 @@ impl Forker<'_> {
     fn reap(&mut self) -> Result<(), WireError> {
         while let Ok(Some((process, status))) = rustix::process::wait(WaitOptions::NOHANG) {
             let Some(number) = self.workers.remove(&process) else { continue };
-            let killed = status.exit_status().is_none();
-            wire::send(self.socket.as_fd(), &FromForker::Ended { number, killed }, &[], &[])?;
+            let signal = status.terminating_signal();
+            wire::send(self.socket.as_fd(), &FromForker::Ended { number, signal }, &[], &[])?;
         }
         Ok(())
     }
@@ -117,7 +131,11 @@ fn become_worker(descriptors: Vec<OwnedFd>, user: Option<(u32, u32)>, close: boo
     if let Some((user, group)) = user {
         // Of this thread, and there is no other.
         let (user, group) = (Uid::from_raw(user), Gid::from_raw(group));
-        rustix::thread::set_thread_groups(&[])?;
+        match rustix::thread::set_thread_groups(&[]) {
+            // Where nobody may change them and there are none; the receipt looks.
+            Err(Errno::PERM) if rustix::process::getgroups()?.is_empty() => {}
+            set => set?,
+        }
         rustix::thread::set_thread_res_gid(group, group, group)?;
         rustix::thread::set_thread_res_uid(user, user, user)?;
     }

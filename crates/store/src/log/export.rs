@@ -157,7 +157,7 @@ impl Store {
 
     async fn export(&self, database: Arc<Database>, form: ExportForm) -> Result<Export, StoreError> {
         let seal = self.seal()?;
-        self.writers().settle(&database).await?;
+        self.settle(&database).await;
         let reading = Arc::clone(&database);
         let begun = tokio::task::spawn_blocking(move || {
             reading.read_snapshot(|sql| {

@@ -126,6 +126,7 @@ async fn e06_observation_never_waits_and_never_blocks_a_read() {
     on_every_backend(async |f| {
         let scope = f.scope(&f.acme.member).await;
         let personal = f.store.space_personal(&scope).await.unwrap();
+        f.space(&f.acme.member, "on record").await;
         // Somebody else holds the file's write lock.
         let hood = Hood::of(&f, &scope).await;
         hood.hold_up(&scope).await;
@@ -135,6 +136,10 @@ async fn e06_observation_never_waits_and_never_blocks_a_read() {
         }
         let read = permit::<ReadSpace>(&scope, personal.clone());
         f.store.plan_read(&read).await.unwrap();
+        // The log itself is read while it cannot be written, and then above all.
+        let own = permit::<ReadAudit>(&scope, scope.account());
+        let filter = EventFilter { limit: 10, ..EventFilter::default() };
+        assert!(!f.store.event_list_own(own, filter).await.unwrap().is_empty());
         assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
         assert!(f.store.lost_observations() > 0, "what does not fit the queue is counted, not waited for");
         // Another tenant's acts are not held up.

@@ -62,7 +62,7 @@ async fn commands_end_with_the_maker_of_their_workers_and_the_next_one_has_a_new
     assert_eq!(maker(&workers).await, Some(first), "one for all");
     let shell = tenant.shell.clone();
     let busy = tokio::spawn(async move {
-        shell.exec("while true; do :; done", LONG, &mut |_: Stream, _: &[u8]| {}, CancellationToken::new()).await
+        shell.exec("sleep 50", LONG, &mut |_: Stream, _: &[u8]| {}, CancellationToken::new()).await
     });
     eventually("the command runs", || !children(first, "bw-worker").is_empty()).await;
     let worker = children(first, "bw-worker")[0];
@@ -81,7 +81,7 @@ async fn a_command_that_is_given_up_leaves_no_worker() {
     let one = maker(&workers).await.unwrap();
     let shell = tenant.shell.clone();
     let busy = tokio::spawn(async move {
-        shell.exec("while true; do :; done", LONG, &mut |_: Stream, _: &[u8]| {}, CancellationToken::new()).await
+        shell.exec("sleep 50", LONG, &mut |_: Stream, _: &[u8]| {}, CancellationToken::new()).await
     });
     eventually("the command runs", || !children(one, "bw-worker").is_empty()).await;
     busy.abort();
@@ -97,4 +97,26 @@ async fn the_maker_of_workers_ends_with_its_last_shell() {
     assert!(is_alive(one));
     drop((tenant, workers));
     eventually("the maker is gone", || !is_alive(one)).await;
+}
+
+#[tokio::test]
+async fn the_layout_in_which_a_command_crashed_is_not_used_again() {
+    let (tenant, workers) = tenant();
+    tenant.print("true").await;
+    let one = maker(&workers).await.unwrap();
+    let shell = tenant.shell.clone();
+    let neighbour = tokio::spawn(async move { super::run(&shell, "sleep 6; echo still here", LONG).await });
+    eventually("the neighbour runs", || !children(one, "bw-worker").is_empty()).await;
+    // Overflows the interpreter's stack.
+    let output = tenant.run(&format!("jq -n '{}1{}'", "[".repeat(100_000), "]".repeat(100_000))).await;
+    assert!(format!("{:?}", output.status).contains("memory or stack"), "{output:?}");
+    assert_eq!(maker(&workers).await, None, "it makes no more");
+    tenant.print("true").await;
+    let two = maker(&workers).await.unwrap();
+    assert_ne!(one, two);
+    // Nobody else's command ends with it, and it goes when its last one has ended.
+    assert!(is_alive(one));
+    assert_eq!(super::stdout(&neighbour.await.unwrap()), "still here\n");
+    tenant.print("true").await;
+    eventually("it is gone", || !is_alive(one)).await;
 }
