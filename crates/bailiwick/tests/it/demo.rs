@@ -51,6 +51,18 @@ fn u07_doctor_tells_failures_from_warnings() {
     for good in ["kernel", "clock", "root key", "address", "self-test virtual"] {
         assert_eq!(result(good), "ok", "{good}: {rows}");
     }
+    // As the server itself makes it, the data directory is right, and open to others it is not.
+    let data = home.path("site/data");
+    std::fs::create_dir(&data).unwrap();
+    for (mode, good) in [(0o700, true), (0o711, true), (0o755, false), (0o722, false)] {
+        std::fs::set_permissions(&data, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+        let told = home.run(&["doctor", "-c", "site/bailiwick.toml"]);
+        if good {
+            assert!(!told.good().contains("open to other users"), "{mode:o}");
+        } else {
+            told.failed(1, &["failed", "is open to other users"]);
+        }
+    }
     home.write("site/root.key", "short", 0o644);
     home.run(&["doctor", "-c", "site/bailiwick.toml"]).failed(1, &["failed", "can be read by others"]);
 }
