@@ -30,8 +30,7 @@ pub(crate) fn canonical_object(object: &Map<String, Value>) -> Result<Vec<u8>, s
 }
 
 /// Whether the ordinary writer writes it as RFC 8785 demands: names in order, and no number but whole ones
-/// that every reader of JSON reads alike. Nearly all that is recorded is so, and that writer is ten times
-/// as fast as one that sorts.
+/// that every reader of JSON reads alike. Nearly all that is recorded is so, and need not be sorted.
 fn is_canonical(value: &Value) -> bool {
     /// Whole numbers up to here are the same to a reader that knows floating point alone.
     const EXACT: u64 = 1 << 53;

@@ -123,7 +123,7 @@ impl Workers {
 
     async fn forker(&self) -> io::Result<Arc<Shared>> {
         let mut held = self.forkers.lock().await;
-        held.retired.retain(|forker| !forker.shared.asked().is_empty());
+        held.retired.retain(Forker::is_needed);
         if let Some(forker) = held.newest.as_ref().filter(|forker| forker.is_good()) {
             return Ok(Arc::clone(&forker.shared));
         }
@@ -158,6 +158,12 @@ impl Forker {
 
     fn is_good(&self) -> bool {
         !self.shared.spent.load(Ordering::SeqCst)
+    }
+
+    /// Whether it has workers, or somebody is about to ask it for one. Such an asker holds what is shared
+    /// beside us and the listener, and got it under the lock under which this is asked.
+    fn is_needed(&self) -> bool {
+        Arc::strong_count(&self.shared) > 2 || !self.shared.asked().is_empty()
     }
 }
 

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use bailiwick_files::{Owner, Workspace};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::retry_on_intr;
 use rustix::process::Signal;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
@@ -98,7 +99,7 @@ impl WorkerProcess {
         let mut handle = [PollFd::new(&self.handle, PollFlags::IN)];
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         // It becomes readable then. What cannot be asked is taken for ended, and never for alive.
-        poll(&mut handle, Some(&now)).map_or(true, |ready| ready > 0)
+        retry_on_intr(|| poll(&mut handle, Some(&now))).map_or(true, |ready| ready > 0)
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bailiwick_sandbox::Workers;
 use bailiwick_sandbox::linux::HelperPath;
-use bailiwick_shell::{Isolation, ShellError, Stream, WorkerSource};
+use bailiwick_shell::{Isolation, ShellError, Status, Stream, WorkerSource};
 use rustix::process::{Pid, Signal};
 use tokio_util::sync::CancellationToken;
 
@@ -119,4 +119,28 @@ async fn the_layout_in_which_a_command_crashed_is_not_used_again() {
     assert_eq!(super::stdout(&neighbour.await.unwrap()), "still here\n");
     tenant.print("true").await;
     eventually("it is gone", || !is_alive(one)).await;
+}
+
+#[tokio::test]
+async fn a_maker_that_does_not_answer_holds_nobody_up_for_long() {
+    let (tenant, workers) = tenant();
+    tenant.print("true").await;
+    let one = maker(&workers).await.unwrap();
+    rustix::process::kill_process(one, Signal::STOP).unwrap();
+    // Who is canceled meanwhile does not wait for it.
+    let (begun, cancel) = (Instant::now(), CancellationToken::new());
+    let canceling = cancel.clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        canceling.cancel();
+    });
+    let output = tenant.shell.exec("true", LONG, &mut |_: Stream, _: &[u8]| {}, cancel).await.unwrap();
+    assert_eq!(output.status, Status::Canceled);
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    // Who waits is told, and the next one has another.
+    let failed = tenant.shell.exec("true", LONG, &mut |_: Stream, _: &[u8]| {}, CancellationToken::new()).await;
+    assert!(matches!(failed, Err(ShellError::Start { .. })), "{failed:?}");
+    assert_eq!(tenant.print("echo here").await, "here\n");
+    assert_ne!(maker(&workers).await, Some(one));
+    eventually("the one that was stopped is gone", || !is_alive(one)).await;
 }
