@@ -4,13 +4,18 @@
 //! or there are none, the caller is unauthenticated. Anonymous callers are admitted only where the
 //! configuration ends in `none`.
 
+pub mod sign_in;
+
 use std::future::Future;
 use std::net::IpAddr;
+use std::time::Duration;
 
-use bailiwick_types::{AccountName, AgentName, KeyId, KeyScope, Role, SpaceId, Timestamp, UserName};
+use bailiwick_types::{AccountName, AgentName, DeviceId, KeyId, KeyScope, Role, SpaceId, Timestamp, UserName};
 
-use crate::key::{KeyHash, KeyRing, PresentedKey};
+use crate::key::{Form, KeyHash, KeyRing, PresentedKey};
+use crate::lockout::Tally;
 use crate::principal::{Bounds, Credential, Found, Member, Principal, RootMark, Tenant};
+use sign_in::SignInRecord;
 
 /// The rows that authentication reads. The store implements it; nobody else may (`xtask tidy` checks).
 pub trait Directory: Send + Sync {
@@ -26,6 +31,29 @@ pub trait Directory: Send + Sync {
         tenant: &Tenant,
         user: &UserName,
     ) -> impl Future<Output = Result<Option<Role>, DirectoryError>> + Send;
+    /// The login of that id, if there is one.
+    fn device(&self, id: &DeviceId) -> impl Future<Output = Result<Option<DeviceRecord>, DirectoryError>> + Send;
+    /// Notes that the login is in use. Nobody waits for it.
+    fn device_seen(&self, id: &DeviceId, record: &DeviceRecord, client: IpAddr);
+    /// Ends a login that nobody used for too long, on record.
+    fn device_timed_out(
+        &self,
+        id: &DeviceId,
+        record: &DeviceRecord,
+        client: IpAddr,
+    ) -> impl Future<Output = Result<(), DirectoryError>> + Send;
+    /// What a user's attempt to sign in is held against, if there is such a user.
+    fn sign_in(
+        &self,
+        account: &AccountName,
+        user: &UserName,
+    ) -> impl Future<Output = Result<Option<SignInRecord>, DirectoryError>> + Send;
+    /// Changes what is counted for a subject of [`crate::lockout`], which begins with nothing.
+    fn tally<T: Send + 'static>(
+        &self,
+        subject: String,
+        change: impl FnOnce(&mut Tally) -> T + Send + 'static,
+    ) -> impl Future<Output = Result<T, DirectoryError>> + Send;
 }
 
 /// The directory could not be read. Nobody is let in.
@@ -56,9 +84,24 @@ pub struct KeyRecord {
     pub last_used_at: Option<Timestamp>,
 }
 
+/// A login's row, with whose it is.
+#[derive(Clone)]
+pub struct DeviceRecord {
+    /// The token's keyed hash.
+    pub hash: KeyHash,
+    /// The user's tenant.
+    pub tenant: Tenant,
+    /// The user.
+    pub user: UserName,
+    /// The user's role now.
+    pub role: Role,
+    /// When it was last in use, as far as that is noted.
+    pub last_seen_at: Timestamp,
+}
+
 /// What a request shows of its caller.
 pub struct Presented {
-    /// `X-API-Key`, else the bearer token.
+    /// `X-API-Key`, else the bearer token, else the cookie `vibe_session`.
     pub key: Option<PresentedKey>,
     /// `X-OpenViking-Account`; honoured from the operator alone.
     pub account: Option<AccountName>,
@@ -87,6 +130,8 @@ pub enum Browser {
 pub enum Step {
     /// The root key, or a user's key.
     ApiKey,
+    /// The token of a login.
+    Session,
     /// A loopback socket in dev mode.
     LocalDev,
     /// Fails closed, and says that authentication is not set up.
@@ -100,6 +145,7 @@ impl Step {
     pub fn parse(text: &str) -> Option<Self> {
         match text {
             "api_key" => Some(Self::ApiKey),
+            "session" => Some(Self::Session),
             "local_dev" => Some(Self::LocalDev),
             "placeholder" => Some(Self::Placeholder),
             "none" => Some(Self::Anonymous),
@@ -117,6 +163,9 @@ pub enum Rejection {
     /// A credential, and it is wrong, expired or revoked: which, is not said.
     #[error("Invalid API key")]
     Invalid,
+    /// The login was not used for too long, and is gone.
+    #[error("Signed out: nobody used this login for too long.")]
+    TimedOut,
     /// `placeholder`: nobody has set authentication up.
     #[error("Authentication is not set up on this server: replace `placeholder` in auth.walk.")]
     NotConfigured,
@@ -136,17 +185,38 @@ pub struct Walk {
     steps: Vec<Step>,
     ring: KeyRing,
     root: Option<KeyHash>,
+    idle: Option<Duration>,
 }
 
 /// Where the anonymous and the local developer live.
 const FIRST_USER: &str = "default";
 const ANONYMOUS_USER: &str = "anonymous";
+/// How long a login may lie unused, unless the configuration says otherwise.
+const IDLE: Duration = Duration::from_secs(30 * 60);
+/// How often a login's use is written down at most. Finer would be a write for every read.
+const SEEN_EVERY: Duration = Duration::from_secs(60);
 
 impl Walk {
     /// A walk over `steps`. `root_key` is the operator's key in the clear; only its hash is kept.
     pub fn new(steps: Vec<Step>, ring: KeyRing, root_key: Option<&str>) -> Self {
         let root = root_key.map(|text| ring.hash(text));
-        Self { steps, ring, root }
+        Self { steps, ring, root, idle: Some(IDLE) }
+    }
+
+    /// With another limit on how long a login may lie unused; without one, `None`.
+    #[must_use]
+    pub fn with_idle(self, idle: Option<Duration>) -> Self {
+        Self { idle, ..self }
+    }
+
+    /// How long a login may lie unused.
+    pub fn idle(&self) -> Option<Duration> {
+        self.idle
+    }
+
+    /// Whether logins are of any use here.
+    pub fn admits_logins(&self) -> bool {
+        self.steps.contains(&Step::Session)
     }
 
     /// Makes and checks keys.
@@ -167,6 +237,7 @@ impl Walk {
         for step in &self.steps {
             let accepted = match step {
                 Step::ApiKey => self.api_key(directory, shown).await?,
+                Step::Session => self.session(directory, shown).await?,
                 Step::LocalDev => self.local_dev(directory, shown).await?,
                 Step::Placeholder => return Err(Rejection::NotConfigured),
                 Step::Anonymous => self.anonymous(directory, shown).await?,
@@ -175,7 +246,8 @@ impl Walk {
                 return Ok(principal);
             }
         }
-        Err(Rejection::Missing)
+        // Something that no step knows is wrong, not missing.
+        Err(if shown.key.is_some() { Rejection::Invalid } else { Rejection::Missing })
     }
 
     /// Finds again the caller of a turn that is under way: the user must still be there, the key still
@@ -200,6 +272,16 @@ impl Walk {
                 }
                 Found::User(member_of(record))
             }
+            Credential::Device(_) if !self.admits_logins() => return Err(Rejection::Invalid),
+            // A turn goes on while its user is away; that the login lay unused is no reason to end it.
+            Credential::Device(id) => {
+                let record = directory.device(id).await?.ok_or(Rejection::Invalid)?;
+                if record.tenant.account() != account || record.user != *user {
+                    return Err(Rejection::Invalid);
+                }
+                Found::User(member_of_device(&record))
+            }
+            Credential::SignIn => return Err(Rejection::Invalid),
             // The root key of then must be the one of now.
             Credential::RootKey(mark) if Some(*mark) != self.root_mark() => return Err(Rejection::Invalid),
             Credential::RootKey(_) => Found::Operator(Some(named(directory, account, user).await?)),
@@ -228,7 +310,8 @@ impl Walk {
             let credential = Credential::RootKey(root.mark());
             return Ok(Some(Principal { found, credential, address: shown.client }));
         }
-        let Some(id) = key.id() else { return Err(Rejection::Invalid) };
+        // What has not the form of a key is for another step.
+        let Form::Key(id) = key.form() else { return Ok(None) };
         let Some(record) = directory.key(id).await? else { return Err(Rejection::Invalid) };
         if !self.ring.matches(key, &record.hash) || !still_good(&record) {
             return Err(Rejection::Invalid);
@@ -238,7 +321,31 @@ impl Walk {
         Ok(Some(Principal { found: Found::User(member_of(record)), credential, address: shown.client }))
     }
 
+    async fn session(&self, directory: &impl Directory, shown: &Presented) -> Result<Option<Principal>, Rejection> {
+        let Some((key, Form::Device(id))) = shown.key.as_ref().map(|key| (key, key.form())) else { return Ok(None) };
+        let Some(record) = directory.device(id).await? else { return Err(Rejection::Invalid) };
+        // The hash first: who does not hold the token ends nobody's login.
+        if !self.ring.matches(key, &record.hash) {
+            return Err(Rejection::Invalid);
+        }
+        let unused = since(record.last_seen_at);
+        if self.idle.is_some_and(|idle| unused > idle) {
+            directory.device_timed_out(id, &record, shown.client).await?;
+            return Err(Rejection::TimedOut);
+        }
+        // Often enough that nobody who is there is taken for away.
+        if unused >= self.idle.map_or(SEEN_EVERY, |idle| SEEN_EVERY.min(idle / 10)) {
+            directory.device_seen(id, &record, shown.client);
+        }
+        let (found, credential) = (Found::User(member_of_device(&record)), Credential::Device(id.clone()));
+        Ok(Some(Principal { found, credential, address: shown.client }))
+    }
+
     async fn local_dev(&self, directory: &impl Directory, shown: &Presented) -> Result<Option<Principal>, Rejection> {
+        // Who shows a credential wants to be known by it.
+        if shown.key.is_some() {
+            return Ok(None);
+        }
         if !shown.peer.to_canonical().is_loopback() || shown.browser == Browser::Foreign {
             return Ok(None);
         }
@@ -255,6 +362,10 @@ impl Walk {
     }
 
     async fn anonymous(&self, directory: &impl Directory, shown: &Presented) -> Result<Option<Principal>, Rejection> {
+        // A wrong credential is never better than none.
+        if shown.key.is_some() {
+            return Ok(None);
+        }
         let user = ANONYMOUS_USER.parse().map_err(|_| Rejection::NoSuchTenant)?;
         let found = Found::User(named(directory, &AccountName::first(), &user).await?);
         Ok(Some(Principal { found, credential: Credential::Anonymous, address: shown.client }))
@@ -277,6 +388,17 @@ fn member_of(record: KeyRecord) -> Member {
             expires_at: record.expires_at,
         },
     }
+}
+
+fn member_of_device(record: &DeviceRecord) -> Member {
+    let DeviceRecord { tenant, user, role, .. } = record.clone();
+    Member { tenant, user, role, bounds: Bounds::none() }
+}
+
+/// How long ago; nothing, if the clock was set back.
+fn since(then: Timestamp) -> Duration {
+    let micros = Timestamp::now().as_micros().saturating_sub(then.as_micros());
+    Duration::from_micros(u64::try_from(micros).unwrap_or(0))
 }
 
 async fn named(directory: &impl Directory, account: &AccountName, user: &UserName) -> Result<Member, Rejection> {

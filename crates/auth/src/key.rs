@@ -1,12 +1,13 @@
-//! API keys: made from 256 random bits, shown once, kept as a keyed hash.
+//! Credentials that we make: API keys and the tokens of logins. 256 random bits, shown once, kept as a
+//! keyed hash.
 //!
-//! A key reads `bwk_<id>_<secret>`. The id locates the row, the secret proves the holder. What is
-//! stored is HMAC-SHA-256 of the whole key under a pepper that is not in the database, so a stolen
-//! database alone neither reveals a key nor lets a guess be checked.
+//! A key reads `bwk_<id>_<secret>`, a login's token `bwd_<id>_<secret>`. The id locates the row, the secret
+//! proves the holder. What is stored is HMAC-SHA-256 of the whole text under a pepper that is not in the
+//! database, so a stolen database alone neither reveals one nor lets a guess be checked.
 
 use std::str::FromStr;
 
-use bailiwick_types::KeyId;
+use bailiwick_types::{DeviceId, Incarnation, KeyId};
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
@@ -14,33 +15,77 @@ use zeroize::Zeroizing;
 
 use crate::principal::RootMark;
 
-const SCHEME: &str = "bwk_";
 const SECRET_CHARS: usize = 43;
 
-/// A key as a caller presented it. Neither `Debug` nor `Display`.
+/// The public half of a credential that we make, and the word that its text begins with.
+pub trait PublicHalf: Sized {
+    /// The beginning, with its underscore.
+    const SCHEME: &'static str;
+    /// Makes one of 80 random bits.
+    fn of(bytes: [u8; 10]) -> Self;
+    /// As it stands in the text.
+    fn text(&self) -> &str;
+}
+
+impl PublicHalf for KeyId {
+    const SCHEME: &'static str = "bwk_";
+    fn of(bytes: [u8; 10]) -> Self {
+        Self::from_bytes(bytes)
+    }
+    fn text(&self) -> &str {
+        self.as_str()
+    }
+}
+
+impl PublicHalf for DeviceId {
+    const SCHEME: &'static str = "bwd_";
+    fn of(bytes: [u8; 10]) -> Self {
+        Self::from_bytes(bytes)
+    }
+    fn text(&self) -> &str {
+        self.as_str()
+    }
+}
+
+/// What a credential's form says that it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Form {
+    /// A key of a user.
+    Key(KeyId),
+    /// The token of a login.
+    Device(DeviceId),
+    /// None of ours: it can only be the root key, or something that another step knows.
+    Other,
+}
+
+/// A credential as a caller presented it. Neither `Debug` nor `Display`.
 pub struct PresentedKey {
-    /// The public half, if the key has our form; else it can only be the root key or an imported one.
-    id: Option<KeyId>,
+    form: Form,
     text: Zeroizing<String>,
 }
 
 impl PresentedKey {
     /// Takes what stood in the header.
     pub fn new(text: &str) -> Self {
-        Self { id: parse_id(text), text: Zeroizing::new(text.to_owned()) }
+        Self { form: form(text), text: Zeroizing::new(text.to_owned()) }
     }
 
-    /// The public half, if the key has our form.
-    pub fn id(&self) -> Option<&KeyId> {
-        self.id.as_ref()
+    /// What it seems to be.
+    pub fn form(&self) -> &Form {
+        &self.form
     }
 }
 
-fn parse_id(text: &str) -> Option<KeyId> {
-    let (id, secret) = text.strip_prefix(SCHEME)?.split_once('_')?;
-    let well_formed =
-        secret.len() == SECRET_CHARS && secret.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.'));
-    if well_formed { KeyId::from_str(id).ok() } else { None }
+fn form(text: &str) -> Form {
+    let half = |scheme: &str| {
+        let (id, secret) = text.strip_prefix(scheme)?.split_once('_')?;
+        let well_formed = secret.len() == SECRET_CHARS
+            && secret.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.'));
+        well_formed.then_some(id)
+    };
+    let key = half(KeyId::SCHEME).and_then(|id| KeyId::from_str(id).ok()).map(Form::Key);
+    let device = || half(DeviceId::SCHEME).and_then(|id| DeviceId::from_str(id).ok()).map(Form::Device);
+    key.or_else(device).unwrap_or(Form::Other)
 }
 
 /// The stored form of a key.
@@ -70,17 +115,22 @@ pub struct KeyRing {
     pepper: Zeroizing<[u8; 32]>,
 }
 
-/// A key that was just made: the only time it is in the clear. Not `Clone`, not `Debug`.
-pub struct NewKey {
+/// A credential that was just made: the only time it is in the clear. Not `Clone`, not `Debug`.
+pub struct New<Id> {
     /// The public half.
-    pub id: KeyId,
+    pub id: Id,
     /// What to store.
     pub hash: KeyHash,
     text: Zeroizing<String>,
 }
 
-impl NewKey {
-    /// The key's text, to be shown once.
+/// A key that was just made.
+pub type NewKey = New<KeyId>;
+/// A login's token that was just made.
+pub type NewToken = New<DeviceId>;
+
+impl<Id> New<Id> {
+    /// The credential's text, to be shown once.
     pub fn into_text(self) -> Zeroizing<String> {
         self.text
     }
@@ -102,18 +152,47 @@ impl KeyRing {
     /// # Errors
     /// If the system gives no random bytes.
     pub fn make(&self) -> Result<NewKey, NoEntropy> {
+        self.make_one()
+    }
+
+    /// Makes a login's token.
+    ///
+    /// # Errors
+    /// If the system gives no random bytes.
+    pub fn make_token(&self) -> Result<NewToken, NoEntropy> {
+        self.make_one()
+    }
+
+    fn make_one<Id: PublicHalf>(&self) -> Result<New<Id>, NoEntropy> {
         let mut id = [0u8; 10];
         let mut secret = Zeroizing::new([0u8; 32]);
         getrandom::fill(&mut id).map_err(|_| NoEntropy)?;
         getrandom::fill(&mut *secret).map_err(|_| NoEntropy)?;
-        let id = KeyId::from_bytes(id);
-        let text = Zeroizing::new(format!("{SCHEME}{id}_{}", &*encode(&secret)));
-        Ok(NewKey { hash: self.hash(&text), id, text })
+        let id = Id::of(id);
+        let text = Zeroizing::new(format!("{}{}_{}", Id::SCHEME, id.text(), &*encode(&secret)));
+        Ok(New { hash: self.hash(&text), id, text })
     }
 
     /// Whether the presented key is the one whose hash is stored. Constant time in the hash.
     pub fn matches(&self, presented: &PresentedKey, stored: &KeyHash) -> bool {
         self.hash(&presented.text).0.ct_eq(&stored.0).into()
+    }
+
+    /// What proves to a form that a page of this login holds it (double submit, bound to the login): nobody
+    /// else's page can read it, and it opens nothing by itself.
+    pub fn form_token(&self, device: &DeviceId) -> Zeroizing<String> {
+        let KeyHash(bytes) = self.hash(&format!("form\0{device}"));
+        encode(&bytes)
+    }
+
+    /// Whether that is the form token of this login. Constant time in the token.
+    pub fn is_form_token(&self, device: &DeviceId, shown: &str) -> bool {
+        self.form_token(device).as_bytes().ct_eq(shown.as_bytes()).into()
+    }
+
+    /// The stored form of a code that a person types, of one user of one account.
+    pub fn code_hash(&self, tenant: Incarnation, user: &str, code: &str) -> KeyHash {
+        self.hash(&format!("code\0{tenant}\0{user}\0{code}"))
     }
 
     /// The stored form of any key text; for the root key and imported keys.
@@ -152,7 +231,7 @@ mod tests {
         let one_id = one.id.clone();
         let text = one.into_text();
         let shown = PresentedKey::new(&text);
-        assert_eq!(shown.id(), Some(&one_id));
+        assert_eq!(*shown.form(), Form::Key(one_id));
         assert!(ring.matches(&shown, &one_hash));
         assert!(!ring.matches(&shown, &two_hash));
         assert!(!KeyRing::new([8; 32]).matches(&shown, &one_hash), "another pepper");
@@ -166,9 +245,31 @@ mod tests {
     }
 
     #[test]
+    fn i01_a_token_is_told_from_a_key_by_its_form_and_neither_passes_for_the_other() {
+        let ring = KeyRing::new([7; 32]);
+        let token = ring.make_token().unwrap();
+        let (id, hash, text) = (token.id.clone(), token.hash.clone(), token.into_text());
+        let shown = PresentedKey::new(&text);
+        assert_eq!(*shown.form(), Form::Device(id));
+        assert!(ring.matches(&shown, &hash));
+        let renamed = text.replacen("bwd_", "bwk_", 1);
+        assert!(!ring.matches(&PresentedKey::new(&renamed), &hash), "the beginning is a part of what is hashed");
+    }
+
+    #[test]
+    fn i09_a_form_token_is_of_one_login_alone() {
+        let ring = KeyRing::new([7; 32]);
+        let (one, two) = (ring.make_token().unwrap().id, ring.make_token().unwrap().id);
+        let token = ring.form_token(&one);
+        assert!(ring.is_form_token(&one, &token));
+        assert!(!ring.is_form_token(&two, &token) && !ring.is_form_token(&one, "") && !ring.is_form_token(&one, "x"));
+        assert!(!KeyRing::new([8; 32]).is_form_token(&one, &token));
+    }
+
+    #[test]
     fn other_texts_have_no_id() {
         for text in ["", "bwk_", "bwk_abc_def", "your-secret-root-key", "a.b.c"] {
-            assert!(PresentedKey::new(text).id().is_none(), "{text}");
+            assert_eq!(*PresentedKey::new(text).form(), Form::Other, "{text}");
         }
     }
 }

@@ -60,7 +60,10 @@ pub mod access;
 pub mod authn;
 pub mod for_store;
 pub mod key;
+pub mod lockout;
+pub mod password;
 mod principal;
+pub mod totp;
 
 pub use access::{Permit, Recorded, Refusal, Scope};
 pub use principal::{Bounds, Credential, HostScope, NoTenant, Principal, RootMark, Tenant};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bailiwick_audit::Actor;
 use bailiwick_types::{
-    AccountName, AgentName, Incarnation, KeyId, KeyScope, RequestId, Role, SpaceId, Timestamp, UserName,
+    AccountName, AgentName, DeviceId, Incarnation, KeyId, KeyScope, RequestId, Role, SpaceId, Timestamp, UserName,
 };
 
 use crate::access::policy::AccountPolicies;
@@ -59,6 +59,10 @@ pub enum Credential {
     RootKey(RootMark),
     /// A user's key.
     Key(KeyId),
+    /// The token of a login.
+    Device(DeviceId),
+    /// What a person showed to sign in, in the request that does so; nothing goes on with it.
+    SignIn,
     /// Nothing but a loopback socket, in dev mode.
     LocalDev,
     /// Nothing, where the configuration ends in `none`.
@@ -71,6 +75,8 @@ impl Credential {
         match self {
             Self::RootKey(RootMark(mark)) => format!("root-key:{mark:08x}"),
             Self::Key(id) => format!("key:{id}"),
+            Self::Device(id) => format!("device:{id}"),
+            Self::SignIn => "sign-in".to_owned(),
             Self::LocalDev => "local-dev".to_owned(),
             Self::Anonymous => "none".to_owned(),
         }
@@ -81,9 +87,12 @@ impl Credential {
         match text {
             "local-dev" => Some(Self::LocalDev),
             "none" => Some(Self::Anonymous),
-            _ => match text.strip_prefix("root-key:") {
-                Some(mark) => u32::from_str_radix(mark, 16).ok().map(|mark| Self::RootKey(RootMark(mark))),
-                None => text.strip_prefix("key:")?.parse().ok().map(Self::Key),
+            "sign-in" => Some(Self::SignIn),
+            _ => match text.split_once(':')? {
+                ("root-key", mark) => u32::from_str_radix(mark, 16).ok().map(|mark| Self::RootKey(RootMark(mark))),
+                ("key", id) => id.parse().ok().map(Self::Key),
+                ("device", id) => id.parse().ok().map(Self::Device),
+                _ => None,
             },
         }
     }
@@ -92,6 +101,7 @@ impl Credential {
     pub fn authenticator(&self) -> &'static str {
         match self {
             Self::RootKey(_) | Self::Key(_) => "api-key",
+            Self::Device(_) | Self::SignIn => "session",
             Self::LocalDev => "local-dev",
             Self::Anonymous => "none",
         }

@@ -8,6 +8,7 @@ mod check;
 mod layers;
 mod raw;
 mod secret;
+mod sign_in;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,10 +17,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bailiwick_auth::authn::Step;
+use bailiwick_auth::lockout::LockoutSettings;
+use bailiwick_auth::password::Algorithm;
 use bailiwick_sandbox::HostUse;
 use bailiwick_sandbox::linux::{CgroupUse, Limits};
 use bailiwick_store::DatabaseUrl;
-use bailiwick_types::{AccountName, ModelName};
+use bailiwick_types::{AccountName, ModelName, UserName};
 use bailiwick_web::Network;
 use zeroize::Zeroizing;
 
@@ -39,12 +42,29 @@ pub(crate) struct Config {
     pub(crate) ip_allow: Vec<Network>,
     pub(crate) mode: AuthMode,
     pub(crate) walk: Vec<Step>,
+    pub(crate) sign_in: SignInSettings,
     pub(crate) models: BTreeMap<ModelName, bailiwick_model::Config>,
     pub(crate) sandbox: SandboxSettings,
     pub(crate) agents_dir: Option<PathBuf>,
     pub(crate) agents_account: AccountName,
     pub(crate) audit: AuditSettings,
     pub(crate) log: LogFormat,
+}
+
+/// How people sign in.
+pub(crate) struct SignInSettings {
+    pub(crate) algorithm: Algorithm,
+    /// How long a login may lie unused; for ever, if there is none.
+    pub(crate) idle: Option<Duration>,
+    pub(crate) lockout: LockoutSettings,
+    /// The first admin, made at the start where there is none.
+    pub(crate) first_admin: Option<FirstAdmin>,
+}
+
+/// What the environment says of the first admin.
+pub(crate) struct FirstAdmin {
+    pub(crate) name: UserName,
+    pub(crate) password: Zeroizing<String>,
 }
 
 /// How the record is signed and how long it is kept.
@@ -90,7 +110,8 @@ impl Sources {
     pub(crate) fn of_process() -> Self {
         let environment = std::env::vars_os()
             .filter_map(|(name, value)| {
-                let name = name.into_string().ok().filter(|name| name.starts_with(layers::PREFIX))?;
+                let ours = |name: &String| name.starts_with(layers::PREFIX) || sign_in::is_variable(name);
+                let name = name.into_string().ok().filter(ours)?;
                 Some((name, value.to_string_lossy().into_owned()))
             })
             .collect();

@@ -111,6 +111,7 @@ fn access(findings: &mut Findings, config: &Config) {
             );
         }
         Some(Step::ApiKey) => findings.good("callers", "keys alone"),
+        Some(Step::Session) => findings.good("callers", "keys, and people who signed in"),
         Some(Step::Placeholder) => {
             let advice = "when keys are all you want: auth.walk = [\"api_key\"]";
             findings.warning("callers", "the walk ends in `placeholder`: without a key nobody is let in", advice);

@@ -83,7 +83,7 @@ pub(crate) async fn up(arguments: Up, format: Format) -> Result<(), Failure> {
     sources = sources
         .with_flag("--agents", "agents.dir", agents)
         .with_flag("up", "auth.mode", Some("dev".to_owned()))
-        .with_flag("up", "auth.walk", Some("api_key,local_dev".to_owned()));
+        .with_flag("up", "auth.walk", Some("api_key,session,local_dev".to_owned()));
     let Loaded { config, warnings, .. } = sources.load();
     let config = config?;
     begin_log(config.log);

@@ -11,12 +11,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bailiwick_agent::{Models, Runtime, RuntimeLimits};
+use bailiwick_auth::authn::sign_in::SignIns;
 use bailiwick_auth::authn::{Step, Walk};
+use bailiwick_auth::password::{Password, Passwords, PasswordsError};
+use bailiwick_auth::totp;
 use bailiwick_model::{Http, HttpError, KeySource, Provider, Script};
 use bailiwick_sandbox::linux::HelperPath;
 use bailiwick_sandbox::{Sandboxes, Settings};
 use bailiwick_store::account::NewAccount;
 use bailiwick_store::checkpoint::Keeping;
+use bailiwick_store::password::FirstBoot;
 use bailiwick_store::{DatabaseUrl, Store, StoreError};
 use bailiwick_tools::ToolManager;
 use bailiwick_tools::run::Ceilings;
@@ -28,7 +32,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
-use crate::config::{AuditSettings, AuthMode, Config, SecretFileError, read_secret};
+use crate::config::{AuditSettings, AuthMode, Config, FirstAdmin, SecretFileError, read_secret};
 
 /// The server could not be put together.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +49,8 @@ pub(crate) enum WiringError {
     Checkpoints(PathBuf, #[source] StoreError),
     #[error("the database cannot be used")]
     Database(#[source] StoreError),
+    #[error(transparent)]
+    Passwords(#[from] PasswordsError),
     #[error("the first account cannot be made")]
     Bootstrap(#[source] StoreError),
     #[error("model {0} cannot be used: {1}")]
@@ -71,6 +77,7 @@ pub(crate) struct Server {
     sandboxes: Arc<Sandboxes>,
     ending: CancellationToken,
     serving: JoinHandle<io::Result<()>>,
+    setup_code: Option<String>,
 }
 
 /// Where sandboxes that nobody uses are looked for.
@@ -92,12 +99,15 @@ pub(crate) async fn start(config: Config, spoken: Option<Script>) -> Result<Serv
     let tmp = data.join("tmp");
     empty_folder(&tmp).map_err(in_data)?;
     let root_key = config.root_key.as_ref().map(|key| key.as_str());
-    let walk = Arc::new(Walk::new(config.walk.clone(), keys.ring(), root_key));
+    let walk = Arc::new(Walk::new(config.walk.clone(), keys.ring(), root_key).with_idle(config.sign_in.idle));
+    let passwords = Passwords::start(config.sign_in.algorithm)?;
     let signer = keys.checkpoint_signer(&config.name)?;
     let (dir, least_age) = (config.audit.checkpoint_dir.clone(), config.audit.least_age);
     let kept = store.keep_checkpoints(Keeping { signer, dir: dir.clone(), least_age });
     kept.map_err(|error| WiringError::Checkpoints(dir, error))?;
     bootstrap(&store, &config).await?;
+    first_admin(&store, &passwords, &config).await?;
+    let setup_code = setup_code(&store, &walk).await?;
 
     let (models, mut redactor, names) = models(&config, spoken)?;
     if let Some(key) = root_key {
@@ -112,8 +122,15 @@ pub(crate) async fn start(config: Config, spoken: Option<Script>) -> Result<Serv
     let ceilings = Ceilings { sandbox: config.sandbox.limits, tool_time: config.sandbox.tool_time };
     let tools = Arc::new(ToolManager::new(store.clone(), Arc::clone(&sandboxes), redactor, ceilings));
     let runtime = Runtime::new(store.clone(), Arc::clone(&walk), tools, models, RuntimeLimits::default());
-    let parts = web::Parts { store: store.clone(), walk, runtime: runtime.clone(), sandboxes: Arc::clone(&sandboxes) };
-    let app = web::App::new(parts, edge(&config, names));
+    let parts = web::Parts {
+        store: store.clone(),
+        walk,
+        sign_ins: Arc::new(SignIns::new(passwords, config.sign_in.lockout)),
+        seal: keys.seal(),
+        runtime: runtime.clone(),
+        sandboxes: Arc::clone(&sandboxes),
+    };
+    let app = web::App::new(parts, web::Settings { setup_code: setup_code.clone(), ..edge(&config, names) });
 
     let bound = TcpListener::bind(config.listen).await;
     let listener = bound.map_err(|error| WiringError::Bind(config.listen, error))?;
@@ -122,7 +139,7 @@ pub(crate) async fn start(config: Config, spoken: Option<Script>) -> Result<Serv
     let serving = tokio::spawn(web::serve(listener, app, ending.clone()));
     background(&store, &runtime, &sandboxes, config.sandbox.idle, &ending);
     keep_record(&store, &config.audit, &ending);
-    Ok(Server { address, store, runtime, sandboxes, ending, serving })
+    Ok(Server { address, store, runtime, sandboxes, ending, serving, setup_code })
 }
 
 /// What goes on beside the requests.
@@ -187,6 +204,11 @@ impl Server {
         self.address
     }
 
+    /// What a set-up from another machine has to show, while there is no admin.
+    pub(crate) fn setup_code(&self) -> Option<&str> {
+        self.setup_code.as_deref()
+    }
+
     /// Its sandboxes.
     pub(crate) fn sandboxes(&self) -> &Sandboxes {
         &self.sandboxes
@@ -236,6 +258,35 @@ async fn bootstrap(store: &Store, config: &Config) -> Result<(), WiringError> {
     let found = bailiwick_agent::definition::load_dir(dir)
         .map_err(|wrong| WiringError::Agents(wrong.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))?;
     store.agent_sync(&config.agents_account, found).await.map_err(WiringError::Bootstrap)
+}
+
+/// The first admin, if the environment names one and there is none.
+async fn first_admin(store: &Store, passwords: &Passwords, config: &Config) -> Result<(), WiringError> {
+    let Some(FirstAdmin { name, password }) = &config.sign_in.first_admin else { return Ok(()) };
+    if !store.first_admin_missing().await.map_err(WiringError::Bootstrap)? {
+        tracing::info!("there is an admin already: the variables that name the first one can go");
+        return Ok(());
+    }
+    let stored = passwords.hash(Password::new(password)).await.map_err(|_| PasswordsError::Hash)?;
+    let made = store.first_admin_create(name.clone(), stored, FirstBoot::Environment, "this host".to_owned()).await;
+    match made {
+        Ok(()) => {
+            tracing::info!(user = %name, "the first admin was made: change the password, and remove it from the environment");
+            Ok(())
+        }
+        // Another server on the same database was faster.
+        Err(StoreError::Conflict { .. }) => Ok(()),
+        Err(error) => Err(WiringError::Bootstrap(error)),
+    }
+}
+
+/// A code for the set-up from another machine, while there is no admin.
+async fn setup_code(store: &Store, walk: &Walk) -> Result<Option<String>, WiringError> {
+    if !walk.admits_logins() || !store.first_admin_missing().await.map_err(WiringError::Bootstrap)? {
+        return Ok(None);
+    }
+    let codes = totp::recovery_codes().map_err(|_| PasswordsError::Hash)?;
+    Ok(codes.first().map(|code| code.to_string()))
 }
 
 /// The agent `default`: every built-in tool, no approvals inside the sandbox, no way out of it.

@@ -109,7 +109,7 @@ impl Store {
                     return Err(StoreError::exists("account", &name));
                 }
                 if let Some(id) = &locator {
-                    key::locate(tx, id, incarnation)?;
+                    key::locate(tx, id.as_str(), incarnation)?;
                 }
                 log::append(tx, draft)
             })

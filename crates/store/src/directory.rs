@@ -1,9 +1,13 @@
 //! What authentication reads.
 
+use std::net::IpAddr;
+
 use bailiwick_auth::Tenant;
-use bailiwick_auth::authn::{Directory, DirectoryError, KeyRecord};
+use bailiwick_auth::authn::sign_in::SignInRecord;
+use bailiwick_auth::authn::{DeviceRecord, Directory, DirectoryError, KeyRecord};
 use bailiwick_auth::key::KeyHash;
-use bailiwick_types::{AccountName, KeyId, Role, UserName};
+use bailiwick_auth::lockout::Tally;
+use bailiwick_types::{AccountName, DeviceId, KeyId, Role, UserName};
 
 use crate::account::{tenant_columns, tenant_of_columns};
 use crate::error::StoreError;
@@ -35,10 +39,40 @@ impl Directory for Store {
         });
         read.await.map_err(failed)
     }
+
+    async fn device(&self, id: &DeviceId) -> Result<Option<DeviceRecord>, DirectoryError> {
+        self.device_record(id).await.map_err(failed)
+    }
+
+    fn device_seen(&self, id: &DeviceId, record: &DeviceRecord, client: IpAddr) {
+        self.note_device_seen(record.tenant.incarnation(), id, client);
+    }
+
+    async fn device_timed_out(
+        &self,
+        id: &DeviceId,
+        record: &DeviceRecord,
+        client: IpAddr,
+    ) -> Result<(), DirectoryError> {
+        self.device_expire(id, record, client).await.map_err(failed)
+    }
+
+    async fn sign_in(&self, account: &AccountName, user: &UserName) -> Result<Option<SignInRecord>, DirectoryError> {
+        self.sign_in_record(account, user).await.map_err(failed)
+    }
+
+    async fn tally<T: Send + 'static>(
+        &self,
+        subject: String,
+        change: impl FnOnce(&mut Tally) -> T + Send + 'static,
+    ) -> Result<T, DirectoryError> {
+        self.tally_change(subject, change).await.map_err(failed)
+    }
 }
 
 impl Store {
-    async fn key_record(&self, id: &KeyId) -> Result<Option<KeyRecord>, StoreError> {
+    /// Where the holder of a credential lives, by the credential's public half.
+    async fn located(&self, id: &str) -> Result<Option<Tenant>, StoreError> {
         let located = self
             .host()
             .read(|sql| {
@@ -50,8 +84,34 @@ impl Store {
                 )
             })
             .await?;
-        let Some(located) = located else { return Ok(None) };
-        let tenant = tenant_of_columns(located)?;
+        located.map(tenant_of_columns).transpose()
+    }
+
+    async fn device_record(&self, id: &DeviceId) -> Result<Option<DeviceRecord>, StoreError> {
+        let Some(tenant) = self.located(id.as_str()).await? else { return Ok(None) };
+        self.database(&tenant)?
+            .read(|sql| {
+                sql.one(
+                    "SELECT d.hash, d.holder, u.role, d.last_seen_at FROM device d \
+                     JOIN account_user u ON u.account = d.account AND u.name = d.holder \
+                     WHERE d.account = ?1 AND d.id = ?2",
+                    args![id],
+                    |row| {
+                        Ok(DeviceRecord {
+                            hash: KeyHash::from_bytes(&row.blob(0)?).ok_or(StoreError::Corrupt("a token's hash"))?,
+                            tenant: tenant.clone(),
+                            user: row.parse(1)?,
+                            role: row.parse(2)?,
+                            last_seen_at: row.time(3)?,
+                        })
+                    },
+                )
+            })
+            .await
+    }
+
+    async fn key_record(&self, id: &KeyId) -> Result<Option<KeyRecord>, StoreError> {
+        let Some(tenant) = self.located(id.as_str()).await? else { return Ok(None) };
         let found = self
             .database(&tenant)?
             .read(|sql| {

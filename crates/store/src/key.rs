@@ -84,16 +84,16 @@ pub(crate) fn insert(
     Ok(())
 }
 
-/// Writes in the host's file where a key's holder lives.
-pub(crate) fn locate(tx: &mut Tx<'_>, id: &KeyId, incarnation: Incarnation) -> Result<(), StoreError> {
+/// Writes in the host's file where a credential's holder lives, by its public half.
+pub(crate) fn locate(tx: &mut Tx<'_>, id: &str, incarnation: Incarnation) -> Result<(), StoreError> {
     tx.exec("INSERT INTO key_locator (key_id, incarnation) SELECT ?2, ?3 WHERE ?1 = 'host'", args![id, incarnation])?;
     Ok(())
 }
 
 impl Store {
     /// Before the key itself: a locator without a key lets nobody in, a key without a locator is lost.
-    pub(crate) async fn key_locate(&self, id: &KeyId, incarnation: Incarnation) -> Result<(), StoreError> {
-        let id = id.clone();
+    pub(crate) async fn key_locate(&self, id: &str, incarnation: Incarnation) -> Result<(), StoreError> {
+        let id = id.to_owned();
         self.writers().write(self.host(), move |tx| locate(tx, &id, incarnation)).await
     }
 
@@ -115,7 +115,7 @@ impl Store {
     pub async fn key_create(&self, permit: Permit<CreateKey>, key: &NewKey, terms: KeyTerms) -> Result<(), StoreError> {
         let user = permit.resource().name().clone();
         let (id, hash) = (key.id.clone(), key.hash.clone());
-        self.key_locate(&id, permit.tenant().incarnation()).await?;
+        self.key_locate(id.as_str(), permit.tenant().incarnation()).await?;
         let mut draft = permit.draft(Phase::Act, Verdict::Ok, Map::new());
         self.write(permit.tenant(), move |tx| {
             let exists = |found: Option<()>, kind, name: String| found.ok_or(StoreError::NotFound { kind, name });
@@ -156,7 +156,7 @@ impl Store {
     pub async fn key_rotate(&self, permit: Permit<CreateKey>, key: &NewKey) -> Result<(), StoreError> {
         let user = permit.resource().name().clone();
         let (id, hash) = (key.id.clone(), key.hash.clone());
-        self.key_locate(&id, permit.tenant().incarnation()).await?;
+        self.key_locate(id.as_str(), permit.tenant().incarnation()).await?;
         let mut draft = permit.draft(Phase::Act, Verdict::Ok, Map::new());
         let dead = self
             .write(permit.tenant(), move |tx| {

@@ -14,11 +14,16 @@ pub(crate) enum Schema {
 impl Schema {
     fn steps(self) -> &'static [&'static str] {
         match self {
-            Self::Host => &[include_str!("schema/host_1.sql"), include_str!("schema/host_2.sql")],
+            Self::Host => &[
+                include_str!("schema/host_1.sql"),
+                include_str!("schema/host_2.sql"),
+                include_str!("schema/host_3.sql"),
+            ],
             Self::Account => &[
                 include_str!("schema/account_1.sql"),
                 include_str!("schema/account_2.sql"),
                 include_str!("schema/account_3.sql"),
+                include_str!("schema/account_4.sql"),
             ],
         }
     }

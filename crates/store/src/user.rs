@@ -2,7 +2,7 @@
 
 use bailiwick_audit::{Phase, Verdict};
 use bailiwick_auth::Permit;
-use bailiwick_auth::access::verb::{CreateUser, DeleteUser, ListUsers, ReadUser, SetRole};
+use bailiwick_auth::access::verb::{CreateUser, DeleteUser, ListUsers, ReadUser, SetRole, UnlockUser};
 use bailiwick_auth::key::NewKey;
 use bailiwick_types::{AccountName, Role, SpaceId, Timestamp, UserName};
 use serde_json::{Map, json};
@@ -12,7 +12,7 @@ use crate::error::StoreError;
 use crate::key::{self, KeyTerms};
 use crate::sql::{Row, Sql, args};
 use crate::store::Store;
-use crate::{approval, log, space};
+use crate::{approval, device, log, space};
 
 /// A user.
 #[derive(Debug, Clone)]
@@ -52,7 +52,7 @@ pub(crate) fn first_event(sql: &Sql<'_>, name: &UserName) -> Result<Option<u64>,
     sql.one("SELECT first_event FROM account_user WHERE account = ?1 AND name = ?2", args![name], |row| row.count(0))
 }
 
-fn role(tx: &Tx<'_>, name: &UserName) -> Result<Role, StoreError> {
+pub(crate) fn role(tx: &Tx<'_>, name: &UserName) -> Result<Role, StoreError> {
     tx.one("SELECT role FROM account_user WHERE account = ?1 AND name = ?2", args![name], |row| row.parse(0))?
         .ok_or_else(|| StoreError::not_found("user", name))
 }
@@ -70,7 +70,7 @@ impl Store {
         first_key: &NewKey,
     ) -> Result<Role, StoreError> {
         let (id, hash) = (first_key.id.clone(), first_key.hash.clone());
-        self.key_locate(&id, permit.tenant().incarnation()).await?;
+        self.key_locate(id.as_str(), permit.tenant().incarnation()).await?;
         let mut draft = permit.draft(Phase::Act, Verdict::Ok, Map::new());
         self.write(permit.tenant(), move |tx| {
             let given = if admins(tx)? == 0 { Role::Admin } else { wanted };
@@ -164,6 +164,20 @@ impl Store {
         .await
     }
 
+    /// Puts on record that a user may sign in again; the counts are forgotten after it.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`].
+    pub async fn user_unlock(&self, permit: Permit<UnlockUser>) -> Result<(), StoreError> {
+        let name = permit.resource().name().clone();
+        let draft = permit.draft(Phase::Act, Verdict::Ok, Map::new());
+        self.write(permit.tenant(), move |tx| {
+            role(tx, &name)?;
+            log::append(tx, draft).map(drop)
+        })
+        .await
+    }
+
     /// Deletes a user: their keys, grants, spaces and files. What they did stays on record. Says which
     /// spaces went with them.
     ///
@@ -188,6 +202,7 @@ impl Store {
                     tx.all("SELECT id FROM api_key WHERE account = ?1 AND holder = ?2", args![&name], |row| {
                         row.text(0)
                     })?;
+                let devices = device::of_user(tx, &name)?;
                 let spaces = space::owned_by(tx, &name)?;
                 for id in &spaces {
                     tx.exec("DELETE FROM space WHERE account = ?1 AND id = ?2", args![*id])?;
@@ -197,8 +212,9 @@ impl Store {
                 tx.exec("DELETE FROM account_user WHERE account = ?1 AND name = ?2", args![&name])?;
                 draft.detail.insert("keys".to_owned(), json!(keys.len()));
                 draft.detail.insert("spaces".to_owned(), json!(spaces.len()));
+                draft.detail.insert("devices".to_owned(), json!(devices.len()));
                 log::append(tx, draft)?;
-                Ok((keys, spaces))
+                Ok(([keys, devices].concat(), spaces))
             })
             .await?;
         self.key_unlocate(keys).await?;

@@ -101,68 +101,83 @@ impl EventId {
     }
 }
 
-/// The public half of an API key: 16 lower-case letters and digits, which locate the stored hash.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct KeyId(String);
+/// Letters and digits in the public half of a credential.
+const PUBLIC_LENGTH: usize = 16;
 
-impl KeyId {
-    /// Letters and digits in a key id.
-    pub const LENGTH: usize = 16;
+macro_rules! public_halves {
+    ($($(#[$doc:meta])* $name:ident;)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(String);
 
-    /// Makes an id of 80 random bits.
-    pub fn from_bytes(bytes: [u8; 10]) -> Self {
-        const ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
-        let mut bits = 0u16;
-        let mut held = 0u32;
-        let mut text = String::with_capacity(Self::LENGTH);
-        for byte in bytes {
-            bits = (bits << 8) | u16::from(byte);
-            held += 8;
-            while held >= 5 {
-                held -= 5;
-                text.push(char::from(ALPHABET[usize::from((bits >> held) & 31)]));
+        impl $name {
+            /// Makes an id of 80 random bits.
+            pub fn from_bytes(bytes: [u8; 10]) -> Self {
+                Self(public_half(bytes))
             }
-            bits &= (1 << held) - 1;
+
+            /// The id as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
         }
-        Self(text)
-    }
 
-    /// The id as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
+        impl FromStr for $name {
+            type Err = IdError;
 
-impl FromStr for KeyId {
-    type Err = IdError;
-
-    fn from_str(text: &str) -> Result<Self, IdError> {
-        let well_formed =
-            text.len() == Self::LENGTH && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
-        if well_formed {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(IdError { expected: "16 lower-case letters and digits" })
+            fn from_str(text: &str) -> Result<Self, IdError> {
+                let well_formed =
+                    text.len() == PUBLIC_LENGTH && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+                if well_formed {
+                    Ok(Self(text.to_owned()))
+                } else {
+                    Err(IdError { expected: "16 lower-case letters and digits" })
+                }
+            }
         }
-    }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
+            }
+        }
+    )*};
 }
 
-impl fmt::Display for KeyId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
+public_halves! {
+    /// The public half of an API key: 16 lower-case letters and digits, which locate the stored hash.
+    KeyId;
+    /// The public half of a login's token: names the device that signed in.
+    DeviceId;
 }
 
-impl fmt::Debug for KeyId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+fn public_half(bytes: [u8; 10]) -> String {
+    const ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
+    let mut bits = 0u16;
+    let mut held = 0u32;
+    let mut text = String::with_capacity(PUBLIC_LENGTH);
+    for byte in bytes {
+        bits = (bits << 8) | u16::from(byte);
+        held += 8;
+        while held >= 5 {
+            held -= 5;
+            text.push(char::from(ALPHABET[usize::from((bits >> held) & 31)]));
+        }
+        bits &= (1 << held) - 1;
     }
-}
-
-impl Serialize for KeyId {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.0)
-    }
+    text
 }
 
 #[cfg(test)]
@@ -190,7 +205,7 @@ mod tests {
     #[test]
     fn key_ids_have_a_fixed_shape() {
         let id = KeyId::from_bytes([0xff; 10]);
-        assert_eq!(id.as_str().len(), KeyId::LENGTH);
+        assert_eq!(id.as_str().len(), PUBLIC_LENGTH);
         assert_eq!(id.as_str().parse::<KeyId>().unwrap(), id);
         assert!("ABCDEFGHIJKLMNOP".parse::<KeyId>().is_err());
     }

@@ -9,6 +9,8 @@ use bailiwick_audit::checkpoint::{KeyError, Signer};
 use bailiwick_auth::key::KeyRing;
 use zeroize::Zeroizing;
 
+use crate::seal::Seal;
+
 /// The host's keys cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum HostKeysError {
@@ -30,6 +32,7 @@ pub enum HostKeysError {
 pub struct HostKeys {
     pepper: Zeroizing<[u8; 32]>,
     checkpoint: Zeroizing<[u8; 32]>,
+    seal: Zeroizing<[u8; 32]>,
 }
 
 impl HostKeys {
@@ -47,12 +50,21 @@ impl HostKeys {
             let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
             made.map_err(|error| HostKeysError::Io("keys".to_owned(), error))?;
         }
-        Ok(Self { pepper: load_or_make(dir, "pepper")?, checkpoint: load_or_make(dir, "checkpoint")? })
+        Ok(Self {
+            pepper: load_or_make(dir, "pepper")?,
+            checkpoint: load_or_make(dir, "checkpoint")?,
+            seal: load_or_make(dir, "seal")?,
+        })
     }
 
     /// What makes and checks API keys.
     pub fn ring(&self) -> KeyRing {
         KeyRing::new(*self.pepper)
+    }
+
+    /// What seals secrets that lie in the database.
+    pub fn seal(&self) -> Seal {
+        Seal::new(self.seal.clone())
     }
 
     /// What signs the heads of this host's logs, in the name of the server.

@@ -29,6 +29,7 @@
 
 pub mod host_keys;
 pub mod redact;
+pub mod seal;
 
 use std::collections::BTreeMap;
 
@@ -39,6 +40,7 @@ use zeroize::Zeroizing;
 
 pub use host_keys::{HostKeys, HostKeysError};
 pub use redact::Redactor;
+pub use seal::{Purpose, Seal, SealError};
 
 /// A secret at rest in memory.
 pub struct Secret(Zeroizing<String>);

@@ -6,6 +6,7 @@ mod account;
 mod agent;
 mod approval;
 mod audit;
+mod device;
 mod file;
 mod grant;
 mod key;
@@ -27,6 +28,7 @@ pub(crate) fn tables() -> impl Iterator<Item = &'static [Route]> {
         account::ROUTES,
         user::ROUTES,
         key::ROUTES,
+        device::ROUTES,
         policy::ROUTES,
         agent::ROUTES,
         space::ROUTES,

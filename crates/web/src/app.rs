@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use bailiwick_agent::Runtime;
 use bailiwick_auth::authn::Walk;
+use bailiwick_auth::authn::sign_in::SignIns;
 use bailiwick_sandbox::Sandboxes;
 use bailiwick_store::Store;
 use bailiwick_types::{AgentDefinition, AgentName, ModelName};
+use bailiwick_vault::Seal;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +23,10 @@ pub struct Parts {
     pub store: Store,
     /// Who is let in.
     pub walk: Arc<Walk>,
+    /// Who signs in, and how often that failed.
+    pub sign_ins: Arc<SignIns>,
+    /// Seals the secrets of second factors.
+    pub seal: Seal,
     /// Sessions at work.
     pub runtime: Runtime,
     /// For the count of what runs.
@@ -92,12 +98,28 @@ pub struct Settings {
     pub ip_allow: Vec<Network>,
     /// The agents of a new account.
     pub first_agents: Vec<(AgentName, AgentDefinition)>,
+    /// What a set-up from elsewhere than this host has to show; `None`: nothing opens it from there.
+    pub setup_code: Option<String>,
     /// The configured models; an agent may name only these.
     pub models: Vec<ModelName>,
     /// Connections at once.
     pub connections: usize,
     /// How long things may take.
     pub times: Times,
+}
+
+impl Settings {
+    /// The origin under which people reach the server, if it is configured (RFC 6454, section 6.2).
+    pub(crate) fn origin(&self) -> Option<String> {
+        let (scheme, rest) = self.public_url.as_deref()?.split_once("://")?;
+        let host = rest.split(['/', '?', '#']).next().unwrap_or(rest);
+        Some(format!("{scheme}://{host}"))
+    }
+
+    /// Whether people reach the server by TLS.
+    pub(crate) fn is_secure(&self) -> bool {
+        self.public_url.as_deref().is_some_and(|url| url.starts_with("https://"))
+    }
 }
 
 impl Default for Settings {
@@ -109,6 +131,7 @@ impl Default for Settings {
             trusted_proxies: Vec::new(),
             ip_allow: Vec::new(),
             first_agents: Vec::new(),
+            setup_code: None,
             models: Vec::new(),
             connections: 4096,
             times: Times::default(),
@@ -148,6 +171,14 @@ impl App {
 
     pub(crate) fn walk(&self) -> &Walk {
         &self.0.parts.walk
+    }
+
+    pub(crate) fn sign_ins(&self) -> &SignIns {
+        &self.0.parts.sign_ins
+    }
+
+    pub(crate) fn seal(&self) -> &Seal {
+        &self.0.parts.seal
     }
 
     pub(crate) fn runtime(&self) -> &Runtime {

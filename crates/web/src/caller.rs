@@ -1,15 +1,19 @@
 //! The caller of a request, as a handler takes it. The gate puts it there; a route without a gate has
 //! none, and its handler then fails closed.
 
+use std::net::IpAddr;
+
 use axum::extract::FromRequestParts;
-use bailiwick_auth::authn::Directory;
+use bailiwick_auth::authn::{Browser, Directory};
 use bailiwick_auth::{HostScope, Principal, Scope};
 use bailiwick_types::{AccountName, RequestId};
 use http::request::Parts;
 
 use crate::app::App;
 use crate::error::Failure;
-use crate::presented::Wanted;
+use crate::frame::Peer;
+use crate::network;
+use crate::presented::{Via, Wanted, browser};
 
 /// Who is calling, in which request, and what they want to work with.
 #[derive(Clone)]
@@ -17,6 +21,7 @@ pub(crate) struct Caller {
     pub(crate) principal: Principal,
     pub(crate) request: RequestId,
     pub(crate) wanted: Wanted,
+    pub(crate) via: Via,
 }
 
 impl Caller {
@@ -71,5 +76,31 @@ impl FromRequestParts<App> for MaybeCaller {
 
     async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, Self::Rejection> {
         Ok(Self(parts.extensions.get::<Caller>().cloned()))
+    }
+}
+
+/// Who asks at a door where nobody has to be known.
+pub(crate) struct Visitor {
+    /// The request.
+    pub(crate) request: RequestId,
+    /// The socket's far end.
+    pub(crate) peer: IpAddr,
+    /// The client: the peer, or what a trusted proxy said.
+    pub(crate) address: IpAddr,
+    /// Whether a page of somebody else could have asked.
+    pub(crate) browser: Browser,
+}
+
+impl FromRequestParts<App> for Visitor {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Failure> {
+        let missing = Failure::Defect("a request without its socket or number");
+        let (Some(peer), Some(request)) = (parts.extensions.get::<Peer>(), parts.extensions.get::<RequestId>()) else {
+            return Err(missing);
+        };
+        // What a trusted proxy says unreadably is nobody's address: the proxy's own then counts.
+        let address = network::client(peer.0, &parts.headers, &app.settings().trusted_proxies).unwrap_or(peer.0);
+        Ok(Self { request: *request, peer: peer.0, address, browser: browser(&parts.headers) })
     }
 }

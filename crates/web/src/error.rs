@@ -14,15 +14,18 @@ use bailiwick_auth::NoTenant;
 use bailiwick_auth::Refusal;
 use bailiwick_auth::access::JournalError;
 use bailiwick_auth::authn::Rejection;
+use bailiwick_auth::password::Unfit;
 use bailiwick_files::FileError;
 use bailiwick_store::StoreError;
 use bailiwick_types::{NameError, PathError, RequestId, WorkspacePath};
+use bailiwick_vault::SealError;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 use serde_json::{Map, Value, json};
 
 use crate::json::JsonProblem;
 use crate::meters::Scarce;
+use crate::sign_in::NotSignedIn;
 
 /// A request that is not answered as asked.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +33,21 @@ pub(crate) enum Failure {
     /// The policy said no.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// Somebody could not sign in.
+    #[error(transparent)]
+    SignIn(#[from] NotSignedIn),
+    /// A page of somebody else may have asked for this. Why it is thought so.
+    #[error("this request may come from a page of another site: use a page of this server, or a key in a header")]
+    Forged(&'static str),
+    /// The set-up was asked for from elsewhere, without its code.
+    #[error("from another machine the set-up asks for its code: the server's log and terminal show it")]
+    SetUpCode,
+    /// What was sealed cannot be opened.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    /// A password that is not good enough.
+    #[error("the new password is {0}")]
+    Password(#[from] Unfit),
     /// The caller is not let in.
     #[error(transparent)]
     Rejected(#[from] Rejection),
@@ -134,12 +152,18 @@ pub(crate) enum Voice {
     Viking,
     /// eve's.
     Eve,
+    /// That of `/api/auth`: a code and a message.
+    Sign,
 }
 
 impl Voice {
     /// The voice of a path.
     pub(crate) fn of(path: &str) -> Self {
-        if path.starts_with("/eve/") { Self::Eve } else { Self::Viking }
+        match path {
+            path if path.starts_with("/eve/") => Self::Eve,
+            path if path.starts_with("/api/auth/") => Self::Sign,
+            _ => Self::Viking,
+        }
     }
 }
 
@@ -151,11 +175,13 @@ struct Told {
     reason: Option<&'static str>,
     message: String,
     details: Map<String, Value>,
+    /// Seconds until it is worth to try again.
+    retry_after: Option<u64>,
 }
 
 impl Told {
     fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, reason: None, message: message.into(), details: Map::new() }
+        Self { status, code, reason: None, message: message.into(), details: Map::new(), retry_after: None }
     }
 
     fn because(self, reason: &'static str) -> Self {
@@ -221,15 +247,29 @@ impl Failure {
         }
     }
 
+    /// What is not there, or not for this caller.
+    pub(crate) fn missing(&self) -> Option<(&'static str, &str)> {
+        match self {
+            Self::NotFound { kind, name }
+            | Self::Store(StoreError::NotFound { kind, name })
+            | Self::Runtime(RuntimeError::Store(StoreError::NotFound { kind, name })) => Some((kind, name)),
+            _ => None,
+        }
+    }
+
     fn told(&self) -> Told {
+        if let Some((kind, name)) = self.missing() {
+            return Told::not_found(kind, name);
+        }
         match self {
             Self::Refused(refusal) | Self::Runtime(RuntimeError::Refused(refusal)) => of_refusal(refusal),
             Self::Rejected(rejection) => of_rejection(rejection),
+            Self::SignIn(refused) => of_sign_in(refused),
+            Self::Forged(code) => Told::forbidden(self.to_string(), code),
+            Self::SetUpCode => Told::forbidden(self.to_string(), "setup_code"),
+            Self::Password(_) => Told::invalid(self.to_string()).because("weak_password"),
             Self::NoTenant(error) => Told::forbidden(error.to_string(), "tenant_required"),
-            Self::NotFound { kind, name } | Self::Store(StoreError::NotFound { kind, name }) => {
-                Told::not_found(kind, name)
-            }
-            Self::Runtime(RuntimeError::Store(StoreError::NotFound { kind, name })) => Told::not_found(kind, name),
+            Self::NotFound { kind, name } => Told::not_found(kind, name),
             Self::NoRoute => Told::new(StatusCode::NOT_FOUND, "NOT_FOUND", "Not Found"),
             Self::NoMethod => {
                 Told::new(StatusCode::METHOD_NOT_ALLOWED, "INVALID_ARGUMENT", "Method Not Allowed").because("method")
@@ -268,7 +308,7 @@ impl Failure {
             Self::File(error) | Self::Runtime(RuntimeError::Files(error)) => of_file(error),
             Self::Runtime(error) => of_runtime(error),
             Self::Journal(error) => of_journal(error),
-            Self::Entropy(_) | Self::Defect(_) => Told::internal(),
+            Self::Entropy(_) | Self::Seal(_) | Self::Defect(_) => Told::internal(),
         }
     }
 }
@@ -287,12 +327,24 @@ fn of_refusal(refusal: &Refusal) -> Told {
 
 fn of_rejection(rejection: &Rejection) -> Told {
     match rejection {
-        Rejection::Missing | Rejection::Invalid => Told::unauthenticated(rejection),
+        Rejection::Missing | Rejection::Invalid | Rejection::TimedOut => Told::unauthenticated(rejection),
         Rejection::NotConfigured => Told::unauthenticated(rejection).because("authentication_not_set_up"),
         Rejection::NoSuchTenant => Told::invalid(rejection.to_string()).because("no_such_tenant"),
         Rejection::HalfTenant => Told::invalid(rejection.to_string()).because("tenant_required"),
         Rejection::Directory(_) => Told::unavailable("The server cannot tell who you are just now: try again."),
     }
+}
+
+fn of_sign_in(refused: &NotSignedIn) -> Told {
+    let (status, code) = if refused.retry_after().is_some() {
+        (StatusCode::TOO_MANY_REQUESTS, "RESOURCE_EXHAUSTED")
+    } else if matches!(refused, NotSignedIn::Directory(_)) {
+        return Told::unavailable("The server cannot tell who you are just now: try again.");
+    } else {
+        (StatusCode::UNAUTHORIZED, "UNAUTHENTICATED")
+    };
+    let told = Told::new(status, code, refused.to_string()).because(refused.code());
+    Told { retry_after: refused.retry_after(), ..told }
 }
 
 fn of_store(error: &StoreError) -> Told {
@@ -381,17 +433,23 @@ pub(crate) fn reply(failure: &Failure, voice: Voice, request: RequestId) -> Resp
     let body = match voice {
         Voice::Viking => viking(&told, request),
         Voice::Eve => eve(failure, &told, request),
+        Voice::Sign => sign(&told, request),
     };
-    let mut response = Response::new(Body::from(body.to_string()));
+    // A login that lay unused is answered without a word: what is there to say is for the login page.
+    let silent = matches!(failure, Failure::Rejected(Rejection::TimedOut));
+    let mut response = Response::new(if silent { Body::empty() } else { Body::from(body.to_string()) });
     *response.status_mut() = told.status;
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if !silent {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    }
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if told.status == StatusCode::TOO_MANY_REQUESTS {
-        headers.insert(RETRY_AFTER, HeaderValue::from_static("10"));
+        headers.insert(RETRY_AFTER, HeaderValue::from(told.retry_after.unwrap_or(10)));
     }
-    if told.status == StatusCode::UNAUTHORIZED {
-        let shown = matches!(failure, Failure::Rejected(Rejection::Invalid));
+    // A challenge says how to come with a credential; who signs in has come with one.
+    if told.status == StatusCode::UNAUTHORIZED && !matches!(failure, Failure::SignIn(_)) {
+        let shown = matches!(failure, Failure::Rejected(Rejection::Invalid | Rejection::TimedOut));
         let challenge = if shown { "Bearer error=\"invalid_token\"" } else { "Bearer" };
         headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
     }
@@ -406,6 +464,16 @@ fn viking(told: &Told, request: RequestId) -> Value {
     details.insert("request_id".to_owned(), json!(request));
     let error = json!({ "code": told.code, "message": told.message, "details": details });
     json!({ "status": "error", "error": error })
+}
+
+/// `{code, message}`: the code is our stable word, else the envelope's in small letters.
+fn sign(told: &Told, request: RequestId) -> Value {
+    let code = match (told.reason, told.code) {
+        (Some(reason), _) => reason.to_owned(),
+        (None, "UNAUTHENTICATED") => "unauthorized".to_owned(),
+        (None, code) => code.to_lowercase(),
+    };
+    json!({ "code": code, "message": told.message, "requestId": request })
 }
 
 fn eve(failure: &Failure, told: &Told, request: RequestId) -> Value {

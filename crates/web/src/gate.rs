@@ -12,6 +12,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bailiwick_audit::event::UNTOLD;
 use bailiwick_audit::{Actor, Draft, Phase, Verdict};
+use bailiwick_auth::Credential;
 use bailiwick_auth::authn::Rejection;
 use bailiwick_types::RequestId;
 use bailiwick_types::limits::{BODY_BYTES, UPLOAD_BYTES};
@@ -25,11 +26,15 @@ use crate::caller::Caller;
 use crate::error::{Failed, Failure};
 use crate::frame::Peer;
 use crate::network;
-use crate::presented;
+use crate::presented::{self, Via};
 use crate::route::{Access, Route, Shape};
+use crate::sign_in;
 
 /// Asked for again and again by machines, and about nobody's data: not worth a line each.
 const NOT_RECORDED: [&str; 3] = ["/health", "/ready", "/metrics"];
+
+/// Where a script of ours shows the form token.
+const FORM_TOKEN: &str = "x-csrf-token";
 
 /// Characters of a name that names nothing, in the record.
 const NAME_SHOWN: usize = 100;
@@ -46,7 +51,7 @@ pub(crate) async fn pass(
     let mut caller = None;
     let from = peer.map(|peer| client(&app, request.headers(), peer));
     let method = request.method().clone();
-    let response = match enter(&app, route, request.headers(), peer, id, &mut caller).await {
+    let response = match enter(&app, route, (&method, request.headers()), peer, id, &mut caller).await {
         Err(failure) => failure.into_response(),
         Ok(()) => {
             if let Some(caller) = &caller {
@@ -66,21 +71,28 @@ pub(crate) async fn pass(
 async fn enter(
     app: &App,
     route: &Route,
-    headers: &HeaderMap,
+    (method, headers): (&Method, &HeaderMap),
     peer: Option<Peer>,
     request: RequestId,
     caller: &mut Option<Caller>,
 ) -> Result<(), Failure> {
-    let wanted = match route.access {
-        Access::Public => false,
-        Access::Greeting => presented::shows_credential(headers),
-        Access::Known => true,
+    let shown = match route.access {
+        Access::Public => None,
+        Access::Greeting => presented::shown(headers),
+        Access::Known => Some(Via::Header),
     };
-    if wanted {
+    if shown.is_some() {
         let peer = peer.ok_or(Failure::Defect("a request without its socket"))?;
-        let (presented, wanted) = presented::read(headers, peer.0, client(app, headers, peer))?;
-        let principal = app.walk().authenticate(app.store(), &presented).await?;
-        *caller = Some(Caller { principal, request, wanted });
+        let (presented, wanted, via) = presented::read(headers, peer.0, client(app, headers, peer))?;
+        match app.walk().authenticate(app.store(), &presented).await {
+            Ok(principal) => *caller = Some(Caller { principal, request, wanted, via }),
+            // A browser sends its cookie wherever it goes. To who may come without, an old one does no harm.
+            Err(_) if route.access == Access::Greeting && via == Via::Cookie => {}
+            Err(rejection) => return Err(rejection.into()),
+        }
+    }
+    if changes(method) {
+        own_page(app, route, headers, caller.as_ref())?;
     }
     let limit = match route.body {
         Shape::Nothing | Shape::Json => BODY_BYTES as u64,
@@ -89,6 +101,28 @@ async fn enter(
     // Declared too long: answered before a byte of it is read.
     let declared = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if declared.is_some_and(|length| length > limit) { Err(Failure::TooLong(limit)) } else { Ok(()) }
+}
+
+fn changes(method: &Method) -> bool {
+    !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
+}
+
+/// A page of another origin changes nothing here. What a browser adds by itself (a cookie, or nothing at
+/// all) proves only whose browser it is; that a page of ours asks is proven by what no other page can read.
+fn own_page(app: &App, route: &Route, headers: &HeaderMap, caller: Option<&Caller>) -> Result<(), Failure> {
+    let by_itself = match caller {
+        Some(caller) => caller.via == Via::Cookie,
+        None => route.access == Access::Public,
+    };
+    if by_itself && presented::is_cross_site(headers, app.settings().origin().as_deref()) {
+        return Err(Failure::Forged("cross_site"));
+    }
+    let Some(caller) = caller.filter(|caller| caller.via == Via::Cookie) else { return Ok(()) };
+    let Credential::Device(device) = caller.principal.credential() else {
+        return Err(Failure::Forged("csrf"));
+    };
+    let shown = headers.get(FORM_TOKEN).and_then(|value| value.to_str().ok()).unwrap_or("");
+    if app.walk().ring().is_form_token(device, shown) { Ok(()) } else { Err(Failure::Forged("csrf")) }
 }
 
 /// The client's address, for the record: a trusted proxy's word for it, else the socket's.
@@ -111,14 +145,28 @@ fn record(
     if let Some(Failure::Rejected(rejection)) = failure {
         return reject(app, route, rejection, from, request);
     }
+    if let Some(Failure::SignIn(refused)) = failure {
+        return sign_in::observe(app, route, refused, from, request);
+    }
+    if let (Some(Failure::Forged(code)), None) = (failure, caller) {
+        let mut draft = unknown("csrf.refused", route, from, request);
+        draft.detail.insert("code".to_owned(), json!(code));
+        return app.store().observe(None, draft);
+    }
     let Some(caller) = caller else { return };
     let tenant = caller.principal.tenant();
     if let Some(refusal) = failure.and_then(Failure::refusal) {
         app.store().observe(tenant, refusal.draft().clone());
     }
+    if let (Some(Failure::Forged(code)), Ok(scope)) = (failure, caller.principal.scope(request)) {
+        let mut draft = scope.draft("csrf.refused", &scope.account(), Phase::Observation, Verdict::Denied);
+        draft.resource = format!("route:{}", route.path);
+        draft.detail.insert("code".to_owned(), json!(code));
+        app.store().observe(tenant, draft);
+    }
     // Beside a refusal that is told in the same words, nothing shows which of the two it was: not even
     // the numbers of the caller's own events.
-    if let (Some(Failure::NotFound { kind, name }), Ok(scope)) = (failure, caller.principal.scope(request)) {
+    if let (Some((kind, name)), Ok(scope)) = (failure.and_then(Failure::missing), caller.principal.scope(request)) {
         let mut draft = scope.draft("not_found", &scope.account(), Phase::Observation, Verdict::Denied);
         draft.resource = format!("{kind}:{}", name.chars().take(NAME_SHOWN).collect::<String>());
         draft.detail.insert("code".to_owned(), json!("not_found"));
@@ -152,28 +200,34 @@ fn reject(app: &App, route: &Route, rejection: &Rejection, from: Option<IpAddr>,
     let code = match rejection {
         Rejection::Missing => "missing",
         Rejection::Invalid => "invalid",
+        Rejection::TimedOut => "timed_out",
         Rejection::NotConfigured => "not_set_up",
         Rejection::NoSuchTenant => "no_such_tenant",
         Rejection::HalfTenant => "half_a_tenant",
         Rejection::Directory(_) => "directory_failed",
     };
-    let mut detail = Map::from_iter([("code".to_owned(), json!(code)), ("method".to_owned(), json!(route.method))]);
+    let mut draft = unknown("auth.reject", route, from, request);
+    draft.detail = Map::from_iter([("code".to_owned(), json!(code)), ("method".to_owned(), json!(route.method))]);
     if unwritten > 0 {
-        detail.insert("more_not_written".to_owned(), json!(unwritten));
+        draft.detail.insert("more_not_written".to_owned(), json!(unwritten));
     }
-    let draft = Draft {
+    app.store().observe(None, draft);
+}
+
+/// The record's line about somebody who is not known.
+pub(crate) fn unknown(action: &str, route: &Route, from: Option<IpAddr>, request: RequestId) -> Draft {
+    Draft {
         actor: Actor::Unknown,
         credential: "none".to_owned(),
         address: from.map_or_else(|| "unknown".to_owned(), |from| from.to_string()),
         request: Some(request),
-        action: "auth.reject".to_owned(),
+        action: action.to_owned(),
         resource: format!("route:{}", route.path),
         space: None,
         agent: None,
         phase: Phase::Observation,
         verdict: Verdict::Denied,
         intent: None,
-        detail,
-    };
-    app.store().observe(None, draft);
+        detail: Map::new(),
+    }
 }

@@ -50,6 +50,9 @@ impl<T: DeserializeOwned + Send> FromRequestParts<App> for Params<T> {
 /// Bodies up to this length, bytes, are read without ado.
 const SHORT_BODY: usize = 256 * 1024;
 
+/// Most of a body that is read of a caller who is not known, bytes.
+const STRANGERS_BODY: usize = 16 * 1024;
+
 /// A body that was not read yet.
 pub(crate) struct Unread {
     headers: HeaderMap,
@@ -95,8 +98,10 @@ impl Unread {
         loop {
             let piece = tokio::time::timeout_at(limit, self.piece()).await.map_err(|_| Failure::BodyLate)??;
             let Some(piece) = piece else { return Ok(whole.freeze()) };
-            if whole.len() + piece.len() > BODY_BYTES {
-                return Err(Failure::TooLong(BODY_BYTES as u64));
+            // Of somebody who is not known, no more is read than a form is long.
+            let longest = if self.caller.is_some() { BODY_BYTES } else { STRANGERS_BODY };
+            if whole.len() + piece.len() > longest {
+                return Err(Failure::TooLong(longest as u64));
             }
             if let (None, Some(caller)) = (&slot, &self.caller)
                 && whole.len() + piece.len() > SHORT_BODY

@@ -9,6 +9,7 @@
 
 mod api;
 mod app;
+mod auth;
 mod body;
 mod caller;
 mod error;
@@ -25,6 +26,7 @@ mod public;
 mod reply;
 pub mod route;
 mod serve;
+mod sign_in;
 
 pub use app::{App, AuthMode, Parts, Settings, Times};
 pub use network::{Network, NetworkError};

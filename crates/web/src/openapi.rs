@@ -30,15 +30,15 @@ pub(crate) fn document(settings: &Settings, part: Part) -> Value {
             "title": settings.server_name,
             "version": env!("CARGO_PKG_VERSION"),
             "description": "Errors under /api/v1 are {status, error: {code, message, details}}, and under /eve/v1 \
-                            {ok: false, error, code?}. Every reply carries X-Request-Id.",
+                            {ok: false, error, code?}, and under /api/auth {code, message}. Every reply carries X-Request-Id.",
         },
         "paths": paths,
         "components": {
             "securitySchemes": {
                 "key": { "type": "apiKey", "in": "header", "name": "X-API-Key" },
-                "bearer": { "type": "http", "scheme": "bearer" },
+                "bearer": { "type": "http", "scheme": "bearer", "description": "A key, or a login's token." },
             },
-            "responses": { "Failed": failed("Failed"), "EveFailed": failed("EveFailed") },
+            "responses": { "Failed": failed("Failed"), "EveFailed": failed("EveFailed"), "SignFailed": failed("SignFailed") },
             "schemas": shape::components(),
         },
     });
@@ -51,6 +51,7 @@ pub(crate) fn document(settings: &Settings, part: Part) -> Value {
 fn operation(route: &Route) -> Value {
     let group = match route.path {
         path if path.starts_with("/eve/") => "eve sessions",
+        path if path.starts_with("/api/auth/") => "signing in",
         path if path.starts_with("/api/") => "control plane",
         _ => "server",
     };

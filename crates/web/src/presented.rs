@@ -1,7 +1,7 @@
 //! What a request shows of its caller, read from its headers and its socket.
 //!
-//! A credential comes from `X-API-Key`, else from `Authorization: Bearer`; never from the URL, where it
-//! would end in logs. Headers that come twice or contradict each other are an error: two readers could
+//! A credential comes from `X-API-Key`, else from `Authorization: Bearer`, else from the cookie; never from
+//! the URL, where it would end in logs. Headers that come twice or contradict each other are an error: two readers could
 //! take different ones. A credential that cannot be read is a wrong one, never a missing one.
 
 use std::net::IpAddr;
@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use bailiwick_auth::authn::{Browser, Presented};
 use bailiwick_auth::key::PresentedKey;
 use bailiwick_types::{AccountName, AgentName, UserName};
-use http::header::{AUTHORIZATION, HOST, ORIGIN};
+use http::header::{AUTHORIZATION, COOKIE, HOST, ORIGIN};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::error::Failure;
@@ -23,13 +23,26 @@ pub(crate) struct Wanted {
     pub(crate) space: Option<String>,
 }
 
+/// By which way the credential came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Via {
+    /// A header that a program sets on purpose, or nothing.
+    Header,
+    /// The cookie, which a browser adds by itself whoever made the page that asks.
+    Cookie,
+}
+
+/// The console's cookie.
+pub(crate) const COOKIE_NAME: &str = "vibe_session";
+
 const KEY: HeaderName = HeaderName::from_static("x-api-key");
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Reads the headers. `client` is for the record alone.
-pub(crate) fn read(headers: &HeaderMap, peer: IpAddr, client: IpAddr) -> Result<(Presented, Wanted), Failure> {
+pub(crate) fn read(headers: &HeaderMap, peer: IpAddr, client: IpAddr) -> Result<(Presented, Wanted, Via), Failure> {
+    let (key, via) = credential(headers)?;
     let presented = Presented {
-        key: credential(headers)?,
+        key,
         account: aliased::<AccountName>(headers, ["x-openviking-account", "x-bailiwick-account"])?,
         user: aliased::<UserName>(headers, ["x-openviking-user", "x-bailiwick-user"])?,
         peer,
@@ -40,28 +53,58 @@ pub(crate) fn read(headers: &HeaderMap, peer: IpAddr, client: IpAddr) -> Result<
         agent: aliased::<AgentName>(headers, ["x-bailiwick-agent", "x-openviking-agent"])?,
         space: once(headers, &HeaderName::from_static("x-bailiwick-space"))?.map(lossy),
     };
-    Ok((presented, wanted))
+    Ok((presented, wanted, via))
 }
 
-/// Whether any credential is shown at all; for routes that also answer without.
-pub(crate) fn shows_credential(headers: &HeaderMap) -> bool {
-    headers.contains_key(&KEY) || headers.contains_key(AUTHORIZATION)
+/// By which way a credential is shown, if any is; for routes that also answer without.
+pub(crate) fn shown(headers: &HeaderMap) -> Option<Via> {
+    if headers.contains_key(&KEY) || headers.contains_key(AUTHORIZATION) {
+        return Some(Via::Header);
+    }
+    match cookie(headers) {
+        Ok(None) => None,
+        Ok(Some(_)) | Err(_) => Some(Via::Cookie),
+    }
 }
 
-fn credential(headers: &HeaderMap) -> Result<Option<PresentedKey>, Failure> {
+fn credential(headers: &HeaderMap) -> Result<(Option<PresentedKey>, Via), Failure> {
     let authorization = once(headers, &AUTHORIZATION)?;
     if let Some(key) = once(headers, &KEY)? {
         let key = lossy(key);
         if authorization.is_some_and(|value| bearer(&lossy(value)) != Some(key.as_str())) {
             return Err(Failure::Words("headers x-api-key and authorization contradict each other"));
         }
-        return Ok(Some(PresentedKey::new(&key)));
+        return Ok((Some(PresentedKey::new(&key)), Via::Header));
     }
-    Ok(authorization.map(|value| {
+    if let Some(value) = authorization {
         let text = lossy(value);
         // Another scheme is a credential that no step knows, hence a wrong one.
-        PresentedKey::new(bearer(&text).unwrap_or(&text))
-    }))
+        return Ok((Some(PresentedKey::new(bearer(&text).unwrap_or(&text))), Via::Header));
+    }
+    Ok(match cookie(headers)? {
+        Some(token) => (Some(PresentedKey::new(&token)), Via::Cookie),
+        None => (None, Via::Header),
+    })
+}
+
+/// The console's cookie (RFC 6265, section 5.4). Two of that name are an error: one of them was put there
+/// by somebody else, and nothing tells which.
+fn cookie(headers: &HeaderMap) -> Result<Option<String>, Failure> {
+    let mut found = None;
+    for value in headers.get_all(COOKIE) {
+        for pair in lossy(value).split(';') {
+            let Some((name, value)) = pair.split_once('=') else { continue };
+            if name.trim() != COOKIE_NAME {
+                continue;
+            }
+            if found.is_some() {
+                return Err(Failure::Words("cookie vibe_session: sent more than once"));
+            }
+            found = Some(value.trim().to_owned());
+        }
+    }
+    // A browser that was told to forget it may send the name with nothing.
+    Ok(found.filter(|value| !value.is_empty()))
 }
 
 /// The token of a value of `Authorization` (RFC 6750, section 2.1).
@@ -102,9 +145,25 @@ where
     Ok(found)
 }
 
+/// Whether a page of another origin made the request, as far as the browser tells: of an old one, or of a
+/// program, nothing is known. `own`: the origin under which people reach this server.
+pub(crate) fn is_cross_site(headers: &HeaderMap, own: Option<&str>) -> bool {
+    if let Some(site) = headers.get(&FETCH_SITE) {
+        return !matches!(site.as_bytes(), b"same-origin" | b"none");
+    }
+    let Some(origin) = headers.get(ORIGIN) else { return false };
+    let (Ok(origin), Some(Ok(host))) = (origin.to_str(), headers.get(HOST).map(HeaderValue::to_str)) else {
+        return true;
+    };
+    let from = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
+    let same_host = from.is_some_and(|from| from.eq_ignore_ascii_case(host));
+    let public = own.is_some_and(|own| own.eq_ignore_ascii_case(origin));
+    !(same_host || public)
+}
+
 /// Whether a page of another origin could have made the request. Judged by what a browser cannot leave
 /// out or forge: the name that it thinks it talks to, and whose page made it ask.
-fn browser(headers: &HeaderMap) -> Browser {
+pub(crate) fn browser(headers: &HeaderMap) -> Browser {
     let text = |name: &HeaderName| {
         let mut values = headers.get_all(name).iter();
         match (values.next(), values.next()) {
@@ -202,7 +261,7 @@ mod tests {
         ] {
             assert!(read(&headers(bad), peer, peer).is_err(), "{bad:?}");
         }
-        let (shown, wanted) = read(
+        let (shown, wanted, _) = read(
             &headers(&[("x-openviking-account", "a"), ("x-bailiwick-account", "a"), ("x-openviking-agent", "x")]),
             peer,
             peer,
@@ -216,10 +275,46 @@ mod tests {
     #[test]
     fn a_credential_that_cannot_be_read_is_wrong_and_not_missing() {
         for odd in [&[("authorization", "Basic YTpi")][..], &[("authorization", "Bearer")], &[("x-api-key", "")]] {
-            assert!(credential(&headers(odd)).unwrap_or(None).is_some(), "{odd:?}");
+            assert!(credential(&headers(odd)).is_ok_and(|(key, _)| key.is_some()), "{odd:?}");
         }
         let mut raw = HeaderMap::new();
         raw.insert(KEY, HeaderValue::from_bytes(b"bwk_\xff").unwrap());
-        assert!(credential(&raw).unwrap_or(None).is_some());
+        assert!(credential(&raw).is_ok_and(|(key, _)| key.is_some()));
+    }
+
+    #[test]
+    fn i01_the_cookie_is_the_last_that_is_looked_at_and_comes_once() {
+        let via = |pairs: &[(&'static str, &str)]| credential(&headers(pairs)).map(|(key, via)| (key.is_some(), via));
+        assert_eq!(via(&[("cookie", "a=b; vibe_session=x; c=d")]).unwrap(), (true, Via::Cookie));
+        assert_eq!(via(&[("cookie", "vibe_session=x"), ("x-api-key", "k")]).unwrap(), (true, Via::Header));
+        assert_eq!(via(&[("cookie", "vibe_session=x"), ("authorization", "Bearer k")]).unwrap(), (true, Via::Header));
+        for none in ["vibe_session=", "xvibe_session=x", "a=vibe_session=x", "vibe_session"] {
+            assert_eq!(via(&[("cookie", none)]).unwrap(), (false, Via::Header), "{none}");
+        }
+        assert!(via(&[("cookie", "vibe_session=x; vibe_session=y")]).is_err());
+        assert!(via(&[("cookie", "vibe_session=x"), ("cookie", "vibe_session=x")]).is_err());
+    }
+
+    #[test]
+    fn i09_pages_of_other_origins_are_told_apart() {
+        let cross = |pairs: &[(&'static str, &str)]| is_cross_site(&headers(pairs), Some("https://b.example"));
+        for own in [
+            &[("host", "h:1")][..],
+            &[("host", "h:1"), ("origin", "http://h:1")],
+            &[("host", "h:1"), ("origin", "https://b.example")],
+            &[("host", "h:1"), ("origin", "null"), ("sec-fetch-site", "same-origin")],
+        ] {
+            assert!(!cross(own), "{own:?}");
+        }
+        for foreign in [
+            &[("host", "h:1"), ("origin", "http://evil.example")][..],
+            &[("host", "h:1"), ("origin", "null")],
+            &[("host", "h:1"), ("origin", "http://h:2")],
+            &[("host", "h:1"), ("origin", "http://h:1.evil.example")],
+            &[("host", "h:1"), ("sec-fetch-site", "same-site")],
+            &[("host", "h:1"), ("sec-fetch-site", "cross-site"), ("origin", "http://h:1")],
+        ] {
+            assert!(cross(foreign), "{foreign:?}");
+        }
     }
 }

@@ -10,7 +10,7 @@ use axum::routing::MethodRouter;
 
 use crate::app::App;
 use crate::error::Failure;
-use crate::{api, eve, frame, gate, public};
+use crate::{api, auth, eve, frame, gate, public};
 
 /// Who may knock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,7 +72,7 @@ pub(crate) use routes;
 /// Every route.
 pub fn table() -> impl Iterator<Item = &'static Route> {
     let own = [public::ROUTES, eve::public::ROUTES];
-    own.into_iter().chain(api::tables()).chain(eve::tables()).flatten()
+    own.into_iter().chain(auth::tables()).chain(api::tables()).chain(eve::tables()).flatten()
 }
 
 /// The service: every route behind its gate, all of it in the frame.

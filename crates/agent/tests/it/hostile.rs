@@ -23,7 +23,8 @@ impl Inside {
     async fn revoke(&self, key: &str) {
         let scope = self.scope(&self.alice).await;
         let permit = scope.authorize::<verb::RevokeKey>(scope.user_named("alice".parse().unwrap())).unwrap();
-        let id = bailiwick_auth::key::PresentedKey::new(key).id().unwrap().clone();
+        let shown = bailiwick_auth::key::PresentedKey::new(key);
+        let bailiwick_auth::key::Form::Key(id) = shown.form().clone() else { panic!("no key: {key}") };
         self.store.key_revoke(permit, id).await.unwrap();
     }
 }

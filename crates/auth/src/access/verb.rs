@@ -85,6 +85,22 @@ verbs! {
     ListKeys(User) = "key.list";
     /// Revoke a key.
     RevokeKey(User) = "key.revoke";
+    /// Sign in: make a login of one's own.
+    SignIn(User) = "auth.login";
+    /// List a user's logins.
+    ListDevices(User) = "device.list";
+    /// End a login.
+    RevokeDevice(User) = "device.revoke";
+    /// Set one's own password, with the present one.
+    SetPassword(User) = "auth.password.set";
+    /// Give another user a password.
+    ResetPassword(User) = "auth.password.reset";
+    /// Set up, change or take away one's own second factors, with one's password.
+    SetFactors(User) = "auth.2fa.set";
+    /// Take away another user's second factors, who has lost them.
+    ResetFactors(User) = "auth.2fa.reset";
+    /// Let a user sign in again who failed too often.
+    UnlockUser(User) = "auth.unlock";
 
     /// Read an agent's definition.
     ReadAgent(Agent) = "agent.read";

@@ -17,7 +17,9 @@ use zeroize::Zeroizing;
 
 use super::layers::{Layers, Origin};
 use super::raw::{Audit, AuthMode, Cgroups, Database, Raw, Sandbox};
-use super::{AuditSettings, Config, Loaded, Problem, Problems, SandboxSettings, Sources, read_secret, width_problem};
+use super::{
+    AuditSettings, Config, Loaded, Problem, Problems, SandboxSettings, Sources, read_secret, sign_in, width_problem,
+};
 
 /// A root key that is shorter can be guessed. On loopback too: that is where a proxy's requests come from.
 const ROOT_KEY_LEAST: usize = 16;
@@ -38,7 +40,7 @@ pub(super) fn load(sources: &Sources) -> Loaded {
     }
     let raw = Raw::deserialize(toml::Value::Table(layers.table.clone()));
     let config = match raw {
-        Ok(raw) => judge(&mut layers, raw, sources.file.as_deref()),
+        Ok(raw) => judge(&mut layers, raw, sources),
         Err(error) => {
             let problem = Problem { at: Origin::Default, key: String::new(), text: error.message().to_owned() };
             layers.problems.push(problem);
@@ -52,7 +54,8 @@ pub(super) fn load(sources: &Sources) -> Loaded {
     Loaded { config, warnings: layers.warnings, effective }
 }
 
-fn judge(layers: &mut Layers, raw: Raw, file: Option<&Path>) -> Option<Config> {
+fn judge(layers: &mut Layers, raw: Raw, sources: &Sources) -> Option<Config> {
+    let file = sources.file.as_deref();
     if !raw.egress.denies_all() {
         layers.wrong("egress", "not supported in this version: sandboxes have no way out, so only \"deny-all\"");
     }
@@ -92,6 +95,7 @@ fn judge(layers: &mut Layers, raw: Raw, file: Option<&Path>) -> Option<Config> {
     if public && walk.contains(&Step::Anonymous) {
         layers.warn("auth.walk", "`none` on a public address: everyone who reaches it is user `anonymous`");
     }
+    let sign_in = sign_in::check(layers, &raw.auth, &sources.environment);
     let root_key = root_key(layers, &raw, &walk, file);
     for (name, model) in &raw.model {
         check_model(layers, name.as_str(), model);
@@ -132,6 +136,7 @@ fn judge(layers: &mut Layers, raw: Raw, file: Option<&Path>) -> Option<Config> {
         ip_allow,
         mode: raw.auth.mode,
         walk,
+        sign_in,
         models,
         sandbox,
         agents_dir,
@@ -200,14 +205,13 @@ fn walk(layers: &mut Layers, mode: AuthMode, words: Option<&[String]>) -> Vec<St
     }
     let Some(words) = words else {
         return match mode {
-            AuthMode::Dev => vec![Step::ApiKey, Step::LocalDev],
-            AuthMode::ApiKey | AuthMode::Trusted => vec![Step::ApiKey],
+            AuthMode::Dev => vec![Step::ApiKey, Step::Session, Step::LocalDev],
+            AuthMode::ApiKey | AuthMode::Trusted => vec![Step::ApiKey, Step::Session],
         };
     };
     let mut steps = Vec::new();
     for (place, word) in words.iter().enumerate() {
-        let later =
-            matches!(word.as_str(), "session" | "basic") || word.starts_with("jwt:") || word.starts_with("oidc:");
+        let later = word == "basic" || word.starts_with("jwt:") || word.starts_with("oidc:");
         match Step::parse(word) {
             Some(step) if steps.contains(&step) => layers.wrong("auth.walk", format!("`{word}` stands there twice")),
             Some(step) => {
@@ -220,7 +224,7 @@ fn walk(layers: &mut Layers, mode: AuthMode, words: Option<&[String]>) -> Vec<St
             None if later => layers.wrong("auth.walk", format!("`{word}` is not supported in this version")),
             None => layers.wrong(
                 "auth.walk",
-                format!("there is no authenticator `{word}`: use api_key, local_dev, placeholder or none"),
+                format!("there is no authenticator `{word}`: use api_key, session, local_dev, placeholder or none"),
             ),
         }
     }

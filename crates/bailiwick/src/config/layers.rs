@@ -16,13 +16,19 @@ use super::{Problem, Sources};
 /// Variables that begin so may be settings.
 pub(super) const PREFIX: &str = "BAILIWICK_";
 /// Variables of ours that are no settings.
-const NO_SETTINGS: [&str; 5] =
-    ["BAILIWICK_URL", "BAILIWICK_API_KEY", "BAILIWICK_ACCOUNT", "BAILIWICK_USER", "BAILIWICK_LOG"];
+const NO_SETTINGS: [&str; 7] = [
+    "BAILIWICK_URL",
+    "BAILIWICK_API_KEY",
+    "BAILIWICK_ACCOUNT",
+    "BAILIWICK_USER",
+    "BAILIWICK_LOG",
+    "BAILIWICK_ADMIN_USERNAME",
+    "BAILIWICK_ADMIN_PASSWORD",
+];
 /// All defaults, commented.
 pub(crate) const DEFAULTS: &str = include_str!("default.toml");
 /// What the contract knows and this version does not do. Refused, because ignored it would deceive.
-const NOT_YET: [&str; 7] =
-    ["auth.password", "auth.session", "auth.lockout", "auth.jwt", "auth.oidc", "relay", "limits"];
+const NOT_YET: [&str; 4] = ["auth.jwt", "auth.oidc", "relay", "limits"];
 
 /// Where a setting is from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -167,9 +173,6 @@ impl Layers {
             if rest.contains("__") {
                 let path = rest.to_lowercase().split("__").map(str::to_owned).collect();
                 self.add_text(defaults, path, value, origin);
-            } else if rest.starts_with("ADMIN_") {
-                let text = "passwords are not supported in this version: remove it, and use keys".to_owned();
-                self.problems.push(Problem { at: origin, key: String::new(), text });
             } else if !NO_SETTINGS.contains(&name.as_str()) {
                 let text =
                     "is not a setting: a setting is named BAILIWICK_SECTION__KEY, with two underscores".to_owned();

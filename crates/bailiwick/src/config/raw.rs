@@ -42,6 +42,48 @@ pub(super) struct Server {
 pub(super) struct Auth {
     pub(super) mode: AuthMode,
     pub(super) walk: Option<Vec<String>>,
+    pub(super) password: Passwords,
+    pub(super) session: Session,
+    pub(super) lockout: Lockout,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Passwords {
+    pub(super) algorithm: Hashing,
+    pub(super) memory_mib: u32,
+    pub(super) cost: Option<u32>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Hashing {
+    Argon2id,
+    Bcrypt,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Session {
+    pub(super) idle_timeout_minutes: u32,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Lockout {
+    pub(super) failures: u32,
+    pub(super) minutes: u32,
+    pub(super) address_failures: u32,
+    pub(super) address_hours: u32,
+    pub(super) window_hours: u32,
+    pub(super) keep: Counts,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Counts {
+    Memory,
+    Database,
 }
 
 /// `auth.mode`.

@@ -28,6 +28,7 @@ pub(super) fn body(method: &str, path: &str, whose: &Tenant, new: &str) -> Value
     let users = "/api/v1/admin/accounts/{account}/users";
     match (method, path.strip_prefix(users)) {
         ("post", Some("")) => return json!({ "user_id": new, "role": "user" }),
+        ("put", Some("/{user}/password")) => return json!({ "password": new }),
         ("put", Some("/{user}/role")) => return json!({ "role": "viewer" }),
         ("post", Some("/{user}/keys")) => return json!({ "name": new }),
         _ => {}

@@ -3,7 +3,8 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use bailiwick_auth::access::verb::{CreateUser, DeleteUser, ListUsers, ReadUser, SetRole};
+use bailiwick_auth::access::verb::{CreateUser, DeleteUser, ListUsers, ReadUser, ResetPassword, SetRole, UnlockUser};
+use bailiwick_auth::password::Password;
 use bailiwick_store::user::UserRow;
 use bailiwick_types::{Role, Timestamp, UserName};
 use serde::{Deserialize, Serialize};
@@ -16,12 +17,15 @@ use crate::error::Failure;
 use crate::input::{Params, Segments, Unread, page_rows};
 use crate::reply;
 use crate::route::routes;
+use crate::sign_in::NotSignedIn;
 
 routes! {
     POST "/api/v1/admin/accounts/{account}/users" create, Known, [CreateUser], Json, "Create a user with a first key, which is shown once";
     GET "/api/v1/admin/accounts/{account}/users" list, Known, [ListUsers], Nothing, "The account's users (name, role, limit, page)";
     GET "/api/v1/admin/accounts/{account}/users/{user}" show, Known, [ReadUser], Nothing, "One user";
     DELETE "/api/v1/admin/accounts/{account}/users/{user}" delete, Known, [DeleteUser], Nothing, "Delete a user with all that is theirs";
+    PUT "/api/v1/admin/accounts/{account}/users/{user}/password" reset_password, Known, [ResetPassword], Json, "Give another user a password (password); their logins end";
+    DELETE "/api/v1/admin/accounts/{account}/users/{user}/lock" unlock, Known, [UnlockUser], Nothing, "Let a user sign in again who failed too often";
     PUT "/api/v1/admin/accounts/{account}/users/{user}/role" set_role, Known, [SetRole], Json, "Change a user's role";
 }
 
@@ -144,6 +148,42 @@ async fn delete(
     Ok(reply::accepted(json!({
         "account_id": account, "user_id": user, "status": "deleting", "task_id": caller.request,
     })))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewPassword {
+    password: String,
+}
+
+async fn reset_password(
+    State(app): State<App>,
+    caller: Caller,
+    Segments((account, user)): Segments<(String, String)>,
+    body: Unread,
+) -> Result<Response, Failure> {
+    let (account, scope) = caller.account(&app, &account).await?;
+    let user = named(&user)?;
+    let permit = scope.authorize::<ResetPassword>(scope.user_named(user.clone()))?;
+    let NewPassword { password } = body.json().await?;
+    let password = Password::new(&password);
+    password.fit(user.as_str(), app.sign_ins().passwords().algorithm())?;
+    let stored = app.sign_ins().passwords().hash(password).await.map_err(|_| NotSignedIn::Busy)?;
+    app.store().password_reset(permit, stored).await?;
+    Ok(reply::done(json!({ "account_id": account, "user_id": user })))
+}
+
+async fn unlock(
+    State(app): State<App>,
+    caller: Caller,
+    Segments((account, user)): Segments<(String, String)>,
+) -> Result<Response, Failure> {
+    let (account, scope) = caller.account(&app, &account).await?;
+    let user = named(&user)?;
+    let permit = scope.authorize::<UnlockUser>(scope.user_named(user.clone()))?;
+    app.store().user_unlock(permit).await?;
+    app.sign_ins().lockout().release(app.store(), &account, &user).await?;
+    Ok(reply::done(json!({ "account_id": account, "user_id": user })))
 }
 
 async fn set_role(

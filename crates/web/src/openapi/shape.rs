@@ -57,6 +57,13 @@ pub(super) fn components() -> Value {
                 },
             ],
         },
+        "SignFailed": {
+            "type": "object", "required": ["code", "message"],
+            "properties": {
+                "code": { "type": "string", "pattern": "^[a-z_]+$" }, "message": { "type": "string" },
+                "requestId": { "type": "string", "pattern": "^req_" },
+            },
+        },
         "Message": {
             "description": "A text, or parts.",
             "oneOf": [
@@ -105,6 +112,29 @@ pub(super) fn body(route: &Route) -> Value {
                 "agent_id": nullable(schema("Name")),
                 "space_id": nullable(schema("SpaceId")),
                 "expires_at": { "type": ["string", "null"], "format": "date-time" },
+            }),
+        ),
+        (_, "/api/v1/admin/accounts/{account}/users/{user}/password") => {
+            closed(&["password"], json!({ "password": new_password() }))
+        }
+        (_, "/api/auth/login") => closed(
+            &["username", "password"],
+            json!({
+                "username": { "type": "string", "description": "A user, or user@account." },
+                "password": { "type": "string" }, "account": nullable(schema("Name")),
+                "deviceName": { "type": ["string", "null"], "maxLength": 100 },
+                "totpCode": { "type": ["string", "null"], "description": "Or a recovery code." },
+            }),
+        ),
+        (_, "/api/auth/password") => closed(
+            &["currentPassword", "newPassword"],
+            json!({ "currentPassword": { "type": "string" }, "newPassword": new_password() }),
+        ),
+        (_, "/api/auth/setup") => closed(
+            &["username", "password"],
+            json!({
+                "username": schema("Name"), "password": new_password(),
+                "code": { "type": ["string", "null"], "description": "As the server's log shows it." },
             }),
         ),
         ("POST", "/api/v1/spaces") => closed(&["name"], json!({ "name": name(), "description": line(2_000) })),
@@ -160,6 +190,10 @@ pub(super) fn body(route: &Route) -> Value {
 
 fn line(longest: u32) -> Value {
     json!({ "type": "string", "maxLength": longest, "description": "One line without control characters." })
+}
+
+fn new_password() -> Value {
+    json!({ "type": "string", "minLength": 8, "maxLength": 1024 })
 }
 
 fn name() -> Value {
@@ -281,6 +315,9 @@ pub(super) fn reply(route: &Route) -> Value {
         ("GET", "/api/v1/audit/checkpoint" | "/api/v1/admin/audit/checkpoint") => {
             return json!({ "application/json": { "schema": schema("Done") }, "text/plain": {} });
         }
+        (_, path) if path.starts_with("/api/auth/") => {
+            return json!({ "application/json": { "schema": { "type": "object" } } });
+        }
         (_, path) if path.starts_with("/api/") => return json!({ "application/json": { "schema": schema("Done") } }),
         _ => return json!({ "application/json": { "schema": { "type": "object" } } }),
     };
@@ -289,7 +326,11 @@ pub(super) fn reply(route: &Route) -> Value {
 
 /// What comes back if not.
 pub(super) fn failure(route: &Route) -> Value {
-    let name = if route.path.starts_with("/eve/") { "EveFailed" } else { "Failed" };
+    let name = match route.path {
+        path if path.starts_with("/eve/") => "EveFailed",
+        path if path.starts_with("/api/auth/") => "SignFailed",
+        _ => "Failed",
+    };
     json!({ "$ref": format!("#/components/responses/{name}") })
 }
 

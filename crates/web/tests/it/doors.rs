@@ -15,6 +15,8 @@ fn filled(route: &Route, space: &str) -> String {
         .replace("{account}", "acme")
         .replace("{user}", "carol")
         .replace("{key}", "aaaaaaaaaaaaaaaa")
+        .replace("{device}", "aaaaaaaaaaaaaaaa")
+        .replace("{login}", "aaaaaaaaaaaaaaaa")
         .replace("{agent}", "default")
         .replace("{space}", space)
         .replace("{session}", "ses_01ARZ3NDEKTSV4RRFFQ69G5FAV")
@@ -31,7 +33,9 @@ async fn a01_every_route_but_the_public_ones_answers_401_without_and_with_a_wron
     let people = server.people().await;
     let space = server.space(&people.alice, "s").await;
     let open: Vec<&str> = table().filter(|r| r.access == Access::Public).map(|r| r.path).collect();
-    assert_eq!(open, ["/", "/ready", "/eve/v1/health"], "this list may only shrink");
+    let signing_in = ["/api/auth/login", "/api/auth/setup/status", "/api/auth/setup"];
+    let pages = ["/", "/ready", "/eve/v1/health"];
+    assert_eq!(open, [pages, signing_in].concat(), "this list may only shrink");
     for route in table().filter(|route| route.access == Access::Known) {
         let path = filled(route, &space);
         for key in ["", "wrong", "bwk_aaaaaaaaaaaaaaaa_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"] {
@@ -49,6 +53,8 @@ async fn a01_every_route_but_the_public_ones_answers_401_without_and_with_a_wron
                     "{name}"
                 );
                 assert_eq!(body["error"], "Authorization is required for this route.");
+            } else if path.starts_with("/api/auth/") {
+                assert_eq!(body["code"], "unauthorized", "{name}");
             } else {
                 assert_eq!(code(&body), "UNAUTHENTICATED", "{name}");
                 let text = if key.is_empty() { "Missing API Key when resolving identity." } else { "Invalid API key" };
@@ -57,6 +63,9 @@ async fn a01_every_route_but_the_public_ones_answers_401_without_and_with_a_wron
         }
     }
 }
+
+/// What a viewer may change: how they themselves sign in (r06). This list may only shrink.
+const OWN_SIGN_IN: [&str; 3] = ["/api/auth/logout", "/api/auth/password", "/api/v1/devices/{device}"];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r02_a_viewer_and_a_stranger_change_nothing_by_any_route() {
@@ -71,13 +80,18 @@ async fn r02_a_viewer_and_a_stranger_change_nothing_by_any_route() {
         if path.contains("/audit/verify") {
             continue; // reads, whatever its method
         }
+        if OWN_SIGN_IN.contains(&route.path) {
+            let (status, _) = taken(server.send(route.method, &path, &people.vera, json!({})).await).await;
+            assert!(status != 403 && status != 401, "{path}: {status}");
+            continue;
+        }
         walked += 1;
         let name = format!("{} {}", route.method, route.path);
         let viewer = taken(server.send(route.method, &path, &people.vera, json!({})).await).await;
         let own = path.contains("ses_") || path.contains("apr_");
         let told = if path.starts_with("/eve/") { viewer.1["code"].as_str().unwrap_or("") } else { reason(&viewer.1) };
         let fits = match told {
-            "viewer_readonly" | "operator_only" => viewer.0 == 403,
+            "viewer_readonly" | "operator_only" | "admin_only" => viewer.0 == 403,
             _ => own && viewer.0 == 404,
         };
         assert!(fits, "{name}: {viewer:?}");

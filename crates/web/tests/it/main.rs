@@ -9,6 +9,7 @@ mod eve;
 mod limits;
 mod pages;
 mod proof;
+mod sign_in;
 mod space;
 mod support;
 mod tenants;

@@ -6,7 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bailiwick_agent::{Models, Runtime, RuntimeLimits};
+use bailiwick_auth::authn::sign_in::SignIns;
 use bailiwick_auth::authn::{Step, Walk};
+use bailiwick_auth::lockout::LockoutSettings;
+use bailiwick_auth::password::{Algorithm, Passwords};
 use bailiwick_model::{Provider, Script};
 use bailiwick_sandbox::linux::{CgroupUse, HelperPath};
 use bailiwick_sandbox::{HostUse, Sandboxes};
@@ -39,6 +42,13 @@ turns:
     steps: [{ text: "plain answer" }]
 "#;
 
+pub const PASSWORD: &str = "correct horse";
+
+pub struct Login {
+    pub token: String,
+    pub device: String,
+}
+
 pub struct Server {
     pub address: SocketAddr,
     pub client: reqwest::Client,
@@ -46,6 +56,21 @@ pub struct Server {
     pub serving: tokio::task::JoinHandle<std::io::Result<()>>,
     _dir: tempfile::TempDir,
 }
+
+/// What a test of signing in wants otherwise.
+pub struct Terms {
+    pub idle: Option<Duration>,
+    pub lockout: LockoutSettings,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Self { idle: Some(Duration::from_secs(1800)), lockout: LockoutSettings::default() }
+    }
+}
+
+/// Hashes that take no time; how much they should take is tested elsewhere.
+const QUICK: Algorithm = Algorithm::Argon2id { memory: 64, passes: 1 };
 
 /// The people: acme has an admin, a member, a viewer; globex an admin and a member.
 pub struct People {
@@ -71,10 +96,14 @@ pub fn settings() -> Settings {
 
 impl Server {
     pub async fn start() -> Self {
-        Self::with(vec![Step::ApiKey], settings()).await
+        Self::with(vec![Step::ApiKey, Step::Session], settings()).await
     }
 
     pub async fn with(steps: Vec<Step>, settings: Settings) -> Self {
+        Self::on(steps, settings, Terms::default()).await
+    }
+
+    pub async fn on(steps: Vec<Step>, settings: Settings, terms: Terms) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let dir = tempfile::tempdir().unwrap();
         let keys = HostKeys::load_or_make(&dir.path().join("keys")).unwrap();
@@ -85,7 +114,7 @@ impl Server {
         let first = NewAccount { name: AccountName::first(), admin: None, agents: agents() };
         store.account_bootstrap(first).await.unwrap();
         store.user_bootstrap(&AccountName::first(), "default".parse().unwrap(), Role::Admin).await.unwrap();
-        let walk = Arc::new(Walk::new(steps, keys.ring(), Some(ROOT)));
+        let walk = Arc::new(Walk::new(steps, keys.ring(), Some(ROOT)).with_idle(terms.idle));
         let sandboxes = Arc::new(Sandboxes::new(bailiwick_sandbox::Settings {
             helper: HelperPath::At("/nonexistent".into()),
             cgroups: CgroupUse::Never,
@@ -97,7 +126,10 @@ impl Server {
         let provider = Provider::scripted(Script::parse("test.yaml", SCRIPT).unwrap());
         let models = Models::new(BTreeMap::from([(ModelName::first(), provider)]), ModelKeys::new());
         let runtime = Runtime::new(store.clone(), Arc::clone(&walk), tools, models, RuntimeLimits::default());
-        let app = App::new(Parts { store: store.clone(), walk, runtime, sandboxes }, settings);
+        let passwords = Passwords::start(QUICK).unwrap();
+        let sign_ins = Arc::new(SignIns::new(passwords, terms.lockout));
+        let parts = Parts { store: store.clone(), walk, sign_ins, seal: keys.seal(), runtime, sandboxes };
+        let app = App::new(parts, settings);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
@@ -163,6 +195,26 @@ impl Server {
         made["user_key"].as_str().unwrap().to_owned()
     }
 
+    /// Gives a user the password of the tests.
+    pub async fn password(&self, account: &str, user: &str) {
+        let path = format!("/api/v1/admin/accounts/{account}/users/{user}/password");
+        self.done("PUT", &path, ROOT, json!({ "password": PASSWORD })).await;
+    }
+
+    /// Signs a user in, with the password of the tests.
+    pub async fn login(&self, account: &str, user: &str) -> Login {
+        self.password(account, user).await;
+        self.login_again(account, user).await
+    }
+
+    /// Signs a user in who has that password already.
+    pub async fn login_again(&self, account: &str, user: &str) -> Login {
+        let body = json!({ "username": user, "account": account, "password": PASSWORD, "deviceName": "test" });
+        let made = self.done("POST", "/api/auth/login", "", body).await;
+        let text = |name: &str| made[name].as_str().unwrap().to_owned();
+        Login { token: text("token"), device: text("deviceId") }
+    }
+
     pub async fn space(&self, key: &str, name: &str) -> String {
         let made = self.done("POST", "/api/v1/spaces", key, json!({ "name": name })).await;
         made["id"].as_str().unwrap().to_owned()
@@ -200,7 +252,8 @@ pub fn without_id(mut body: Value) -> String {
 
 /// The stable word of a refusal.
 pub fn reason(body: &Value) -> &str {
-    body.pointer("/error/details/reason").and_then(Value::as_str).unwrap_or("")
+    let plain = body.get("code").filter(|_| body.get("ok").is_none());
+    body.pointer("/error/details/reason").or(plain).and_then(Value::as_str).unwrap_or("")
 }
 
 pub fn code(body: &Value) -> &str {

@@ -30,6 +30,7 @@ const fn row(method: &'static str, path: &'static str, on: &'static [&'static st
 const ACCOUNT: &[&str] = &["account"];
 const HOST: &[&str] = &["host"];
 const OTHER: &[&str] = &["another user"];
+const ONESELF: &[&str] = &["oneself"];
 const AGENT: &[&str] = &["agent"];
 const SPACE: &[&str] = &["own space"];
 const SESSION: &[&str] = &["my, own space"];
@@ -40,6 +41,15 @@ const NONE: &[&str] = &[];
 /// Every route behind a credential.
 pub(super) const ROWS: &[Row] = &[
     row("GET", "/metrics", HOST),
+    row("POST", "/api/auth/logout", ONESELF),
+    row("GET", "/api/auth/me", ONESELF),
+    row("POST", "/api/auth/password", ONESELF),
+    row("GET", "/api/v1/devices", ONESELF),
+    row("DELETE", "/api/v1/devices/{device}", ONESELF),
+    row("GET", "/api/v1/admin/accounts/{account}/users/{user}/devices", OTHER),
+    row("DELETE", "/api/v1/admin/accounts/{account}/users/{user}/devices/{login}", OTHER),
+    row("PUT", "/api/v1/admin/accounts/{account}/users/{user}/password", OTHER),
+    row("DELETE", "/api/v1/admin/accounts/{account}/users/{user}/lock", OTHER),
     row("GET", "/api/v1/system/status", ACCOUNT),
     row("GET", "/api/v1/usage", ACCOUNT),
     row("POST", "/api/v1/admin/accounts", HOST),
@@ -158,12 +168,17 @@ impl World {
         if server.get(&format!("{users}/{other}"), admin).await.status() == 404 {
             server.user(account, other, "user", admin).await;
         }
+        let owner_name = server.done("GET", "/api/auth/me", owner, Value::Null).await["username"].clone();
+        let own_login = server.login(account, owner_name.as_str().unwrap()).await;
+        let login = server.login(account, other).await;
         let keys = server.done("GET", &format!("{users}/{other}/keys"), admin, Value::Null).await;
         let key = keys[0]["id"].as_str().unwrap().to_owned();
         Self(BTreeMap::from([
             ("account", account.to_owned()),
             ("user", other.to_owned()),
             ("key", key),
+            ("login", login.device),
+            ("device", own_login.device),
             ("agent", "careful".to_owned()),
             ("space", space),
             ("session", session),

@@ -81,8 +81,8 @@ pub(super) async fn on_record(server: &Server, path: &str, key: &str, lines: &[L
             assert_eq!(event["actor"], line.actor.as_str(), "{}: {event}", line.what);
             assert_eq!(event["address"], "127.0.0.1", "{}", line.what);
             let credential = event["credential"].as_str().unwrap();
-            let kind = if line.actor == "operator" { "root-key:" } else { "key:" };
-            assert!(credential.starts_with(kind), "{}: {credential}", line.what);
+            let kinds: &[&str] = if line.actor == "operator" { &["root-key:"] } else { &["key:", "device:"] };
+            assert!(kinds.iter().any(|kind| credential.starts_with(kind)), "{}: {credential}", line.what);
             assert!(event["at"].is_string() && !event["resource"].as_str().unwrap().is_empty(), "{}", line.what);
         };
         whole(event);
@@ -114,6 +114,24 @@ const ACTS: &[Act] = &[
     Act("POST", "/api/v1/admin/accounts/{account}/users/{user}/key", WALTER, "{}", "key.create"),
     Act("POST", "/api/v1/admin/accounts/{account}/users/{user}/keys", WALTER, r#"{"name":"k"}"#, "key.create"),
     Act("DELETE", "/api/v1/admin/accounts/{account}/users/{user}/keys/{key}", WALTER, "", "key.revoke"),
+    Act(
+        "PUT",
+        "/api/v1/admin/accounts/{account}/users/{user}/password",
+        WALTER,
+        r#"{"password":"long enough"}"#,
+        "auth.password.reset",
+    ),
+    Act("DELETE", "/api/v1/admin/accounts/{account}/users/{user}/lock", WALTER, "", "auth.unlock"),
+    Act("DELETE", "/api/v1/admin/accounts/{account}/users/{user}/devices/{login}", OWN, "", "device.revoke"),
+    Act("DELETE", "/api/v1/devices/{device}", OWN, "", "device.revoke"),
+    Act("POST", "/api/auth/logout", OWN, "", "device.revoke"),
+    Act(
+        "POST",
+        "/api/auth/password",
+        OWN,
+        r#"{"currentPassword":"correct horse","newPassword":"battery staple"}"#,
+        "auth.password.set",
+    ),
     Act("DELETE", "/api/v1/admin/accounts/{account}/users/{user}", WALTER, "", "user.delete"),
     Act("PUT", "/api/v1/policies", OWN, r#"{"text":""}"#, "policy.put"),
     Act("PUT", "/api/v1/agents/{agent}", &[("agent", "spare")], "{}", "agent.put"),
@@ -152,6 +170,8 @@ async fn e01_e04_every_changing_route_that_is_done_leaves_its_event() {
     let server = Server::start().await;
     let people = server.people().await;
     let mut world = World::of(&server, "acme", &people.alice, &people.alice, "zoe").await;
+    // One login to sign out of, another one to be ended from elsewhere.
+    let second = server.login_again("acme", "alice").await;
     let (mut own, mut host) = (Vec::new(), Vec::new());
     for Act(method, path, about, body, action) in ACTS {
         let route = changing().into_iter().find(|route| (route.method, route.path) == (*method, *path)).unwrap();
@@ -159,6 +179,7 @@ async fn e01_e04_every_changing_route_that_is_done_leaves_its_event() {
         let key = if operator { ROOT } else { people.alice.as_str() };
         let target = about.iter().fold(world.clone(), |world, (name, value)| world.with(name, value));
         let body = if body.is_empty() { Value::Null } else { serde_json::from_str(body).unwrap() };
+        let key = if *path == "/api/auth/logout" { second.token.as_str() } else { key };
         let response = ask(&server, route, &target.path(route), key, body).send().await.unwrap();
         let request = response.headers()["x-request-id"].to_str().unwrap().to_owned();
         let (status, answer) = taken(response).await;

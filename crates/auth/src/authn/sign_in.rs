@@ -1,0 +1,304 @@
+//! A person signs in: name and password, then a second factor where there is one.
+//!
+//! Each stage is a type that only the stage before can make, so that a door cannot leave one out: a
+//! [`Proven`] password is no [`Principal`] yet, and becomes one only with what its user's set-up asks for.
+//! Whoever is not there costs as much time as whoever is, and is answered alike.
+
+use std::net::IpAddr;
+
+use bailiwick_types::{AccountName, Role, UserName};
+
+use super::{Directory, DirectoryError};
+use crate::key::{KeyHash, KeyRing};
+use crate::lockout::{Attempt, Held, Lockout, LockoutSettings};
+use crate::password::{Busy, Checked, Password, Passwords, StoredPassword};
+use crate::principal::{Bounds, Credential, Found, Member, Principal, Tenant};
+use crate::totp;
+
+/// What an attempt to sign in is held against.
+#[derive(Clone)]
+pub struct SignInRecord {
+    /// The user's tenant.
+    pub tenant: Tenant,
+    /// The user.
+    pub user: UserName,
+    /// The user's role now.
+    pub role: Role,
+    /// The password; a user of keys alone has none.
+    pub password: Option<StoredPassword>,
+    /// The authenticator app, once it is set up.
+    pub totp: Option<StoredTotp>,
+    /// How many passkeys.
+    pub passkeys: u64,
+}
+
+/// An authenticator app's secret, sealed, and the last step that was used.
+#[derive(Clone)]
+pub struct StoredTotp {
+    /// Opened by crate `vault`.
+    pub sealed: Vec<u8>,
+    /// A code of this step or an earlier one was used.
+    pub last_step: u64,
+}
+
+/// Who somebody says they are, and what they know.
+pub struct Claim<'a> {
+    /// `user`, or `user@account`.
+    pub name: &'a str,
+    /// The account, where it is said apart; then the name is the user's alone.
+    pub account: Option<AccountName>,
+    /// As typed.
+    pub password: Password,
+    /// From where.
+    pub client: IpAddr,
+}
+
+/// Why somebody is not let in. What stands in it is for the record, and not for the caller.
+#[derive(Debug, thiserror::Error)]
+pub enum SignInError {
+    /// Nobody of that name, or not with that password: which, is not said.
+    #[error("Invalid username or password.")]
+    Wrong(Option<Whose>),
+    /// Too many failures.
+    #[error(transparent)]
+    Held(Held),
+    /// Too many at once.
+    #[error(transparent)]
+    Busy(#[from] Busy),
+    /// The directory could not be read.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+}
+
+/// As whom somebody tried to sign in.
+#[derive(Clone)]
+pub struct Whose {
+    /// The tenant.
+    pub tenant: Tenant,
+    /// The user.
+    pub user: UserName,
+}
+
+impl std::fmt::Debug for Whose {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}@{}", self.user, self.tenant.account())
+    }
+}
+
+impl From<Held> for SignInError {
+    fn from(held: Held) -> Self {
+        match held {
+            Held::Directory(error) => Self::Directory(error),
+            held => Self::Held(held),
+        }
+    }
+}
+
+/// The right password. Nobody is anybody yet: see what else is asked for.
+#[must_use]
+pub struct Proven {
+    record: SignInRecord,
+    anew: Option<StoredPassword>,
+    attempt: Attempt,
+    client: IpAddr,
+}
+
+/// By what a person completed the password, as the store has to note it.
+#[derive(Clone)]
+pub enum Factor {
+    /// The password was enough.
+    Password,
+    /// A code of the authenticator app. It is used up.
+    Totp {
+        /// Its step.
+        step: u64,
+    },
+    /// A recovery code. Whether there is such a one, the store says; it is used up.
+    Recovery(KeyHash),
+}
+
+impl Factor {
+    /// The word on record and in the list of logins.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Password => "password",
+            Self::Totp { .. } => "password+totp",
+            Self::Recovery(_) => "password+recovery",
+        }
+    }
+}
+
+/// Somebody who showed all that was asked for.
+#[must_use]
+pub struct Identified {
+    /// Who. Good for the act of signing in.
+    pub principal: Principal,
+    /// By what.
+    pub factor: Factor,
+    /// The password's hash of today's settings, if the kept one is another.
+    pub anew: Option<StoredPassword>,
+    /// To be ended when the login is there.
+    pub attempt: Attempt,
+}
+
+/// Checks who signs in.
+pub struct SignIns {
+    passwords: Passwords,
+    lockout: Lockout,
+}
+
+impl SignIns {
+    /// Over these threads, with these limits.
+    pub fn new(passwords: Passwords, lockout: LockoutSettings) -> Self {
+        Self { passwords, lockout: Lockout::new(lockout) }
+    }
+
+    /// What hashes passwords.
+    pub fn passwords(&self) -> &Passwords {
+        &self.passwords
+    }
+
+    /// What counts failures.
+    pub fn lockout(&self) -> &Lockout {
+        &self.lockout
+    }
+
+    /// Checks a password.
+    ///
+    /// # Errors
+    /// [`SignInError`]; unless it is the directory's fault or there are too many at once, it counts.
+    pub async fn by_password(&self, directory: &impl Directory, claim: Claim<'_>) -> Result<Proven, SignInError> {
+        let named = resolve(directory, claim.name, claim.account).await?;
+        let user = named.as_ref().map(|(account, user)| (account, user));
+        let attempt = self.lockout.begin(directory, user, claim.client).await?;
+        let record = match &named {
+            Some((account, user)) => directory.sign_in(account, user).await?,
+            None => None,
+        };
+        let stored = record.as_ref().and_then(|record| record.password.clone());
+        let checked = match self.passwords.check(claim.password, stored).await {
+            Ok(checked) => checked,
+            Err(busy) => {
+                self.lockout.forgive(directory, attempt).await?;
+                return Err(busy.into());
+            }
+        };
+        match (checked, record) {
+            (Checked::Right { anew }, Some(record)) => Ok(Proven { record, anew, attempt, client: claim.client }),
+            (_, record) => {
+                let whose = record.map(|record| Whose { tenant: record.tenant, user: record.user });
+                Err(SignInError::Wrong(whose))
+            }
+        }
+    }
+
+    /// Asks somebody who is known for their password once more.
+    ///
+    /// # Errors
+    /// As [`Self::by_password`].
+    pub async fn confirm(
+        &self,
+        directory: &impl Directory,
+        principal: &Principal,
+        password: Password,
+    ) -> Result<(), SignInError> {
+        let (Some(tenant), Some(user)) = (principal.tenant(), principal.user()) else {
+            return Err(SignInError::Wrong(None));
+        };
+        let (name, account) = (user.as_str(), Some(tenant.account().clone()));
+        let claim = Claim { name, account, password, client: principal.address() };
+        let proven = self.by_password(directory, claim).await?;
+        Ok(self.lockout.succeed(directory, proven.attempt).await?)
+    }
+
+    /// The login is there: the user's failures are forgotten.
+    ///
+    /// # Errors
+    /// If the counts cannot be written.
+    pub async fn succeeded(&self, directory: &impl Directory, attempt: Attempt) -> Result<(), DirectoryError> {
+        self.lockout.succeed(directory, attempt).await
+    }
+
+    /// A second factor is asked for: that is a step and no failure.
+    ///
+    /// # Errors
+    /// If the counts cannot be written.
+    pub async fn asked_for_more(&self, directory: &impl Directory, proven: Proven) -> Result<(), DirectoryError> {
+        self.lockout.forgive(directory, proven.attempt).await
+    }
+}
+
+impl Proven {
+    /// As whom.
+    pub fn whose(&self) -> Whose {
+        Whose { tenant: self.record.tenant.clone(), user: self.record.user.clone() }
+    }
+
+    /// The authenticator app, where there is one.
+    pub fn totp(&self) -> Option<&StoredTotp> {
+        self.record.totp.as_ref()
+    }
+
+    /// Whether a passkey can be the second factor.
+    pub fn has_passkeys(&self) -> bool {
+        self.record.passkeys > 0
+    }
+
+    /// With nothing else.
+    ///
+    /// # Errors
+    /// The same again, if a second factor is set up.
+    #[expect(clippy::result_large_err, reason = "it is handed back whole, to be completed otherwise")]
+    pub fn alone(self) -> Result<Identified, Self> {
+        if self.totp().is_some() || self.has_passkeys() {
+            return Err(self);
+        }
+        Ok(self.identified(Factor::Password))
+    }
+
+    /// With a code of the authenticator app, whose secret was opened. A code that was used is none.
+    ///
+    /// # Errors
+    /// The same again, if the code is wrong or no app is set up.
+    #[expect(clippy::result_large_err, reason = "it is handed back whole, to be completed otherwise")]
+    pub fn with_totp(self, secret: &[u8], code: &str, unix_seconds: u64) -> Result<Identified, Self> {
+        let last = self.totp().map(|stored| stored.last_step);
+        match last.and_then(|last| totp::check(secret, code, unix_seconds, last)) {
+            Some(step) => Ok(self.identified(Factor::Totp { step })),
+            None => Err(self),
+        }
+    }
+
+    /// With a recovery code, which the store still has to find.
+    pub fn with_recovery_code(self, ring: &KeyRing, code: &str) -> Identified {
+        let whose = &self.record;
+        let hash = ring.code_hash(whose.tenant.incarnation(), whose.user.as_str(), code);
+        self.identified(Factor::Recovery(hash))
+    }
+
+    fn identified(self, factor: Factor) -> Identified {
+        let SignInRecord { tenant, user, role, .. } = self.record;
+        let found = Found::User(Member { tenant, user, role, bounds: Bounds::none() });
+        let principal = Principal { found, credential: Credential::SignIn, address: self.client };
+        Identified { principal, factor, anew: self.anew, attempt: self.attempt }
+    }
+}
+
+/// Whose name that is, whether or not there is such a user. `user@account` names that account if there is
+/// one; else the whole is a user of the first account, whose names may have an `@`, too.
+async fn resolve(
+    directory: &impl Directory,
+    name: &str,
+    account: Option<AccountName>,
+) -> Result<Option<(AccountName, UserName)>, DirectoryError> {
+    if let Some(account) = account {
+        return Ok(name.parse().ok().map(|user| (account, user)));
+    }
+    if let Some((user, account)) = name.rsplit_once('@')
+        && let (Ok(user), Ok(account)) = (user.parse::<UserName>(), account.parse::<AccountName>())
+        && directory.tenant(&account).await?.is_some()
+    {
+        return Ok(Some((account, user)));
+    }
+    Ok(name.parse().ok().map(|user| (AccountName::first(), user)))
+}
