@@ -231,7 +231,7 @@ impl Store {
 }
 
 /// A code is good once. Judged here, in the transaction that makes the login: two at once cannot both use it.
-fn use_up(tx: &mut Tx<'_>, user: &UserName, factor: &Factor) -> Result<(), StoreError> {
+pub(crate) fn use_up(tx: &mut Tx<'_>, user: &UserName, factor: &Factor) -> Result<(), StoreError> {
     let used = match factor {
         Factor::Password => 1,
         Factor::Totp { step } => tx.exec(

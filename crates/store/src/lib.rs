@@ -13,6 +13,7 @@ pub mod device;
 mod directory;
 mod engine;
 mod error;
+pub mod factor;
 pub mod key;
 pub mod log;
 mod migrate;

@@ -1,13 +1,14 @@
 //! `/api/auth`: people sign in, out, and change how they do. One file a subject, as under `/api/v1`; errors
 //! are `{code, message}`.
 
+pub(crate) mod factor;
 mod login;
 mod password;
-mod setup;
+pub(crate) mod setup;
 
 use crate::route::Route;
 
 /// The rows of every subject.
 pub(crate) fn tables() -> impl Iterator<Item = &'static [Route]> {
-    [login::ROUTES, password::ROUTES, setup::ROUTES].into_iter()
+    [login::ROUTES, factor::ROUTES, password::ROUTES, setup::ROUTES].into_iter()
 }

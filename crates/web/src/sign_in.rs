@@ -131,7 +131,7 @@ pub(crate) async fn sign_in(app: &App, shown: Shown<'_>, request: RequestId) -> 
 }
 
 /// Completes a password by what else is asked for.
-async fn complete(app: &App, proven: Proven, code: Option<&str>) -> Result<Identified, Failure> {
+pub(crate) async fn complete(app: &App, proven: Proven, code: Option<&str>) -> Result<Identified, Failure> {
     let proven = match proven.alone() {
         Ok(identified) => return Ok(identified),
         Err(proven) => proven,

@@ -6,7 +6,12 @@ use serde_json::{Value, json};
 use super::tenant::{Tenant, rule};
 
 /// Routes that answer nobody, and why: there is no control for them.
-pub(super) const ANSWER_NOBODY: [(&str, &str); 2] = [
+pub(super) const ANSWER_NOBODY: [(&str, &str); 7] = [
+    ("/api/auth/2fa/totp/confirm", "it asks for an app's present code"),
+    ("/api/auth/2fa/totp/remove", "it asks for an app's present code"),
+    ("/api/auth/2fa/recovery-codes", "it asks for an app's present code"),
+    ("/api/auth/setup", "it is for a server without an admin"),
+    ("/api/auth/logout", "it ends the login that asks, and keys ask here"),
     ("/eve/v1/session/{session}/stubs", "tools are never stubbed"),
     ("/eve/v1/session/{session}/subagents/{call}/{child}/stream", "there are no remote agents"),
 ];
@@ -28,12 +33,18 @@ pub(super) fn body(method: &str, path: &str, whose: &Tenant, new: &str) -> Value
     let users = "/api/v1/admin/accounts/{account}/users";
     match (method, path.strip_prefix(users)) {
         ("post", Some("")) => return json!({ "user_id": new, "role": "user" }),
-        ("put", Some("/{user}/password")) => return json!({ "password": new }),
+        ("put", Some("/{user}/password")) => return json!({ "password": whose.secret }),
         ("put", Some("/{user}/role")) => return json!({ "role": "viewer" }),
         ("post", Some("/{user}/keys")) => return json!({ "name": new }),
         _ => {}
     }
     match (method, path) {
+        ("post", "/api/auth/login") => {
+            let name = format!("{}@{}", whose.id("user"), whose.id("account"));
+            json!({ "username": name, "password": whose.secret })
+        }
+        ("post", "/api/auth/2fa/totp") => json!({ "password": whose.secret }),
+        ("post", "/api/auth/password") => json!({ "currentPassword": whose.secret, "newPassword": whose.secret }),
         ("post", "/api/v1/admin/accounts") => json!({ "account_id": new, "admin_user_id": "chief" }),
         ("put", "/api/v1/policies") => json!({ "text": rule(new) }),
         ("post", "/api/v1/spaces") => json!({ "name": new }),

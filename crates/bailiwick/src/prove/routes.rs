@@ -24,7 +24,7 @@ pub(super) struct Described {
 
 /// Variable parts whose ids are one account's alone. The others are names in the account, which two
 /// accounts may both have.
-const OWNED: [&str; 5] = ["account", "space", "session", "approval", "key"];
+const OWNED: [&str; 7] = ["account", "space", "session", "approval", "key", "device", "login"];
 
 impl Described {
     fn parts(&self) -> Vec<&str> {
@@ -36,6 +36,7 @@ impl Described {
         let mut segments = self.path.split('/').filter(|part| !part.is_empty() && !part.starts_with('{'));
         match (segments.next(), segments.next(), segments.next()) {
             (Some("api"), _, Some("admin")) => format!("routes of admin {}", segments.next().unwrap_or("")),
+            (Some("api"), Some("auth"), _) => "routes of signing in".to_owned(),
             (Some("api"), _, Some(resource)) => format!("routes of {resource}"),
             (Some("eve"), ..) => "routes of eve".to_owned(),
             _ => "routes of the server".to_owned(),
@@ -179,6 +180,8 @@ fn turn(route: &Described) -> (u8, usize) {
         ("delete", _) => (4, depth),
         // All of a user's keys die of it, so the one that is revoked comes before.
         (_, path) if path.ends_with("/key") => (4, depth),
+        // And their logins of a new password.
+        (_, path) if path.ends_with("/password") => (4, depth),
         (_, path) if path.ends_with("/reset") => (3, 0),
         (_, path) if path.starts_with("/eve/") => (2, 0),
         _ => (1, 0),

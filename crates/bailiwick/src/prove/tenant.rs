@@ -107,6 +107,7 @@ impl Tenant {
             ("agent", agent),
             ("space", space),
         ]);
+        ids.extend(logins(operator, &ids["account"], [&chief, &ids["user"].clone()], &secret, report).await?);
         if let Some((session, approval)) = begin(&admin, &ids, &secret, label, report).await? {
             ids.insert("child", session.clone());
             ids.insert("call", "call_1".to_owned());
@@ -128,6 +129,8 @@ impl Tenant {
             format!("/api/v1/admin/accounts/{account}"),
             format!("/api/v1/admin/accounts/{account}/users"),
             format!("/api/v1/admin/accounts/{account}/users/{user}/keys"),
+            format!("/api/v1/admin/accounts/{account}/users/{user}/devices"),
+            "/api/v1/devices".to_owned(),
             format!("/api/v1/agents/{}", self.id("agent")),
             "/api/v1/policies".to_owned(),
             format!("/api/v1/spaces/{space}"),
@@ -151,6 +154,7 @@ impl Tenant {
                     if let Some(rows) = value["result"].as_array_mut() {
                         rows.iter_mut().filter_map(Value::as_object_mut).for_each(|row| {
                             row.remove("last_used_at");
+                            row.remove("last_seen_at");
                         });
                     }
                     value.to_string()
@@ -175,6 +179,30 @@ pub(super) fn rule(secret: &str) -> String {
 fn with_key(settings: &Settings, key: &str) -> Result<Client, ClientError> {
     let key = Some(Zeroizing::new(key.to_owned()));
     Client::new(&Settings { url: settings.url.clone(), key, account: None, user: None })
+}
+
+/// A login of each of the two: one's own is `device`, that of another is `login`.
+async fn logins(
+    operator: &Client,
+    account: &str,
+    users: [&str; 2],
+    password: &str,
+    report: &mut Report,
+) -> Result<Vec<(&'static str, String)>, Failure> {
+    let mut made = Vec::new();
+    for (name, user) in ["device", "login"].into_iter().zip(users) {
+        let path = ["admin", "accounts", account, "users", user, "password"];
+        operator.api(Method::PUT, &path, Ask::body(&json!({ "password": password }))).await?;
+        let body = json!({ "username": user, "account": account, "password": password, "deviceName": "prove" });
+        match operator.json(Method::POST, &["api", "auth", "login"], Ask::body(&body)).await {
+            Ok(login) => made.push((name, text(&login, "deviceId")?.to_owned())),
+            Err(_) => {
+                report.note("nobody can sign in with a password: logins are not probed".to_owned());
+                break;
+            }
+        }
+    }
+    Ok(made)
 }
 
 /// A session whose agent asks for an approval. Without a model there is none of either.

