@@ -67,6 +67,9 @@ pub(crate) async fn serve(arguments: Serve, format: Format) -> Result<(), Failur
     let signals = Signals::listen()?;
     let server = wiring::start(config, None).await.map_err(ServeError::from)?;
     out::go_on_unread();
+    if let Some(code) = server.setup_code() {
+        tracing::info!(code, "no admin yet: open /setup on this host, or from another machine /setup with this code");
+    }
     ready(&server, format);
     wait(server, signals).await
 }
@@ -114,6 +117,10 @@ async fn welcome(server: &Server, shown: &Shown) {
     out::line(&format!("{}: whoever is on this machine is the operator.", out::paint(Style::Bold, &title)));
     out::line("");
     out::line(&format!("  {}   http://{}/", dim("page   "), server.address()));
+    if let Some(code) = server.setup_code() {
+        let link = format!("http://{}/setup?code={code}", server.address());
+        out::line(&format!("  {}   {link}  (makes the first admin, once)", dim("set-up ")));
+    }
     out::line(&format!("  {}      {}", dim("data"), out::clean(&shown.data)));
     out::line(&format!("  {}   {}", dim("sandbox"), sandbox_line(&server.sandboxes().linux().await)));
     if shown.spoken {

@@ -152,6 +152,8 @@ fn event(row: &Row<'_>) -> Result<(Event, Hash), StoreError> {
 pub struct EventFilter {
     /// From this number on.
     pub from_seq: u64,
+    /// Below this number.
+    pub before_seq: Option<u64>,
     /// Only this action, or all that begin with it and a dot.
     pub action: Option<String>,
     /// Only this verdict.
@@ -213,6 +215,7 @@ fn list(sql: &Sql<'_>, filter: &EventFilter, refusals: Refusals) -> Result<Vec<E
             filter.to,
             untold,
             filter.limit,
+            filter.before_seq,
         ],
         |row| event(row).map(|(event, _)| event),
     )
@@ -227,7 +230,7 @@ macro_rules! list_statement {
              AND (?4 IS NULL OR verdict = ?4) AND (?5 IS NULL OR actor IN (?5, ?6)) \
              AND (?7 IS NULL OR agent = ?7) AND (?8 IS NULL OR space = ?8) \
              AND (?9 IS NULL OR at >= ?9) AND (?10 IS NULL OR at < ?10) \
-             AND untold <= ?11 AND phase <> '' ORDER BY seq ",
+             AND untold <= ?11 AND phase <> '' AND (?13 IS NULL OR seq < ?13) ORDER BY seq ",
             $order,
             " LIMIT ?12"
         )

@@ -4,6 +4,7 @@ use bailiwick_audit::{Phase, Verdict};
 use bailiwick_auth::Permit;
 use bailiwick_auth::access::verb::{CreateUser, DeleteUser, ListUsers, ReadUser, SetRole, UnlockUser};
 use bailiwick_auth::key::NewKey;
+use bailiwick_auth::password::StoredPassword;
 use bailiwick_types::{AccountName, Role, SpaceId, Timestamp, UserName};
 use serde_json::{Map, json};
 
@@ -12,7 +13,7 @@ use crate::error::StoreError;
 use crate::key::{self, KeyTerms};
 use crate::sql::{Row, Sql, args};
 use crate::store::Store;
-use crate::{approval, device, log, space};
+use crate::{approval, device, log, password, space};
 
 /// A user.
 #[derive(Debug, Clone)]
@@ -58,7 +59,7 @@ pub(crate) fn role(tx: &Tx<'_>, name: &UserName) -> Result<Role, StoreError> {
 }
 
 impl Store {
-    /// Creates a user with a first key. The first user of an account becomes its admin.
+    /// Creates a user with a first key, and perhaps a password. The first user of an account becomes its admin.
     ///
     /// # Errors
     /// [`StoreError::Exists`] if there is one of that name.
@@ -68,6 +69,7 @@ impl Store {
         name: UserName,
         wanted: Role,
         first_key: &NewKey,
+        password: Option<StoredPassword>,
     ) -> Result<Role, StoreError> {
         let (id, hash) = (first_key.id.clone(), first_key.hash.clone());
         self.key_locate(id.as_str(), permit.tenant().incarnation()).await?;
@@ -76,6 +78,9 @@ impl Store {
             let given = if admins(tx)? == 0 { Role::Admin } else { wanted };
             insert(tx, &name, given)?;
             key::insert(tx, &name, &id, &hash, &KeyTerms::named("first"))?;
+            if let Some(password) = &password {
+                password::put(tx, &name, password)?;
+            }
             draft.resource = format!("user:{name}");
             draft.detail.insert("role".to_owned(), json!(given));
             draft.detail.insert("key".to_owned(), json!(id));

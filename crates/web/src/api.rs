@@ -4,12 +4,12 @@
 
 mod account;
 mod agent;
-mod approval;
-mod audit;
+pub(crate) mod approval;
+pub(crate) mod audit;
 mod device;
 mod file;
 mod grant;
-mod key;
+pub(crate) mod key;
 mod plan;
 mod policy;
 mod proof;

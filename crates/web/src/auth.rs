@@ -3,7 +3,7 @@
 
 pub(crate) mod factor;
 mod login;
-mod password;
+pub(crate) mod password;
 pub(crate) mod setup;
 
 use crate::route::Route;

@@ -23,6 +23,8 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 use serde_json::{Map, Value, json};
 
+use crate::app::App;
+use crate::console;
 use crate::json::JsonProblem;
 use crate::meters::Scarce;
 use crate::sign_in::NotSignedIn;
@@ -154,6 +156,8 @@ pub(crate) enum Voice {
     Eve,
     /// That of `/api/auth`: a code and a message.
     Sign,
+    /// A page for a person.
+    Page,
 }
 
 impl Voice {
@@ -162,6 +166,7 @@ impl Voice {
         match path {
             path if path.starts_with("/eve/") => Self::Eve,
             path if path.starts_with("/api/auth/") => Self::Sign,
+            path if console::is_page(path) => Self::Page,
             _ => Self::Viking,
         }
     }
@@ -255,6 +260,21 @@ impl Failure {
             | Self::Runtime(RuntimeError::Store(StoreError::NotFound { kind, name })) => Some((kind, name)),
             _ => None,
         }
+    }
+
+    /// The status that it is answered with.
+    pub(crate) fn status(&self) -> StatusCode {
+        self.told().status
+    }
+
+    /// What a caller is told of it.
+    pub(crate) fn message(&self) -> String {
+        self.told().message
+    }
+
+    /// Its stable word.
+    pub(crate) fn reason(&self) -> Option<&'static str> {
+        self.told().reason
     }
 
     fn told(&self) -> Told {
@@ -424,14 +444,21 @@ impl IntoResponse for Failure {
     }
 }
 
-/// Puts a failure into words, and its cause into the log.
-pub(crate) fn reply(failure: &Failure, voice: Voice, request: RequestId) -> Response {
+/// A failure that its page tells already; it is still to be put on record.
+#[derive(Clone)]
+pub(crate) struct Noted(pub(crate) Arc<Failure>);
+
+/// Puts a failure into words, and its cause into the log. `target`: what was asked for.
+pub(crate) fn reply(app: &App, failure: &Failure, (voice, target): (Voice, &str), request: RequestId) -> Response {
     let told = failure.told();
     if told.status.is_server_error() {
         tracing::error!(%request, cause = %chain(failure), "a request failed");
     }
+    if voice == Voice::Page {
+        return console::failed(app, failure, target, request);
+    }
     let body = match voice {
-        Voice::Viking => viking(&told, request),
+        Voice::Viking | Voice::Page => viking(&told, request),
         Voice::Eve => eve(failure, &told, request),
         Voice::Sign => sign(&told, request),
     };

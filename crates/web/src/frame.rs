@@ -10,7 +10,7 @@ use bailiwick_types::RequestId;
 use bailiwick_types::limits::{HEADER_BYTES, URI_BYTES};
 use http::header::{CACHE_CONTROL, HOST, HeaderName, X_CONTENT_TYPE_OPTIONS};
 use http::uri::Authority;
-use http::{HeaderValue, Version};
+use http::{HeaderValue, Method, Version};
 use tracing::Instrument;
 
 use crate::app::App;
@@ -42,12 +42,15 @@ pub(crate) async fn number(mut request: Request, next: Next) -> Response {
 pub(crate) async fn hold(State(app): State<App>, request: Request, next: Next) -> Response {
     let id = request.extensions().get::<RequestId>().copied().unwrap_or_else(RequestId::new);
     let voice = Voice::of(request.uri().path());
+    let target = request.uri().path_and_query().map(|target| target.as_str().to_owned()).unwrap_or_default();
+    // Where to go on after signing in; what a form sends is not sent again.
+    let target = if request.method() == Method::GET { target } else { String::new() };
     let response = match within_limits(&app, &request) {
         Ok(()) => next.run(request).await,
         Err(failure) => failure.into_response(),
     };
     match response.extensions().get::<Failed>() {
-        Some(Failed(failure)) => error::reply(failure, voice, id),
+        Some(Failed(failure)) => error::reply(&app, failure, (voice, &target), id),
         None => response,
     }
 }

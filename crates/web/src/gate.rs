@@ -7,7 +7,8 @@ use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::time::Instant;
 
-use axum::extract::{Request, State};
+use axum::body::Body;
+use axum::extract::{FromRequest, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bailiwick_audit::event::UNTOLD;
@@ -23,8 +24,9 @@ use serde_json::{Map, json};
 
 use crate::app::App;
 use crate::caller::Caller;
-use crate::error::{Failed, Failure};
+use crate::error::{Failed, Failure, Noted};
 use crate::frame::Peer;
+use crate::input::Unread;
 use crate::network;
 use crate::presented::{self, Via};
 use crate::route::{Access, Route, Shape};
@@ -32,6 +34,9 @@ use crate::sign_in;
 
 /// Asked for again and again by machines, and about nobody's data: not worth a line each.
 const NOT_RECORDED: [&str; 3] = ["/health", "/ready", "/metrics"];
+
+/// Longest form, bytes.
+const FORM_BYTES: u64 = 64 * 1024;
 
 /// Where a script of ours shows the form token.
 const FORM_TOKEN: &str = "x-csrf-token";
@@ -51,7 +56,11 @@ pub(crate) async fn pass(
     let mut caller = None;
     let from = peer.map(|peer| client(&app, request.headers(), peer));
     let method = request.method().clone();
-    let response = match enter(&app, route, (&method, request.headers()), peer, id, &mut caller).await {
+    let entered = match enter(&app, route, request.headers(), peer, id, &mut caller).await {
+        Ok(()) if changes(&method) => own_page(&app, route, &mut request, caller.as_ref()).await,
+        other => other,
+    };
+    let response = match entered {
         Err(failure) => failure.into_response(),
         Ok(()) => {
             if let Some(caller) = &caller {
@@ -71,7 +80,7 @@ pub(crate) async fn pass(
 async fn enter(
     app: &App,
     route: &Route,
-    (method, headers): (&Method, &HeaderMap),
+    headers: &HeaderMap,
     peer: Option<Peer>,
     request: RequestId,
     caller: &mut Option<Caller>,
@@ -91,11 +100,9 @@ async fn enter(
             Err(rejection) => return Err(rejection.into()),
         }
     }
-    if changes(method) {
-        own_page(app, route, headers, caller.as_ref())?;
-    }
     let limit = match route.body {
         Shape::Nothing | Shape::Json => BODY_BYTES as u64,
+        Shape::Form => FORM_BYTES,
         Shape::File => UPLOAD_BYTES,
     };
     // Declared too long: answered before a byte of it is read.
@@ -109,20 +116,48 @@ fn changes(method: &Method) -> bool {
 
 /// A page of another origin changes nothing here. What a browser adds by itself (a cookie, or nothing at
 /// all) proves only whose browser it is; that a page of ours asks is proven by what no other page can read.
-fn own_page(app: &App, route: &Route, headers: &HeaderMap, caller: Option<&Caller>) -> Result<(), Failure> {
+async fn own_page(app: &App, route: &Route, request: &mut Request, caller: Option<&Caller>) -> Result<(), Failure> {
     let by_itself = match caller {
         Some(caller) => caller.via == Via::Cookie,
         None => route.access == Access::Public,
     };
-    if by_itself && presented::is_cross_site(headers, app.settings().origin().as_deref()) {
+    if by_itself && presented::is_cross_site(request.headers(), app.settings().origin().as_deref()) {
         return Err(Failure::Forged("cross_site"));
     }
     let Some(caller) = caller.filter(|caller| caller.via == Via::Cookie) else { return Ok(()) };
     let Credential::Device(device) = caller.principal.credential() else {
         return Err(Failure::Forged("csrf"));
     };
-    let shown = headers.get(FORM_TOKEN).and_then(|value| value.to_str().ok()).unwrap_or("");
-    if app.walk().ring().is_form_token(device, shown) { Ok(()) } else { Err(Failure::Forged("csrf")) }
+    let shown = match route.body {
+        Shape::Form => form_field(app, request, caller).await?,
+        // Too long to be read before it is believed.
+        Shape::File => request.uri().query().and_then(|query| field(query.as_bytes())),
+        Shape::Json | Shape::Nothing => {
+            request.headers().get(FORM_TOKEN).and_then(|value| value.to_str().ok()).map(str::to_owned)
+        }
+    };
+    let shown = shown.unwrap_or_default();
+    if app.walk().ring().is_form_token(device, &shown) { Ok(()) } else { Err(Failure::Forged("csrf")) }
+}
+
+/// The form's token, out of a body that is then put back.
+async fn form_field(app: &App, request: &mut Request, caller: &Caller) -> Result<Option<String>, Failure> {
+    let (mut parts, body) = std::mem::take(request).into_parts();
+    parts.extensions.insert(caller.clone());
+    let Ok(body) = Unread::from_request(Request::from_parts(parts.clone(), body), app).await;
+    let bytes = body.bytes().await?;
+    let found = field(&bytes);
+    *request = Request::from_parts(parts, Body::from(bytes));
+    Ok(found)
+}
+
+fn field(form: &[u8]) -> Option<String> {
+    let mut fields = form_urlencoded::parse(form).filter(|(name, _)| name == "_csrf");
+    // Twice is not once.
+    match (fields.next(), fields.next()) {
+        (Some((_, value)), None) => Some(value.into_owned()),
+        _ => None,
+    }
 }
 
 /// The client's address, for the record: a trusted proxy's word for it, else the socket's.
@@ -141,7 +176,8 @@ fn record(
 ) {
     let status = response.status();
     app.meters().request(route.method, route.path, status.as_u16());
-    let failure = response.extensions().get::<Failed>().map(|failed| &*failed.0);
+    let noted = || response.extensions().get::<Noted>().map(|noted| &*noted.0);
+    let failure = response.extensions().get::<Failed>().map(|failed| &*failed.0).or_else(noted);
     if let Some(Failure::Rejected(rejection)) = failure {
         return reject(app, route, rejection, from, request);
     }

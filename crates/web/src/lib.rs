@@ -12,6 +12,7 @@ mod app;
 mod auth;
 mod body;
 mod caller;
+mod console;
 mod error;
 mod eve;
 mod frame;

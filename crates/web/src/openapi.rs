@@ -6,7 +6,7 @@ mod shape;
 use serde_json::{Map, Value, json};
 
 use crate::app::Settings;
-use crate::route::{Access, Route, Shape, table};
+use crate::route::{Access, Route, Shape, programs};
 
 /// How much of the document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub(crate) enum Part {
 /// The document.
 pub(crate) fn document(settings: &Settings, part: Part) -> Value {
     let mut paths: Map<String, Value> = Map::new();
-    for route in table().filter(|route| part == Part::Whole || route.access != Access::Known) {
+    for route in programs().filter(|route| part == Part::Whole || route.access != Access::Known) {
         let path = paths.entry(route.path).or_insert_with(|| json!({}));
         path[route.method.to_lowercase()] = operation(route);
     }
@@ -81,6 +81,7 @@ fn operation(route: &Route) -> Value {
                 schema.get("oneOf").is_some() || schema["required"].as_array().is_some_and(|all| !all.is_empty());
             json!({ "required": required, "content": { "application/json": { "schema": schema } } })
         }
+        Shape::Form => json!({ "content": { "application/x-www-form-urlencoded": {} } }),
         Shape::File => json!({ "content": { "application/octet-stream": {} } }),
     };
     operation

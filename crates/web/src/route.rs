@@ -10,7 +10,7 @@ use axum::routing::MethodRouter;
 
 use crate::app::App;
 use crate::error::Failure;
-use crate::{api, auth, eve, frame, gate, public};
+use crate::{api, auth, console, eve, frame, gate, public};
 
 /// Who may knock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +30,8 @@ pub enum Shape {
     Nothing,
     /// JSON, up to the ordinary limit.
     Json,
+    /// The fields of a page's form.
+    Form,
     /// A file's bytes, streamed, up to the limit of uploads.
     File,
 }
@@ -71,6 +73,16 @@ pub(crate) use routes;
 
 /// Every route.
 pub fn table() -> impl Iterator<Item = &'static Route> {
+    programs().chain(pages())
+}
+
+/// The console's pages, which no program is told of.
+pub fn pages() -> impl Iterator<Item = &'static Route> {
+    console::tables().flatten()
+}
+
+/// The routes for programs, as `/openapi.json` describes them.
+pub fn programs() -> impl Iterator<Item = &'static Route> {
     let own = [public::ROUTES, eve::public::ROUTES];
     own.into_iter().chain(auth::tables()).chain(api::tables()).chain(eve::tables()).flatten()
 }

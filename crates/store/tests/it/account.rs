@@ -181,7 +181,7 @@ async fn v06_who_still_holds_a_permit_of_a_deleted_account_changes_nothing() {
         assert_eq!(not_found(f.store.space_create(create, "late".into(), String::new()).await), "account");
         let key = f.walk.ring().make().unwrap();
         let user = permit::<CreateUser>(&admin, admin.account());
-        not_found(f.store.user_create(user, "mallory".parse().unwrap(), Role::Admin, &key).await);
+        not_found(f.store.user_create(user, "mallory".parse().unwrap(), Role::Admin, &key, None).await);
         assert!(f.login(&key.into_text()).await.is_err());
         not_found(f.store.space_files_to_write(&permit::<WriteSpace>(&scope, space.clone())).await);
         not_found(f.store.space_files(&permit::<ReadSpace>(&scope, space.clone())).await);

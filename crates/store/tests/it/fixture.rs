@@ -237,7 +237,7 @@ pub(crate) async fn user(
     let scope = login(store, walk, &admin.key).await.unwrap().scope(RequestId::new()).unwrap();
     let key = walk.ring().make().unwrap();
     let name: UserName = name.parse().unwrap();
-    store.user_create(permit::<CreateUser>(&scope, scope.account()), name.clone(), role, &key).await?;
+    store.user_create(permit::<CreateUser>(&scope, scope.account()), name.clone(), role, &key, None).await?;
     Ok(Person { name, key: key.into_text().to_string() })
 }
 

@@ -36,7 +36,7 @@ async fn r01_the_first_user_of_an_account_is_its_admin_whatever_was_wanted() {
         for (name, given) in [("first", Role::Admin), ("second", Role::Viewer)] {
             let create = permit::<CreateUser>(&scope, scope.account());
             let key = f.walk.ring().make().unwrap();
-            let role = f.store.user_create(create, name.parse().unwrap(), Role::Viewer, &key).await.unwrap();
+            let role = f.store.user_create(create, name.parse().unwrap(), Role::Viewer, &key, None).await.unwrap();
             assert_eq!(role, given, "{name}");
             assert_eq!(f.login(&key.into_text()).await.unwrap().role(), Some(given));
         }

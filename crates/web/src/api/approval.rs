@@ -26,7 +26,7 @@ routes! {
 
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum Word {
+pub(crate) enum Word {
     Approve,
     Deny,
 }
@@ -81,7 +81,7 @@ impl From<PendingApproval> for Shown {
     }
 }
 
-async fn find(app: &App, scope: &Scope, name: &str) -> Result<Approval, Failure> {
+pub(crate) async fn find(app: &App, scope: &Scope, name: &str) -> Result<Approval, Failure> {
     let missing = || Failure::not_found("approval", name);
     let id: ApprovalId = name.parse().map_err(|_| missing())?;
     app.store().approval_find(scope, id).await?.ok_or_else(missing)
@@ -115,13 +115,24 @@ async fn decide(
     if reason.as_ref().is_some_and(|reason| reason.chars().count() > 2_000) {
         return Err(Failure::Parameters("body.reason: at most 2000 characters".to_owned()));
     }
+    let state = decided(&app, &scope, id, decision, reason).await?;
+    Ok(reply::done(json!({ "id": id, "state": state })))
+}
+
+/// Decides, and says what the approval is then.
+pub(crate) async fn decided(
+    app: &App,
+    scope: &Scope,
+    id: ApprovalId,
+    decision: Word,
+    reason: Option<String>,
+) -> Result<ApprovalState, Failure> {
     let (decision, state) = match decision {
         Word::Approve => (Decision::Approve, ApprovalState::Approved),
         Word::Deny => (Decision::Deny, ApprovalState::Denied),
     };
-    match app.runtime().decide(&scope, id, decision, reason).await {
-        Err(RuntimeError::NotFound) => return Err(Failure::not_found("approval", &name)),
-        other => other?,
+    match app.runtime().decide(scope, id, decision, reason).await {
+        Err(RuntimeError::NotFound) => Err(Failure::not_found("approval", &id.to_string())),
+        other => Ok(other.map(|_| state)?),
     }
-    Ok(reply::done(json!({ "id": id, "state": state })))
 }

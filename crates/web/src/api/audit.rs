@@ -73,6 +73,7 @@ impl Wanted {
         };
         let filter = EventFilter {
             from_seq: self.after.map_or(0, |after| after.saturating_add(1)),
+            before_seq: None,
             action: self.action.clone(),
             verdict,
             user: self.user.clone(),

@@ -44,20 +44,21 @@ struct Rotation {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct New {
-    name: String,
+pub(crate) struct New {
+    pub(crate) name: String,
     #[serde(default)]
-    scopes: Option<Vec<KeyScope>>,
+    pub(crate) scopes: Option<Vec<KeyScope>>,
     #[serde(default)]
-    agent_id: Option<AgentName>,
+    pub(crate) agent_id: Option<AgentName>,
     #[serde(default)]
-    space_id: Option<SpaceId>,
+    pub(crate) space_id: Option<SpaceId>,
     #[serde(default)]
-    expires_at: Option<Timestamp>,
+    pub(crate) expires_at: Option<Timestamp>,
 }
 
 impl New {
-    fn terms(self) -> Result<KeyTerms, Failure> {
+    /// The terms, once they make sense.
+    pub(crate) fn terms(self) -> Result<KeyTerms, Failure> {
         line("name", &self.name, 100)?;
         let scopes = self.scopes.unwrap_or_else(|| KeyScope::ALL.to_vec());
         if scopes.is_empty() {

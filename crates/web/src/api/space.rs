@@ -139,7 +139,8 @@ async fn sessions(
     Ok(reply::done(rows.into_iter().map(session::Shown::from).collect::<Vec<_>>()))
 }
 
-fn check(name: Option<&str>, description: Option<&str>) -> Result<(), Failure> {
+/// Whether a space can be called and described so.
+pub(crate) fn check(name: Option<&str>, description: Option<&str>) -> Result<(), Failure> {
     if let Some(name) = name {
         if name.trim().is_empty() {
             return Err(Failure::Parameters("body.name: is empty".to_owned()));

@@ -6,7 +6,8 @@ use axum::response::Response;
 use bailiwick_auth::access::verb::{
     CreateUser, DeleteUser, ListUsers, ReadUser, ResetFactors, ResetPassword, SetRole, UnlockUser,
 };
-use bailiwick_auth::password::Password;
+use bailiwick_auth::Permit;
+use bailiwick_auth::password::{Password, StoredPassword};
 use bailiwick_store::user::UserRow;
 use bailiwick_types::{Role, Timestamp, UserName};
 use serde::{Deserialize, Serialize};
@@ -46,6 +47,8 @@ struct New {
     user_id: UserName,
     #[serde(default)]
     role: Option<Role>,
+    #[serde(default)]
+    password: Option<String>,
     #[serde(default)]
     seed: Option<Value>,
 }
@@ -97,7 +100,8 @@ async fn create(
     refuse_seed(new.seed.as_ref())?;
     let key = app.walk().ring().make()?;
     let wanted = new.role.unwrap_or(Role::Member);
-    let role = app.store().user_create(permit, new.user_id.clone(), wanted, &key).await?;
+    let password = first_password(&app, &new.user_id, new.password.as_deref()).await?;
+    let role = app.store().user_create(permit, new.user_id.clone(), wanted, &key, password).await?;
     let text = key.into_text();
     Ok(reply::done(json!({
         "account_id": account, "user_id": new.user_id, "role": role_word(role), "user_key": *text,
@@ -169,11 +173,32 @@ async fn reset_password(
     let user = named(&user)?;
     let permit = scope.authorize::<ResetPassword>(scope.user_named(user.clone()))?;
     let NewPassword { password } = body.json().await?;
-    let password = Password::new(&password);
-    password.fit(user.as_str(), app.sign_ins().passwords().algorithm())?;
-    let stored = app.sign_ins().passwords().hash(password).await.map_err(|_| NotSignedIn::Busy)?;
-    app.store().password_reset(permit, stored).await?;
+    given_password(&app, permit, &password).await?;
     Ok(reply::done(json!({ "account_id": account, "user_id": user })))
+}
+
+/// Gives a user a password.
+pub(crate) async fn given_password(app: &App, permit: Permit<ResetPassword>, text: &str) -> Result<(), Failure> {
+    let stored = hashed(app, permit.resource().name(), text).await?;
+    Ok(app.store().password_reset(permit, stored).await?)
+}
+
+/// A new user's password, if one was given.
+pub(crate) async fn first_password(
+    app: &App,
+    user: &UserName,
+    text: Option<&str>,
+) -> Result<Option<StoredPassword>, Failure> {
+    match text.filter(|text| !text.is_empty()) {
+        Some(text) => hashed(app, user, text).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+async fn hashed(app: &App, user: &UserName, text: &str) -> Result<StoredPassword, Failure> {
+    let password = Password::new(text);
+    password.fit(user.as_str(), app.sign_ins().passwords().algorithm())?;
+    Ok(app.sign_ins().passwords().hash(password).await.map_err(|_| NotSignedIn::Busy)?)
 }
 
 async fn reset_factors(

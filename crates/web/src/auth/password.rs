@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use bailiwick_auth::Credential;
+use bailiwick_auth::{Credential, Permit};
 use bailiwick_auth::access::verb::SetPassword;
 use bailiwick_auth::password::Password;
 use bailiwick_store::device::Which;
@@ -32,14 +32,25 @@ async fn change(State(app): State<App>, caller: Caller, body: Unread) -> Result<
     let user = own_name(&caller.principal)?;
     let permit = scope.authorize::<SetPassword>(scope.user_named(user.clone()))?;
     let change: Change = body.json().await?;
-    let new = Password::new(&change.new_password);
-    new.fit(user.as_str(), app.sign_ins().passwords().algorithm())?;
-    app.sign_ins().confirm(app.store(), &caller.principal, Password::new(&change.current_password)).await?;
+    change_password(&app, &caller, permit, &change.current_password, &change.new_password).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// Changes a password, against the present one.
+pub(crate) async fn change_password(
+    app: &App,
+    caller: &Caller,
+    permit: Permit<SetPassword>,
+    current: &str,
+    new: &str,
+) -> Result<(), Failure> {
+    let new = Password::new(new);
+    new.fit(permit.resource().name().as_str(), app.sign_ins().passwords().algorithm())?;
+    app.sign_ins().confirm(app.store(), &caller.principal, Password::new(current)).await?;
     let stored = app.sign_ins().passwords().hash(new).await.map_err(|_| NotSignedIn::Busy)?;
     let kept = match caller.principal.credential() {
         Credential::Device(id) => Which::AllBut(id.clone()),
         _ => Which::All,
     };
-    app.store().password_set(permit, stored, kept).await?;
-    Ok(StatusCode::NO_CONTENT.into_response())
+    Ok(app.store().password_set(permit, stored, kept).await?)
 }

@@ -76,6 +76,6 @@ pub(crate) async fn make_first_admin(
 }
 
 /// Whether a program or a page on this very host asks, as far as that can be told.
-fn is_here(visitor: &Visitor) -> bool {
+pub(crate) fn is_here(visitor: &Visitor) -> bool {
     visitor.peer.to_canonical().is_loopback() && visitor.browser == Browser::Own
 }

@@ -96,7 +96,10 @@ pub(super) fn body(route: &Route) -> Value {
             json!({ "account_id": schema("Name"), "admin_user_id": schema("Name") }),
         ),
         ("POST", "/api/v1/admin/accounts/{account}/users") => {
-            object(&["user_id"], json!({ "user_id": schema("Name"), "role": schema("Role") }))
+            object(
+                &["user_id"],
+                json!({ "user_id": schema("Name"), "role": schema("Role"), "password": nullable(new_password()) }),
+            )
         }
         (_, "/api/v1/admin/accounts/{account}/users/{user}/role") => {
             object(&["role"], json!({ "role": schema("Role") }))
@@ -369,7 +372,7 @@ fn closed(required: &[&str], properties: Value) -> Value {
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
     use super::*;
-    use crate::route::{Shape, table};
+    use crate::route::{Shape, programs as table};
 
     /// Routes whose body says nothing: whatever object is sent is ignored.
     const EMPTY: [&str; 3] = [

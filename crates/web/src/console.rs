@@ -1,0 +1,52 @@
+//! The console: pages for people, over the same acts, permits and gate as the routes for programs. There
+//! is no second way to anything: a page's handler asks for a permit and calls one act, as a route's does.
+//!
+//! No inline script or style, no page in a frame of somebody else, and nothing that needs a script to work.
+//! What a form sends is believed only with the token that a page of this login was given (the gate looks).
+
+mod agent;
+mod approval;
+mod asset;
+mod audit;
+mod dashboard;
+mod device;
+mod factor;
+mod frame;
+mod key;
+mod login;
+mod settings;
+mod space;
+mod user;
+
+use crate::route::Route;
+
+pub(crate) use frame::failed;
+
+/// The rows of every page.
+pub(crate) fn tables() -> impl Iterator<Item = &'static [Route]> {
+    [
+        dashboard::ROUTES,
+        login::ROUTES,
+        asset::ROUTES,
+        space::ROUTES,
+        agent::ROUTES,
+        approval::ROUTES,
+        user::ROUTES,
+        device::ROUTES,
+        key::ROUTES,
+        factor::ROUTES,
+        audit::ROUTES,
+        settings::ROUTES,
+    ]
+    .into_iter()
+}
+
+/// Whether a path is that of a page, by its first part.
+pub(crate) fn is_page(path: &str) -> bool {
+    const PAGES: [&str; 14] = [
+        "", "login", "logout", "setup", "spaces", "agents", "approvals", "users", "devices", "keys", "2fa", "audit",
+        "settings", "sessions",
+    ];
+    let first = path.trim_start_matches('/').split('/').next().unwrap_or("");
+    PAGES.contains(&first)
+}
