@@ -44,8 +44,20 @@ pub(crate) fn tables() -> impl Iterator<Item = &'static [Route]> {
 /// Whether a path is that of a page, by its first part.
 pub(crate) fn is_page(path: &str) -> bool {
     const PAGES: [&str; 14] = [
-        "", "login", "logout", "setup", "spaces", "agents", "approvals", "users", "devices", "keys", "2fa", "audit",
-        "settings", "sessions",
+        "",
+        "login",
+        "logout",
+        "setup",
+        "spaces",
+        "agents",
+        "approvals",
+        "users",
+        "devices",
+        "keys",
+        "2fa",
+        "audit",
+        "settings",
+        "sessions",
     ];
     let first = path.trim_start_matches('/').split('/').next().unwrap_or("");
     PAGES.contains(&first)

@@ -138,6 +138,15 @@ impl Unread {
         Ok(Some(parsed.map_err(|_| Failure::Defect("the reading of a body panicked"))??))
     }
 
+    /// The body as the fields of a form.
+    pub(crate) async fn form<T: DeserializeOwned>(self) -> Result<T, Failure> {
+        if !self.is_of(&["application/x-www-form-urlencoded"]) {
+            return Err(Failure::MediaType("application/x-www-form-urlencoded"));
+        }
+        let bytes = self.bytes().await?;
+        serde_urlencoded::from_bytes(&bytes).map_err(|error| Failure::Parameters(format!("form: {error}")))
+    }
+
     /// The body as one of our types. An empty body is an object without fields.
     pub(crate) async fn json<T: DeserializeOwned>(self) -> Result<T, Failure> {
         let value = self.json_or_nothing().await?.unwrap_or_else(|| Value::Object(Map::new()));

@@ -3,10 +3,10 @@
 
 use axum::extract::State;
 use axum::response::Response;
+use bailiwick_auth::Permit;
 use bailiwick_auth::access::verb::{
     CreateUser, DeleteUser, ListUsers, ReadUser, ResetFactors, ResetPassword, SetRole, UnlockUser,
 };
-use bailiwick_auth::Permit;
 use bailiwick_auth::password::{Password, StoredPassword};
 use bailiwick_store::user::UserRow;
 use bailiwick_types::{Role, Timestamp, UserName};

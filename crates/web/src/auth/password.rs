@@ -2,9 +2,9 @@
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use bailiwick_auth::{Credential, Permit};
 use bailiwick_auth::access::verb::SetPassword;
 use bailiwick_auth::password::Password;
+use bailiwick_auth::{Credential, Permit};
 use bailiwick_store::device::Which;
 use http::StatusCode;
 use serde::Deserialize;

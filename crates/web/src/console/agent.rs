@@ -39,9 +39,8 @@ struct Page {
 async fn list(State(app): State<App>, caller: Caller, Params(said): Params<Said>) -> Result<Response, Failure> {
     let scope = caller.scope()?;
     let rows = app.store().agent_list(scope.authorize::<ListAgents>(scope.account())?).await?;
-    let words = |names: &[bailiwick_types::ToolName]| {
-        names.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-    };
+    let words =
+        |names: &[bailiwick_types::ToolName]| names.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let rows = rows.into_iter().map(|row| {
         let definition = row.definition;
         let sandbox = serde_json::to_value(&definition.sandbox).unwrap_or_default();

@@ -6,12 +6,12 @@ use axum::response::Response;
 use bailiwick_auth::access::verb::{DecideApproval, ListApprovals};
 use serde::Deserialize;
 
-use super::frame::{Fields, Frame, Notice, Said, again, go, moment, notice_of, page};
+use super::frame::{Frame, Notice, Said, again, go, moment, notice_of, page};
 use crate::api::approval::{Word, decided, find};
 use crate::app::App;
 use crate::caller::Caller;
 use crate::error::Failure;
-use crate::input::{Params, Segments};
+use crate::input::{Params, Segments, Unread};
 use crate::route::routes;
 
 routes! {
@@ -71,14 +71,17 @@ async fn decide(
     State(app): State<App>,
     caller: Caller,
     Segments(name): Segments<String>,
-    Fields(Answer { decision }): Fields<Answer>,
+    body: Unread,
 ) -> Result<Response, Failure> {
     let scope = caller.scope()?;
     let approval = find(&app, &scope, &name).await?;
     let id = approval.id();
     let _permit = scope.authorize::<DecideApproval>(approval)?;
+    let Answer { decision }: Answer = body.form().await?;
     match decided(&app, &scope, id, decision, None).await {
-        Ok(_) => Ok(go(if matches!(decision, Word::Approve) { "/approvals?ok=approved" } else { "/approvals?ok=denied" })),
+        Ok(_) => {
+            Ok(go(if matches!(decision, Word::Approve) { "/approvals?ok=approved" } else { "/approvals?ok=denied" }))
+        }
         Err(failure) => {
             let (notice, failure) = notice_of(failure)?;
             Ok(again(shown(&app, &caller, Some(notice)).await?, failure))

@@ -7,12 +7,12 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use crate::route::routes;
 
 routes! {
-    GET "/assets/console.css" style, Public, [], Nothing, "The console's stylesheet";
-    GET "/assets/console.js" script, Public, [], Nothing, "The console's script";
+    GET "/assets/style.css" style, Public, [], Nothing, "The console's stylesheet";
+    GET "/assets/script.js" script, Public, [], Nothing, "The console's script";
 }
 
-pub(super) const STYLE: &str = include_str!("../../assets/console.css");
-pub(super) const SCRIPT: &str = include_str!("../../assets/console.js");
+pub(super) const STYLE: &str = include_str!("../../assets/style.css");
+pub(super) const SCRIPT: &str = include_str!("../../assets/script.js");
 
 fn asset(text: &'static str, kind: &'static str) -> Response {
     let mut response = text.into_response();

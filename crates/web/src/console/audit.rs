@@ -25,8 +25,18 @@ routes! {
 const ROWS: usize = 100;
 /// What is often looked for.
 const ACTIONS: [&str; 12] = [
-    "auth.login", "auth.password.set", "auth.2fa.set", "auth.session.timeout", "device.revoke", "key.create",
-    "key.revoke", "user.create", "user.role.set", "space.grant", "tool.call", "approval.decide",
+    "auth.login",
+    "auth.password.set",
+    "auth.2fa.set",
+    "auth.session.timeout",
+    "device.revoke",
+    "key.create",
+    "key.revoke",
+    "user.create",
+    "user.role.set",
+    "space.grant",
+    "tool.call",
+    "approval.decide",
 ];
 
 struct Row {

@@ -40,9 +40,9 @@ async fn show(State(app): State<App>, caller: Caller, Params(said): Params<Said>
     let me = || own_name(&caller.principal).map(|name| scope.user_named(name));
     let agents = store.agent_list(scope.authorize::<ListAgents>(scope.account())?).await?.len();
     let sessions = store.session_list(scope.authorize::<ListSessions>(scope.account())?, LATEST).await?;
-    let sessions = sessions.into_iter().map(|row| {
-        (row.id.to_string(), row.agent.to_string(), row.state.as_str(), moment(row.created_at))
-    });
+    let sessions = sessions
+        .into_iter()
+        .map(|row| (row.id.to_string(), row.agent.to_string(), row.state.as_str(), moment(row.created_at)));
     let factors = store.factors_read(scope.authorize::<ReadUser>(me()?)?).await?;
     let users = match scope.may::<ListUsers>(&scope.account()) {
         true => Some(store.user_list(scope.authorize::<ListUsers>(scope.account())?).await?.len()),

@@ -7,12 +7,12 @@ use bailiwick_auth::access::verb::ReadUser;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::frame::{Fields, Frame, Notice, Said, again, go, notice_of, page};
+use super::frame::{Frame, Notice, Said, again, go, notice_of, page};
 use crate::app::App;
 use crate::auth::factor::{begin_totp, confirm_totp, own, remove_totp, renew_codes};
 use crate::caller::Caller;
 use crate::error::Failure;
-use crate::input::Params;
+use crate::input::{Params, Unread};
 use crate::route::routes;
 use crate::sign_in::own_name;
 
@@ -72,12 +72,10 @@ struct Password {
     password: String,
 }
 
-async fn begin(
-    State(app): State<App>,
-    caller: Caller,
-    Fields(Password { password }): Fields<Password>,
-) -> Result<Response, Failure> {
-    match begin_totp(&app, &caller, own(&caller)?, &password).await {
+async fn begin(State(app): State<App>, caller: Caller, body: Unread) -> Result<Response, Failure> {
+    let permit = own(&caller)?;
+    let Password { password }: Password = body.form().await?;
+    match begin_totp(&app, &caller, permit, &password).await {
         Ok(begun) => {
             let begun = Some((begun.qr.to_string(), begun.secret.to_string()));
             page(&Page { begun, ..shown(&app, &caller, None).await? })
@@ -91,8 +89,10 @@ struct Code {
     code: String,
 }
 
-async fn confirm(State(app): State<App>, caller: Caller, Fields(Code { code }): Fields<Code>) -> Result<Response, Failure> {
-    let made = confirm_totp(&app, own(&caller)?, &code).await;
+async fn confirm(State(app): State<App>, caller: Caller, body: Unread) -> Result<Response, Failure> {
+    let permit = own(&caller)?;
+    let Code { code }: Code = body.form().await?;
+    let made = confirm_totp(&app, permit, &code).await;
     with_codes(&app, &caller, made).await
 }
 
@@ -102,14 +102,18 @@ struct Both {
     code: String,
 }
 
-async fn remove(State(app): State<App>, caller: Caller, Fields(both): Fields<Both>) -> Result<Response, Failure> {
-    match remove_totp(&app, &caller, own(&caller)?, &both.password, &both.code).await {
+async fn remove(State(app): State<App>, caller: Caller, body: Unread) -> Result<Response, Failure> {
+    let permit = own(&caller)?;
+    let both: Both = body.form().await?;
+    match remove_totp(&app, &caller, permit, &both.password, &both.code).await {
         Ok(()) => Ok(go("/2fa?ok=totp_removed")),
         Err(failure) => failed(&app, &caller, failure).await,
     }
 }
 
-async fn renew(State(app): State<App>, caller: Caller, Fields(both): Fields<Both>) -> Result<Response, Failure> {
-    let made = renew_codes(&app, &caller, own(&caller)?, &both.password, &both.code).await;
+async fn renew(State(app): State<App>, caller: Caller, body: Unread) -> Result<Response, Failure> {
+    let permit = own(&caller)?;
+    let both: Both = body.form().await?;
+    let made = renew_codes(&app, &caller, permit, &both.password, &both.code).await;
     with_codes(&app, &caller, made).await
 }

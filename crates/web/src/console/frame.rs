@@ -4,23 +4,19 @@
 use std::sync::{Arc, LazyLock};
 
 use askama::Template;
-use axum::extract::FromRequest;
-use axum::extract::Request;
 use axum::response::{IntoResponse, Redirect, Response};
-use bailiwick_auth::access::verb::{ListApprovals, ListUsers};
 use bailiwick_auth::Credential;
+use bailiwick_auth::access::verb::{ListApprovals, ListUsers};
 use bailiwick_types::{RequestId, Timestamp};
 use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, SET_COOKIE};
 use http::{HeaderValue, StatusCode};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
 use super::asset;
 use crate::app::App;
 use crate::caller::Caller;
 use crate::error::{Failure, Noted};
-use crate::input::Unread;
 use crate::presented::COOKIE_NAME;
 
 /// Our own files and nothing else; forms go to ourselves; nobody frames us.
@@ -75,7 +71,8 @@ impl Frame {
 
     /// The pages that this caller may open: path and name.
     pub(super) fn entries(&self) -> Vec<(&'static str, &'static str)> {
-        let mut entries = vec![("/", "Dashboard"), ("/spaces", "Spaces"), ("/agents", "Agents"), ("/approvals", "Approvals")];
+        let mut entries =
+            vec![("/", "Dashboard"), ("/spaces", "Spaces"), ("/agents", "Agents"), ("/approvals", "Approvals")];
         if self.sets_up {
             entries.push(("/users", "Users"));
         }
@@ -176,8 +173,8 @@ pub(super) fn again(page: Response, failure: Failure) -> Response {
 
 /// Whether a failure is the sender's own to mend, on the page that they sent it from.
 pub(super) fn mendable(failure: &Failure) -> bool {
-    let known = matches!(failure, Failure::Refused(_) | Failure::Rejected(_) | Failure::Forged(_) | Failure::NotFound { .. });
-    !known && failure.status().is_client_error()
+    let told = matches!(failure, Failure::Refused(_) | Failure::Rejected(_) | Failure::Forged(_));
+    !told && failure.missing().is_none() && failure.status().is_client_error()
 }
 
 /// Shows the page again with what went wrong, or fails as routes do.
@@ -285,21 +282,4 @@ pub(super) fn moment(at: Timestamp) -> String {
     let text = at.to_string();
     let (date, time) = text.split_once('T').unwrap_or((&text, ""));
     format!("{date} {}", time.get(..8).unwrap_or(time))
-}
-
-/// The fields of a form. The gate has looked at its token already.
-pub(super) struct Fields<T>(pub(super) T);
-
-impl<T: DeserializeOwned> FromRequest<App> for Fields<T> {
-    type Rejection = Failure;
-
-    async fn from_request(request: Request, app: &App) -> Result<Self, Failure> {
-        let Ok(body) = Unread::from_request(request, app).await;
-        if !body.is_of(&["application/x-www-form-urlencoded"]) {
-            return Err(Failure::MediaType("application/x-www-form-urlencoded"));
-        }
-        let bytes = body.bytes().await?;
-        let fields = serde_urlencoded::from_bytes(&bytes);
-        fields.map(Self).map_err(|error| Failure::Parameters(format!("form: {error}")))
-    }
 }

@@ -8,19 +8,19 @@ use bailiwick_store::key::KeyRow;
 use bailiwick_types::{AgentName, KeyId, KeyScope, SpaceId, Timestamp};
 use serde::Deserialize;
 
-use super::frame::{Fields, Frame, Notice, Said, again, go, moment, notice_of, page};
+use super::frame::{Frame, Notice, Said, again, go, moment, notice_of, page};
 use crate::api::key::New;
 use crate::app::App;
 use crate::caller::Caller;
 use crate::error::Failure;
-use crate::input::{Params, Segments};
+use crate::input::{Params, Segments, Unread};
 use crate::route::routes;
 use crate::sign_in::own_name;
 
 routes! {
     GET "/keys" list, Known, [ListKeys], Nothing, "One's API keys";
     POST "/keys" create, Known, [CreateKey], Form, "Make a key (name, scope, agent, space, days)";
-    POST "/keys/{key}/revoke" revoke, Known, [RevokeKey], Form, "Revoke a key";
+    POST "/keys/{mine}/revoke" revoke, Known, [RevokeKey], Form, "Revoke a key";
 }
 
 struct Row {
@@ -104,16 +104,25 @@ impl Wanted {
                 "write" => None,
                 _ => return Err(Failure::Parameters("scope: read or write".to_owned())),
             },
-            agent_id: if self.agent.is_empty() { None } else { Some(self.agent.parse().map_err(|_| chosen("agent")(()))?) },
-            space_id: if self.space.is_empty() { None } else { Some(self.space.parse().map_err(|_| chosen("space")(()))?) },
+            agent_id: if self.agent.is_empty() {
+                None
+            } else {
+                Some(self.agent.parse().map_err(|_| chosen("agent")(()))?)
+            },
+            space_id: if self.space.is_empty() {
+                None
+            } else {
+                Some(self.space.parse().map_err(|_| chosen("space")(()))?)
+            },
             expires_at: days.map(end),
         })
     }
 }
 
-async fn create(State(app): State<App>, caller: Caller, Fields(wanted): Fields<Wanted>) -> Result<Response, Failure> {
+async fn create(State(app): State<App>, caller: Caller, body: Unread) -> Result<Response, Failure> {
     let scope = caller.scope()?;
     let permit = scope.authorize::<CreateKey>(scope.user_named(own_name(&caller.principal)?))?;
+    let wanted: Wanted = body.form().await?;
     let made = async {
         let terms = wanted.new_key()?.terms()?;
         let key = app.walk().ring().make()?;

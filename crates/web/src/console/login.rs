@@ -10,12 +10,12 @@ use http::HeaderMap;
 use http::header::SET_COOKIE;
 use serde::Deserialize;
 
-use super::frame::{ASSETS, Fields, Notice, Said, again, cookie, go, local, notice_of, page};
+use super::frame::{ASSETS, Notice, Said, again, cookie, go, local, notice_of, page};
 use crate::app::App;
 use crate::auth::setup::{is_here, make_first_admin};
 use crate::caller::{Caller, Visitor};
 use crate::error::Failure;
-use crate::input::Params;
+use crate::input::{Params, Unread};
 use crate::route::routes;
 use crate::sign_in::{NotSignedIn, Shown, device_name, own_name, sign_in};
 
@@ -71,8 +71,9 @@ async fn submit(
     State(app): State<App>,
     visitor: Visitor,
     headers: HeaderMap,
-    Fields(login): Fields<Login>,
+    body: Unread,
 ) -> Result<Response, Failure> {
+    let login: Login = body.form().await?;
     let next = login.next.as_deref().and_then(local).unwrap_or("/");
     let shown = Shown {
         name: login.username.trim(),
@@ -98,8 +99,14 @@ async fn submit(
             } else {
                 notice
             };
-            let page =
-                page(&Page { server, assets: &ASSETS, notice: Some(notice), next, username: &login.username, ask_code })?;
+            let page = page(&Page {
+                server,
+                assets: &ASSETS,
+                notice: Some(notice),
+                next,
+                username: &login.username,
+                ask_code,
+            })?;
             Ok(again(page, failure))
         }
     }
@@ -153,11 +160,8 @@ struct SetUp {
     code: Option<String>,
 }
 
-async fn setup(
-    State(app): State<App>,
-    visitor: Visitor,
-    Fields(fields): Fields<SetUp>,
-) -> Result<Response, Failure> {
+async fn setup(State(app): State<App>, visitor: Visitor, body: Unread) -> Result<Response, Failure> {
+    let fields: SetUp = body.form().await?;
     let code = fields.code.as_deref().map(str::trim);
     let made = match fields.username.trim().parse::<UserName>() {
         Ok(name) => make_first_admin(&app, &visitor, &name, &fields.password, code).await,

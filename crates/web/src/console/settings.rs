@@ -6,12 +6,12 @@ use axum::response::Response;
 use bailiwick_auth::access::verb::{ReadUser, SetPassword};
 use serde::Deserialize;
 
-use super::frame::{Fields, Frame, Notice, Said, again, go, notice_of, page};
+use super::frame::{Frame, Notice, Said, again, go, notice_of, page};
 use crate::app::App;
 use crate::auth::password::change_password;
 use crate::caller::Caller;
 use crate::error::Failure;
-use crate::input::Params;
+use crate::input::{Params, Unread};
 use crate::route::routes;
 use crate::sign_in::own_name;
 
@@ -55,9 +55,10 @@ struct Change {
     new: String,
 }
 
-async fn change(State(app): State<App>, caller: Caller, Fields(wanted): Fields<Change>) -> Result<Response, Failure> {
+async fn change(State(app): State<App>, caller: Caller, body: Unread) -> Result<Response, Failure> {
     let scope = caller.scope()?;
     let permit = scope.authorize::<SetPassword>(scope.user_named(own_name(&caller.principal)?))?;
+    let wanted: Change = body.form().await?;
     match change_password(&app, &caller, permit, &wanted.current, &wanted.new).await {
         Ok(()) => Ok(go("/settings?ok=password")),
         Err(failure) => {

@@ -3,17 +3,18 @@
 use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
+use bailiwick_auth::Permit;
 use bailiwick_auth::access::verb::{CreateSpace, GrantSpace, ListSpaces, SeeSpace};
 use bailiwick_store::space::{Personal, SpaceRow};
 use bailiwick_types::GrantLevel;
 use serde::Deserialize;
 
-use super::frame::{Fields, Frame, Notice, Said, again, go, moment, notice_of, page};
+use super::frame::{Frame, Notice, Said, again, go, moment, notice_of, page};
 use crate::api::space::{check, find};
 use crate::app::App;
 use crate::caller::Caller;
 use crate::error::Failure;
-use crate::input::{Params, Segments};
+use crate::input::{Params, Segments, Unread};
 use crate::route::routes;
 
 routes! {
@@ -92,9 +93,10 @@ struct New {
     description: String,
 }
 
-async fn create(State(app): State<App>, caller: Caller, Fields(new): Fields<New>) -> Result<Response, Failure> {
+async fn create(State(app): State<App>, caller: Caller, body: Unread) -> Result<Response, Failure> {
     let scope = caller.scope()?;
     let permit = scope.authorize::<CreateSpace>(scope.account())?;
+    let new: New = body.form().await?;
     let made = async {
         check(Some(&new.name), Some(&new.description))?;
         Ok(app.store().space_create(permit, new.name, new.description).await?)
@@ -128,18 +130,21 @@ struct Whom {
     user: String,
 }
 
-async fn change(
+async fn changed(
     app: &App,
     caller: &Caller,
-    space: &str,
+    (space, permit): (&str, Permit<GrantSpace>),
     user: &str,
     level: Option<GrantLevel>,
 ) -> Result<Response, Failure> {
-    let scope = caller.scope()?;
-    let permit = scope.authorize::<GrantSpace>(find(app, &scope, space).await?)?;
-    let set = async { Ok(app.store().grant_set(permit, user.trim().parse()?, level).await?) };
+    let set = async { Ok::<(), Failure>(app.store().grant_set(permit, user.trim().parse()?, level).await?) };
     match set.await {
         Ok(()) => Ok(go(&format!("/spaces/{space}?ok=changed"))),
+        // Typed wrongly, and to be typed once more.
+        Err(failure) if failure.missing().is_some_and(|(kind, _)| kind == "user") => {
+            let notice = Notice::Failed(failure.message());
+            Ok(again(shown(app, caller, space, Some(notice)).await?, failure))
+        }
         Err(failure) => {
             let (notice, failure) = notice_of(failure)?;
             Ok(again(shown(app, caller, space, Some(notice)).await?, failure))
@@ -151,16 +156,22 @@ async fn grant(
     State(app): State<App>,
     caller: Caller,
     Segments(space): Segments<String>,
-    Fields(Grant { user, level }): Fields<Grant>,
+    body: Unread,
 ) -> Result<Response, Failure> {
-    change(&app, &caller, &space, &user, Some(level)).await
+    let scope = caller.scope()?;
+    let permit = scope.authorize::<GrantSpace>(find(&app, &scope, &space).await?)?;
+    let Grant { user, level }: Grant = body.form().await?;
+    changed(&app, &caller, (&space, permit), &user, Some(level)).await
 }
 
 async fn revoke(
     State(app): State<App>,
     caller: Caller,
     Segments(space): Segments<String>,
-    Fields(Whom { user }): Fields<Whom>,
+    body: Unread,
 ) -> Result<Response, Failure> {
-    change(&app, &caller, &space, &user, None).await
+    let scope = caller.scope()?;
+    let permit = scope.authorize::<GrantSpace>(find(&app, &scope, &space).await?)?;
+    let Whom { user }: Whom = body.form().await?;
+    changed(&app, &caller, (&space, permit), &user, None).await
 }

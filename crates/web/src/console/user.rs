@@ -9,12 +9,12 @@ use bailiwick_auth::access::verb::{
 use bailiwick_types::Role;
 use serde::Deserialize;
 
-use super::frame::{Fields, Frame, Notice, Said, again, go, moment, notice_of, page};
+use super::frame::{Frame, Notice, Said, again, go, moment, notice_of, page};
 use crate::api::user::{first_password, given_password, named};
 use crate::app::App;
 use crate::caller::Caller;
 use crate::error::Failure;
-use crate::input::{Params, Segments};
+use crate::input::{Params, Segments, Unread};
 use crate::route::routes;
 
 routes! {
@@ -82,9 +82,10 @@ struct New {
     password: String,
 }
 
-async fn create(State(app): State<App>, caller: Caller, Fields(new): Fields<New>) -> Result<Response, Failure> {
+async fn create(State(app): State<App>, caller: Caller, body: Unread) -> Result<Response, Failure> {
     let scope = caller.scope()?;
     let permit = scope.authorize::<CreateUser>(scope.account())?;
+    let new: New = body.form().await?;
     let made = async {
         let name: bailiwick_types::UserName = new.name.trim().parse()?;
         let password = first_password(&app, &name, Some(&new.password)).await?;
@@ -110,10 +111,11 @@ async fn set_role(
     State(app): State<App>,
     caller: Caller,
     Segments(user): Segments<String>,
-    Fields(NewRole { role }): Fields<NewRole>,
+    body: Unread,
 ) -> Result<Response, Failure> {
     let scope = caller.scope()?;
     let permit = scope.authorize::<SetRole>(scope.user_named(named(&user)?))?;
+    let NewRole { role }: NewRole = body.form().await?;
     let set = app.store().user_role_set(permit, role).await.map_err(Failure::from);
     done(&app, &caller, set, "changed").await
 }
@@ -127,10 +129,11 @@ async fn give_password(
     State(app): State<App>,
     caller: Caller,
     Segments(user): Segments<String>,
-    Fields(NewPassword { password }): Fields<NewPassword>,
+    body: Unread,
 ) -> Result<Response, Failure> {
     let scope = caller.scope()?;
     let permit = scope.authorize::<ResetPassword>(scope.user_named(named(&user)?))?;
+    let NewPassword { password }: NewPassword = body.form().await?;
     let given = given_password(&app, permit, &password).await;
     done(&app, &caller, given, "given").await
 }

@@ -95,12 +95,10 @@ pub(super) fn body(route: &Route) -> Value {
             &["account_id", "admin_user_id"],
             json!({ "account_id": schema("Name"), "admin_user_id": schema("Name") }),
         ),
-        ("POST", "/api/v1/admin/accounts/{account}/users") => {
-            object(
-                &["user_id"],
-                json!({ "user_id": schema("Name"), "role": schema("Role"), "password": nullable(new_password()) }),
-            )
-        }
+        ("POST", "/api/v1/admin/accounts/{account}/users") => object(
+            &["user_id"],
+            json!({ "user_id": schema("Name"), "role": schema("Role"), "password": nullable(new_password()) }),
+        ),
         (_, "/api/v1/admin/accounts/{account}/users/{user}/role") => {
             object(&["role"], json!({ "role": schema("Role") }))
         }

@@ -2,14 +2,14 @@
 
 use std::fmt::Write as _;
 
-use bailiwick_web::route::{Access, table};
+use bailiwick_web::route::{Access, programs, table};
 
 const BEGIN: &str = "<!-- routes: made by a test -->\n";
 const END: &str = "<!-- end of routes -->\n";
 
 fn rows() -> String {
     let mut text = String::from("| route | does | needs |\n|---|---|---|\n");
-    for route in table() {
+    for route in programs() {
         let needs = match route.access {
             Access::Public => "nothing".to_owned(),
             Access::Greeting => "nothing; a credential is told more".to_owned(),

@@ -2,11 +2,12 @@
 //! another account, and with one that may only read.
 
 use bailiwick_auth::authn::Step;
-use bailiwick_web::route::{Access, Route, Shape, table};
+use bailiwick_web::route::{Access, Route, Shape, pages, table};
 use bailiwick_web::{AuthMode, Settings};
 use serde_json::{Value, json};
 
-use crate::support::{ROOT, Server, code, reason, settings, taken};
+use crate::support::{ROOT, Server, code, page_reason, reason, settings, taken};
+use crate::walk::ask;
 
 /// The route's path with ids that could be.
 fn filled(route: &Route, space: &str) -> String {
@@ -15,6 +16,7 @@ fn filled(route: &Route, space: &str) -> String {
         .replace("{account}", "acme")
         .replace("{user}", "carol")
         .replace("{key}", "aaaaaaaaaaaaaaaa")
+        .replace("{mine}", "aaaaaaaaaaaaaaaa")
         .replace("{device}", "aaaaaaaaaaaaaaaa")
         .replace("{login}", "aaaaaaaaaaaaaaaa")
         .replace("{agent}", "default")
@@ -34,13 +36,22 @@ async fn a01_every_route_but_the_public_ones_answers_401_without_and_with_a_wron
     let space = server.space(&people.alice, "s").await;
     let open: Vec<&str> = table().filter(|r| r.access == Access::Public).map(|r| r.path).collect();
     let signing_in = ["/api/auth/login", "/api/auth/setup/status", "/api/auth/setup"];
-    let pages = ["/", "/ready", "/eve/v1/health"];
-    assert_eq!(open, [pages, signing_in].concat(), "this list may only shrink");
+    let well = ["/ready", "/eve/v1/health"];
+    let visited = ["/login", "/login", "/setup", "/setup", "/assets/style.css", "/assets/script.js"];
+    assert_eq!(open, [&well[..], &signing_in, &visited].concat(), "this list may only shrink");
     for route in table().filter(|route| route.access == Access::Known) {
         let path = filled(route, &space);
         for key in ["", "wrong", "bwk_aaaaaaaaaaaaaaaa_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"] {
             let response = server.send(route.method, &path, key, json!({})).await;
             let name = format!("{} {}", route.method, route.path);
+            if is_page(route) {
+                // A person is led to where they can sign in, and from a form not back to it.
+                assert_eq!(response.status(), 303, "{name}");
+                let to = response.headers()["location"].to_str().unwrap();
+                assert!(to == "/login" || route.method == "GET" && to.starts_with("/login?next=%2F"), "{name}: {to}");
+                assert_eq!(response.headers()["cache-control"], "no-store");
+                continue;
+            }
             assert_eq!(response.status(), 401, "{name}");
             let challenge = if key.is_empty() { "Bearer" } else { "Bearer error=\"invalid_token\"" };
             assert_eq!(response.headers()["www-authenticate"], challenge, "{name}");
@@ -64,8 +75,19 @@ async fn a01_every_route_but_the_public_ones_answers_401_without_and_with_a_wron
     }
 }
 
+fn is_page(route: &Route) -> bool {
+    pages().any(|page| std::ptr::eq(page, route))
+}
+
 /// What a viewer may change: how they themselves sign in (r06). This list may only shrink.
-const OWN_SIGN_IN: [&str; 7] = [
+const OWN_SIGN_IN: [&str; 14] = [
+    "/logout",
+    "/2fa/begin",
+    "/2fa/confirm",
+    "/2fa/remove",
+    "/2fa/codes",
+    "/settings/password",
+    "/devices/{device}/end",
     "/api/auth/logout",
     "/api/auth/password",
     "/api/auth/2fa/totp",
@@ -89,23 +111,28 @@ async fn r02_a_viewer_and_a_stranger_change_nothing_by_any_route() {
             continue; // reads, whatever its method
         }
         if OWN_SIGN_IN.contains(&route.path) {
-            let (status, _) = taken(server.send(route.method, &path, &people.vera, json!({})).await).await;
+            let (status, _) = taken(ask(&server, route, &path, &people.vera, json!({})).send().await.unwrap()).await;
             assert!(status != 403 && status != 401, "{path}: {status}");
             continue;
         }
         walked += 1;
         let name = format!("{} {}", route.method, route.path);
-        let viewer = taken(server.send(route.method, &path, &people.vera, json!({})).await).await;
+        let response = ask(&server, route, &path, &people.vera, json!({})).send().await.unwrap();
+        let page = page_reason(&response);
+        let viewer = taken(response).await;
         let own = path.contains("ses_") || path.contains("apr_");
         let told = if path.starts_with("/eve/") { viewer.1["code"].as_str().unwrap_or("") } else { reason(&viewer.1) };
+        let told = if page.is_empty() { told } else { page.as_str() };
         let fits = match told {
+            "admin_only" | "operator_only" if is_page(route) => viewer.0 == 303,
             "viewer_readonly" | "operator_only" | "admin_only" => viewer.0 == 403,
             _ => own && viewer.0 == 404,
         };
         assert!(fits, "{name}: {viewer:?}");
         // Somebody of another account: what has an account or an id in its path is not there.
-        let stranger = taken(server.send(route.method, &path, &people.bob, json!({})).await).await;
-        if path != route.path && !path.contains("/agents/") {
+        let stranger = taken(ask(&server, route, &path, &people.bob, json!({})).send().await.unwrap()).await;
+        // A name of a user or an agent is one of the asker's own account.
+        if path != route.path && !path.contains("/agents/") && !path.starts_with("/users/") {
             let fits = stranger.0 == 404 || reason(&stranger.1) == "operator_only";
             assert!(fits, "{name}: {stranger:?}");
         }

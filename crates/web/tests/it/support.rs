@@ -134,7 +134,7 @@ impl Server {
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
         let serving = tokio::spawn(bailiwick_web::serve(listener, app, stop.clone()));
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap();
         Self { address, client, stop, serving, _dir: dir }
     }
 
@@ -267,4 +267,18 @@ pub fn totp_code(secret: &str, steps: i64) -> String {
     let app = Builder::new().with_algorithm(Algorithm::SHA1).with_digits(6).with_step_duration(30).with_secret(secret);
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
     app.build().unwrap().generate(now.checked_add_signed(steps * 30).unwrap()).to_string()
+}
+
+/// The word of a page's failure.
+pub fn page_reason(response: &Response) -> String {
+    response.headers().get("x-bailiwick-reason").map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default()
+}
+
+/// The fields of a form, as a browser sends them.
+pub fn form(fields: &Value) -> String {
+    let mut form = form_urlencoded::Serializer::new(String::new());
+    for (name, value) in fields.as_object().into_iter().flatten() {
+        form.append_pair(name, value.as_str().unwrap_or(""));
+    }
+    form.finish()
 }

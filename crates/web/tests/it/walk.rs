@@ -10,11 +10,11 @@ mod rights;
 
 use std::collections::BTreeMap;
 
-use bailiwick_web::route::{Access, Route, Shape, table};
+use bailiwick_web::route::{Access, Route, Shape, programs, table};
 use reqwest::RequestBuilder;
 use serde_json::{Value, json};
 
-use crate::support::{Server, taken};
+use crate::support::{Server, form, taken};
 
 /// A route, and on which of the things in `docs/permissions.txt` it asks for each of its verbs.
 pub(super) struct Row {
@@ -41,6 +41,36 @@ const NONE: &[&str] = &[];
 /// Every route behind a credential.
 pub(super) const ROWS: &[Row] = &[
     row("GET", "/metrics", HOST),
+    row("GET", "/", ACCOUNT),
+    row("POST", "/logout", ONESELF),
+    row("GET", "/spaces", ACCOUNT),
+    row("POST", "/spaces", ACCOUNT),
+    row("GET", "/spaces/{space}", SPACE),
+    row("POST", "/spaces/{space}/grant", SPACE),
+    row("POST", "/spaces/{space}/revoke", SPACE),
+    row("GET", "/agents", ACCOUNT),
+    row("GET", "/approvals", ACCOUNT),
+    row("POST", "/approvals/{approval}", APPROVAL),
+    row("GET", "/users", ACCOUNT),
+    row("POST", "/users", ACCOUNT),
+    row("POST", "/users/{user}/role", OTHER),
+    row("POST", "/users/{user}/password", OTHER),
+    row("POST", "/users/{user}/unlock", OTHER),
+    row("POST", "/users/{user}/2fa", OTHER),
+    row("POST", "/users/{user}/delete", OTHER),
+    row("GET", "/devices", ONESELF),
+    row("POST", "/devices/{device}/end", ONESELF),
+    row("GET", "/keys", ONESELF),
+    row("POST", "/keys", ONESELF),
+    row("POST", "/keys/{mine}/revoke", ONESELF),
+    row("GET", "/2fa", ONESELF),
+    row("POST", "/2fa/begin", ONESELF),
+    row("POST", "/2fa/confirm", ONESELF),
+    row("POST", "/2fa/remove", ONESELF),
+    row("POST", "/2fa/codes", ONESELF),
+    row("GET", "/audit", &["account", "account"]),
+    row("GET", "/settings", ONESELF),
+    row("POST", "/settings/password", ONESELF),
     row("POST", "/api/auth/logout", ONESELF),
     row("GET", "/api/auth/me", ONESELF),
     row("POST", "/api/auth/password", ONESELF),
@@ -177,12 +207,16 @@ impl World {
         let owner_name = server.done("GET", "/api/auth/me", owner, Value::Null).await["username"].clone();
         let own_login = server.login(account, owner_name.as_str().unwrap()).await;
         let login = server.login(account, other).await;
+        let owner_name = owner_name.as_str().unwrap();
+        let own_keys = server.done("GET", &format!("{users}/{owner_name}/keys"), owner, Value::Null).await;
+        let mine = own_keys[0]["id"].as_str().unwrap().to_owned();
         let keys = server.done("GET", &format!("{users}/{other}/keys"), admin, Value::Null).await;
         let key = keys[0]["id"].as_str().unwrap().to_owned();
         Self(BTreeMap::from([
             ("account", account.to_owned()),
             ("user", other.to_owned()),
             ("key", key),
+            ("mine", mine),
             ("login", login.device),
             ("device", own_login.device),
             ("agent", "careful".to_owned()),
@@ -230,6 +264,7 @@ pub(super) fn ask(server: &Server, route: &Route, path: &str, key: &str, body: V
         Shape::Nothing => request,
         Shape::File => request.body("walked"),
         Shape::Json => request.json(&body),
+        Shape::Form => request.header("content-type", "application/x-www-form-urlencoded").body(form(&body)),
     }
 }
 
@@ -256,17 +291,19 @@ async fn a01_the_document_lists_what_is_served_and_nothing_else_is() {
             described.push((method.to_uppercase(), path.clone(), known));
         }
     }
-    let mut served: Vec<(String, String, bool)> =
-        table().map(|route| (route.method.to_owned(), route.path.to_owned(), route.access == Access::Known)).collect();
+    let mut served: Vec<(String, String, bool)> = programs()
+        .map(|route| (route.method.to_owned(), route.path.to_owned(), route.access == Access::Known))
+        .collect();
     described.sort();
     served.sort();
     assert_eq!(described, served);
+    let served: Vec<(&str, &str)> = table().map(|route| (route.method, route.path)).collect();
     // Any other method on any of the paths finds no handler, with and without a credential.
     let world = World::of(&server, "acme", &people.alice, &people.alice, "zoe").await;
     let mut refused = 0;
     for route in table() {
         for method in ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"] {
-            if served.iter().any(|(served, path, _)| (served.as_str(), path.as_str()) == (method, route.path)) {
+            if served.contains(&(method, route.path)) {
                 continue;
             }
             for key in ["", people.alice.as_str()] {
