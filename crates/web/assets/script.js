@@ -7,6 +7,9 @@ document.addEventListener("submit", (event) => {
   if (question && !window.confirm(question)) event.preventDefault();
 });
 
+// On a phone the navigation is a row that scrolls; where one is should be in sight.
+document.querySelector(".nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
+
 // The audit log's tail: new events are put on top as they are written.
 const table = document.querySelector("[data-tail]");
 if (table) {

@@ -14,6 +14,7 @@ type Package = (&'static str, fn() -> bool);
 
 const DEBIAN: &[Package] = &[
     ("bubblewrap", || is_on_path("bwrap")),
+    ("chromium", || is_on_path("chromium")),
     ("postgresql", || crate::postgres::programs().is_some()),
     // libFuzzer is written in C++.
     ("g++", || is_on_path("c++")),
@@ -22,7 +23,7 @@ const DEBIAN: &[Package] = &[
 ];
 
 /// Folders with a `package-lock.json` of their own.
-const NPM: &[&str] = &["conformance/eve"];
+const NPM: &[&str] = &["conformance/eve", "conformance/console"];
 
 /// Makes sure of the Debian packages.
 pub(crate) fn debian() -> Result<(), String> {
@@ -66,7 +67,7 @@ pub(crate) fn npm(repository: &Repository) -> Result<(), String> {
         }
         if !is_on_path("npm") {
             return Err(
-                "npm is missing, which the checks with the real eve client need\nInstall it: apt-get install npm"
+                "npm is missing, which the checks with the real eve client and a real browser need\nInstall it: apt-get install npm"
                     .to_owned(),
             );
         }
