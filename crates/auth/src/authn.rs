@@ -113,6 +113,28 @@ pub struct Presented {
     pub client: IpAddr,
     /// Whether the request could have been made by a page of somebody else in the caller's browser.
     pub browser: Browser,
+    /// Whether the socket's far end is a proxy that is believed.
+    pub gateway: Gateway,
+}
+
+/// Who holds the far end of the socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gateway {
+    /// One of `server.trusted_proxies`.
+    Trusted,
+    /// Anybody.
+    Anybody,
+}
+
+/// What the root key together with the headers of a tenant means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RootKeyUse {
+    /// The operator acts for that user, and it is on record as such.
+    #[default]
+    Operator,
+    /// A gateway has authenticated that user (`auth.mode = "trusted"`). The key counts from trusted proxies
+    /// alone.
+    Gateway,
 }
 
 /// Where a request was made, as far as its headers tell. It matters where a socket alone lets a caller
@@ -186,6 +208,7 @@ pub struct Walk {
     ring: KeyRing,
     root: Option<KeyHash>,
     idle: Option<Duration>,
+    root_use: RootKeyUse,
 }
 
 /// Where the anonymous and the local developer live.
@@ -200,13 +223,24 @@ impl Walk {
     /// A walk over `steps`. `root_key` is the operator's key in the clear; only its hash is kept.
     pub fn new(steps: Vec<Step>, ring: KeyRing, root_key: Option<&str>) -> Self {
         let root = root_key.map(|text| ring.hash(text));
-        Self { steps, ring, root, idle: Some(IDLE) }
+        Self { steps, ring, root, idle: Some(IDLE), root_use: RootKeyUse::default() }
     }
 
     /// With another limit on how long a login may lie unused; without one, `None`.
     #[must_use]
     pub fn with_idle(self, idle: Option<Duration>) -> Self {
         Self { idle, ..self }
+    }
+
+    /// With another meaning of the root key beside the headers of a tenant.
+    #[must_use]
+    pub fn with_root_use(self, root_use: RootKeyUse) -> Self {
+        Self { root_use, ..self }
+    }
+
+    /// What the root key means beside the headers of a tenant.
+    pub fn root_use(&self) -> RootKeyUse {
+        self.root_use
     }
 
     /// How long a login may lie unused.
@@ -284,13 +318,35 @@ impl Walk {
             Credential::SignIn => return Err(Rejection::Invalid),
             // The root key of then must be the one of now.
             Credential::RootKey(mark) if Some(*mark) != self.root_mark() => return Err(Rejection::Invalid),
-            Credential::RootKey(_) => Found::Operator(Some(named(directory, account, user).await?)),
+            Credential::RootKey(_) => {
+                let member = named(directory, account, user).await?;
+                match self.root_use {
+                    RootKeyUse::Operator => Found::Operator(Some(member)),
+                    RootKeyUse::Gateway => Found::User(member),
+                }
+            }
             Credential::LocalDev if !self.admits_local_dev() => return Err(Rejection::Invalid),
             Credential::LocalDev => Found::Operator(Some(named(directory, account, user).await?)),
             Credential::Anonymous if !self.steps.contains(&Step::Anonymous) => return Err(Rejection::Invalid),
             Credential::Anonymous => Found::User(named(directory, account, user).await?),
         };
         Ok(Principal { found, credential: credential.clone(), address })
+    }
+
+    /// Looks again at who opened a stream: as [`Self::resume`], and their login must be in use.
+    ///
+    /// # Errors
+    /// If the credential or the user is gone, or the login lay unused for too long.
+    pub async fn look_again(&self, directory: &impl Directory, principal: &Principal) -> Result<Principal, Rejection> {
+        let (Some(tenant), Some(user)) = (principal.tenant(), principal.user()) else { return Err(Rejection::Invalid) };
+        if let (Credential::Device(id), Some(idle)) = (principal.credential(), self.idle) {
+            let record = directory.device(id).await?.ok_or(Rejection::Invalid)?;
+            if since(record.last_seen_at) > idle {
+                return Err(Rejection::TimedOut);
+            }
+        }
+        let (account, address) = (tenant.account(), principal.address());
+        self.resume(directory, account, user, principal.credential(), address).await
     }
 
     /// The root key's mark, if the walk asks for keys at all.
@@ -306,7 +362,13 @@ impl Walk {
                 (None, None) => None,
                 _ => return Err(Rejection::HalfTenant),
             };
-            let found = Found::Operator(member);
+            let found = match (self.root_use, member) {
+                (RootKeyUse::Operator, member) => Found::Operator(member),
+                // The key of a gateway that anybody could show from anywhere would be everybody's key.
+                (RootKeyUse::Gateway, _) if shown.gateway != Gateway::Trusted => return Err(Rejection::Invalid),
+                (RootKeyUse::Gateway, Some(member)) => Found::User(member),
+                (RootKeyUse::Gateway, None) => Found::Operator(None),
+            };
             let credential = Credential::RootKey(root.mark());
             return Ok(Some(Principal { found, credential, address: shown.client }));
         }

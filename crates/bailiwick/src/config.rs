@@ -23,7 +23,7 @@ use bailiwick_sandbox::HostUse;
 use bailiwick_sandbox::linux::{CgroupUse, Limits};
 use bailiwick_store::DatabaseUrl;
 use bailiwick_types::{AccountName, ModelName, UserName};
-use bailiwick_web::Network;
+use bailiwick_web::{Network, Rates};
 use zeroize::Zeroizing;
 
 pub(crate) use layers::{DEFAULTS, Entry, Origin};
@@ -49,6 +49,7 @@ pub(crate) struct Config {
     pub(crate) agents_account: AccountName,
     pub(crate) audit: AuditSettings,
     pub(crate) log: LogFormat,
+    pub(crate) rates: Rates,
 }
 
 /// How people sign in.

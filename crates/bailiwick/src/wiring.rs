@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bailiwick_agent::{Models, Runtime, RuntimeLimits};
 use bailiwick_auth::authn::sign_in::SignIns;
-use bailiwick_auth::authn::{Step, Walk};
+use bailiwick_auth::authn::{RootKeyUse, Step, Walk};
 use bailiwick_auth::password::{Password, Passwords, PasswordsError};
 use bailiwick_auth::totp;
 use bailiwick_model::{Http, HttpError, KeySource, Provider, Script};
@@ -99,7 +99,12 @@ pub(crate) async fn start(config: Config, spoken: Option<Script>) -> Result<Serv
     let tmp = data.join("tmp");
     empty_folder(&tmp).map_err(in_data)?;
     let root_key = config.root_key.as_ref().map(|key| key.as_str());
-    let walk = Arc::new(Walk::new(config.walk.clone(), keys.ring(), root_key).with_idle(config.sign_in.idle));
+    let root_use = match config.mode {
+        AuthMode::Trusted => RootKeyUse::Gateway,
+        AuthMode::ApiKey | AuthMode::Dev => RootKeyUse::Operator,
+    };
+    let walk = Walk::new(config.walk.clone(), keys.ring(), root_key);
+    let walk = Arc::new(walk.with_idle(config.sign_in.idle).with_root_use(root_use));
     let passwords = Passwords::start(config.sign_in.algorithm)?;
     let signer = keys.checkpoint_signer(&config.name)?;
     let (dir, least_age) = (config.audit.checkpoint_dir.clone(), config.audit.least_age);
@@ -352,12 +357,14 @@ fn edge(config: &Config, models: Vec<ModelName>) -> web::Settings {
         public_url: config.public_url.clone(),
         auth_mode: match config.mode {
             AuthMode::Dev => web::AuthMode::Dev,
-            AuthMode::ApiKey | AuthMode::Trusted => web::AuthMode::ApiKey,
+            AuthMode::ApiKey => web::AuthMode::ApiKey,
+            AuthMode::Trusted => web::AuthMode::Trusted,
         },
         trusted_proxies: config.trusted_proxies.clone(),
         ip_allow: config.ip_allow.clone(),
         first_agents: first_agents(),
         models,
+        rates: config.rates,
         ..web::Settings::default()
     }
 }

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::error::Failure;
 use crate::meters::Meters;
 use crate::network::Network;
+use crate::rate::{Limiter, Rates};
 
 /// The server's parts, as the binary puts them together.
 pub struct Parts {
@@ -39,6 +40,8 @@ pub enum AuthMode {
     /// By keys.
     #[default]
     ApiKey,
+    /// By the word of a gateway that holds the root key.
+    Trusted,
     /// Whoever is on this host is the operator.
     Dev,
 }
@@ -48,6 +51,7 @@ impl AuthMode {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::ApiKey => "api_key",
+            Self::Trusted => "trusted",
             Self::Dev => "dev",
         }
     }
@@ -102,6 +106,8 @@ pub struct Settings {
     pub setup_code: Option<String>,
     /// The configured models; an agent may name only these.
     pub models: Vec<ModelName>,
+    /// How often one may ask.
+    pub rates: Rates,
     /// Connections at once.
     pub connections: usize,
     /// How long things may take.
@@ -133,6 +139,7 @@ impl Default for Settings {
             first_agents: Vec::new(),
             setup_code: None,
             models: Vec::new(),
+            rates: Rates::default(),
             connections: 4096,
             times: Times::default(),
         }
@@ -147,6 +154,8 @@ struct Inner {
     parts: Parts,
     settings: Settings,
     meters: Meters,
+    principals: Limiter,
+    addresses: Limiter,
     uploads: Arc<Semaphore>,
     verifications: Arc<Semaphore>,
     closing: CancellationToken,
@@ -162,7 +171,8 @@ impl App {
     pub fn new(parts: Parts, settings: Settings) -> Self {
         let (meters, closing) = (Meters::default(), CancellationToken::new());
         let (uploads, verifications) = (Arc::new(Semaphore::new(UPLOADS)), Arc::new(Semaphore::new(VERIFICATIONS)));
-        Self(Arc::new(Inner { parts, settings, meters, uploads, verifications, closing }))
+        let (principals, addresses) = (Limiter::new(settings.rates.principal), Limiter::new(settings.rates.address));
+        Self(Arc::new(Inner { parts, settings, meters, principals, addresses, uploads, verifications, closing }))
     }
 
     pub(crate) fn store(&self) -> &Store {
@@ -195,6 +205,16 @@ impl App {
 
     pub(crate) fn meters(&self) -> &Meters {
         &self.0.meters
+    }
+
+    /// What counts the requests of one principal.
+    pub(crate) fn principals(&self) -> &Limiter {
+        &self.0.principals
+    }
+
+    /// What counts the requests of one address.
+    pub(crate) fn addresses(&self) -> &Limiter {
+        &self.0.addresses
     }
 
     /// A place among the uploads.

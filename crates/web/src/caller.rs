@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use axum::extract::FromRequestParts;
-use bailiwick_auth::authn::{Browser, Directory};
+use bailiwick_auth::authn::{Browser, Directory, RootKeyUse};
 use bailiwick_auth::{HostScope, Principal, Scope};
 use bailiwick_types::{AccountName, RequestId};
 use http::request::Parts;
@@ -40,6 +40,14 @@ impl Caller {
     pub(crate) async fn account(&self, app: &App, name: &str) -> Result<(AccountName, Scope), Failure> {
         let missing = || Failure::not_found("account", name);
         let account: AccountName = name.parse().map_err(|_| missing())?;
+        // A gateway that says one account and asks for another one's has a defect, and is told so.
+        let named = self.wanted.account.as_ref().filter(|_| app.walk().root_use() == RootKeyUse::Gateway);
+        if named.is_some_and(|named| *named != account) {
+            return Err(Failure::NotAccepted {
+                reason: "account_conflict",
+                message: "header X-OpenViking-Account and the path name two accounts",
+            });
+        }
         let found = app.store().tenant(&account).await.map_err(bailiwick_auth::authn::Rejection::from)?;
         let tenant = found.ok_or_else(missing)?;
         let scope = self.principal.scope_in(&tenant, self.request).ok_or_else(missing)?;
@@ -49,11 +57,8 @@ impl Caller {
     /// The same caller with the rights of now, for a stream that has been open for a while. `None` if
     /// the credential or the user is gone.
     pub(crate) async fn again(&self, app: &App) -> Option<Self> {
-        let (tenant, user) = (self.principal.tenant()?, self.principal.user()?);
-        let found = app
-            .walk()
-            .resume(app.store(), tenant.account(), user, self.principal.credential(), self.principal.address())
-            .await;
+        let tenant = self.principal.tenant()?;
+        let found = app.walk().look_again(app.store(), &self.principal).await;
         // A namesake that was made anew is somebody else.
         let principal = found.ok().filter(|found| found.tenant() == Some(tenant))?;
         Some(Self { principal, ..self.clone() })

@@ -27,6 +27,7 @@ use crate::app::App;
 use crate::console;
 use crate::json::JsonProblem;
 use crate::meters::Scarce;
+use crate::rate::TooFast;
 use crate::sign_in::NotSignedIn;
 
 /// A request that is not answered as asked.
@@ -116,6 +117,9 @@ pub(crate) enum Failure {
         /// Who is "one".
         who: &'static str,
     },
+    /// The caller, or their address, asks too often.
+    #[error("too many requests: try again in a moment")]
+    TooFast(TooFast),
     /// Something that this server does not do on purpose.
     #[error("{message}")]
     NotAccepted {
@@ -322,6 +326,10 @@ impl Failure {
                 let status = StatusCode::TOO_MANY_REQUESTS;
                 Told::new(status, "RESOURCE_EXHAUSTED", self.to_string()).because(of.reason())
             }
+            Self::TooFast(TooFast(seconds)) => {
+                let told = Told::new(StatusCode::TOO_MANY_REQUESTS, "RESOURCE_EXHAUSTED", self.to_string());
+                Told { retry_after: Some(*seconds), ..told.because("rate_limited") }
+            }
             Self::NotAccepted { reason, message } => Told::invalid(*message).because(reason),
             Self::Address => Told::forbidden(self.to_string(), "address_not_allowed"),
             Self::Store(error) | Self::Runtime(RuntimeError::Store(error)) => of_store(error),
@@ -435,6 +443,12 @@ fn of_runtime(error: &RuntimeError) -> Told {
 /// A failure on its way out: the frame finds it in the reply and puts it into words.
 #[derive(Clone)]
 pub(crate) struct Failed(pub(crate) Arc<Failure>);
+
+impl From<TooFast> for Failure {
+    fn from(error: TooFast) -> Self {
+        Self::TooFast(error)
+    }
+}
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {

@@ -73,12 +73,16 @@ fn one_host(request: &Request) -> Result<(), Failure> {
 
 fn within_limits(app: &App, request: &Request) -> Result<(), Failure> {
     let settings = app.settings();
+    let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
+    let client = peer.and_then(|peer| network::client(peer, request.headers(), &settings.trusted_proxies));
     if !settings.ip_allow.is_empty() {
-        let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
-        let client = peer.and_then(|peer| network::client(peer, request.headers(), &settings.trusted_proxies));
         if !client.is_some_and(|client| settings.ip_allow.iter().any(|range| range.contains(client))) {
             return Err(Failure::Address);
         }
+    }
+    if let Err(too_fast) = app.addresses().check(client.or(peer)) {
+        app.meters().too_fast();
+        return Err(too_fast.into());
     }
     one_host(request)?;
     let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());

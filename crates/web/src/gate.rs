@@ -13,8 +13,8 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bailiwick_audit::event::UNTOLD;
 use bailiwick_audit::{Actor, Draft, Phase, Verdict};
-use bailiwick_auth::Credential;
-use bailiwick_auth::authn::Rejection;
+use bailiwick_auth::authn::{Gateway, Rejection};
+use bailiwick_auth::{Credential, Tenant};
 use bailiwick_types::RequestId;
 use bailiwick_types::limits::{BODY_BYTES, UPLOAD_BYTES};
 use futures::FutureExt;
@@ -92,9 +92,14 @@ async fn enter(
     };
     if shown.is_some() {
         let peer = peer.ok_or(Failure::Defect("a request without its socket"))?;
-        let (presented, wanted, via) = presented::read(headers, peer.0, client(app, headers, peer))?;
+        let (presented, wanted, via) =
+            presented::read(headers, (peer.0, gateway(app, peer)), client(app, headers, peer))?;
         match app.walk().authenticate(app.store(), &presented).await {
-            Ok(principal) => *caller = Some(Caller { principal, request, wanted, via }),
+            Ok(principal) => {
+                let who = (principal.tenant().map(Tenant::incarnation), principal.user().cloned());
+                *caller = Some(Caller { principal, request, wanted, via });
+                app.principals().check(who)?;
+            }
             // A browser sends its cookie wherever it goes. To who may come without, an old one does no harm.
             Err(_) if route.access == Access::Greeting && via == Via::Cookie => {}
             Err(rejection) => return Err(rejection.into()),
@@ -108,6 +113,13 @@ async fn enter(
     // Declared too long: answered before a byte of it is read.
     let declared = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if declared.is_some_and(|length| length > limit) { Err(Failure::TooLong(limit)) } else { Ok(()) }
+}
+
+fn gateway(app: &App, Peer(peer): Peer) -> Gateway {
+    match app.settings().trusted_proxies.iter().any(|proxy| proxy.contains(peer)) {
+        true => Gateway::Trusted,
+        false => Gateway::Anybody,
+    }
 }
 
 fn changes(method: &Method) -> bool {
@@ -188,6 +200,13 @@ fn record(
         let mut draft = unknown("csrf.refused", route, from, request);
         draft.detail.insert("code".to_owned(), json!(code));
         return app.store().observe(None, draft);
+    }
+    if let Some(Failure::TooFast(_)) = failure {
+        app.meters().too_fast();
+        // Enough of them on record to show who it was, and not so many that they fill it.
+        if app.meters().rejection().is_none() {
+            return;
+        }
     }
     let Some(caller) = caller else { return };
     let tenant = caller.principal.tenant();

@@ -24,6 +24,7 @@ mod network;
 mod openapi;
 mod presented;
 mod public;
+mod rate;
 mod reply;
 pub mod route;
 mod serve;
@@ -31,5 +32,6 @@ mod sign_in;
 
 pub use app::{App, AuthMode, Parts, Settings, Times};
 pub use network::{Network, NetworkError};
+pub use rate::Rates;
 pub use route::router;
 pub use serve::serve;

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -24,6 +25,7 @@ pub(crate) struct Meters {
     streams: Mutex<Taken>,
     uploads: Mutex<Taken>,
     long_bodies: Mutex<Taken>,
+    too_fast: AtomicU64,
 }
 
 /// How many each user of each account has.
@@ -143,6 +145,11 @@ impl Meters {
         taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Counts a request that was refused because of its rate.
+    pub(crate) fn too_fast(&self) {
+        self.too_fast.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(crate) fn request(&self, method: &'static str, route: &'static str, status: u16) {
         let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
         *requests.entry((route, method, status)).or_default() += 1;
@@ -177,10 +184,12 @@ impl Meters {
             );
         }
         let rejected = self.rejections.lock().unwrap_or_else(PoisonError::into_inner).total;
+        let fast = self.too_fast.load(Ordering::Relaxed);
         let streams: usize = self.taken(Scarce::Streams).values().flat_map(HashMap::values).sum();
         let _ = write!(
             text,
             "# TYPE bailiwick_credentials_refused_total counter\nbailiwick_credentials_refused_total {rejected}\n\
+             # TYPE bailiwick_requests_too_fast_total counter\nbailiwick_requests_too_fast_total {fast}\n\
              # TYPE bailiwick_observations_lost_total counter\nbailiwick_observations_lost_total {lost}\n\
              # TYPE bailiwick_streams_open gauge\nbailiwick_streams_open {streams}\n\
              # TYPE bailiwick_sandboxes_running gauge\nbailiwick_sandboxes_running {sandboxes}\n"

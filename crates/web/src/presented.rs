@@ -6,7 +6,7 @@
 
 use std::net::IpAddr;
 
-use bailiwick_auth::authn::{Browser, Presented};
+use bailiwick_auth::authn::{Browser, Gateway, Presented};
 use bailiwick_auth::key::PresentedKey;
 use bailiwick_types::{AccountName, AgentName, UserName};
 use http::header::{AUTHORIZATION, COOKIE, HOST, ORIGIN};
@@ -19,6 +19,8 @@ use crate::error::Failure;
 pub(crate) struct Wanted {
     /// With which agent.
     pub(crate) agent: Option<AgentName>,
+    /// In which account, as the header says. Who may say so is judged by authentication.
+    pub(crate) account: Option<AccountName>,
     /// In which space, as sent: what is no id names nothing.
     pub(crate) space: Option<String>,
 }
@@ -39,7 +41,11 @@ const KEY: HeaderName = HeaderName::from_static("x-api-key");
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Reads the headers. `client` is for the record alone.
-pub(crate) fn read(headers: &HeaderMap, peer: IpAddr, client: IpAddr) -> Result<(Presented, Wanted, Via), Failure> {
+pub(crate) fn read(
+    headers: &HeaderMap,
+    (peer, gateway): (IpAddr, Gateway),
+    client: IpAddr,
+) -> Result<(Presented, Wanted, Via), Failure> {
     let (key, via) = credential(headers)?;
     let presented = Presented {
         key,
@@ -48,9 +54,11 @@ pub(crate) fn read(headers: &HeaderMap, peer: IpAddr, client: IpAddr) -> Result<
         peer,
         client,
         browser: browser(headers),
+        gateway,
     };
     let wanted = Wanted {
         agent: aliased::<AgentName>(headers, ["x-bailiwick-agent", "x-openviking-agent"])?,
+        account: presented.account.clone(),
         space: once(headers, &HeaderName::from_static("x-bailiwick-space"))?.map(lossy),
     };
     Ok((presented, wanted, via))
@@ -250,7 +258,8 @@ mod tests {
 
     #[test]
     fn doubled_and_contradicting_headers_are_refused() {
-        let peer = IpAddr::from([127, 0, 0, 1]);
+        let address = IpAddr::from([127, 0, 0, 1]);
+        let peer = (address, Gateway::Anybody);
         for bad in [
             &[("x-api-key", "a"), ("x-api-key", "a")][..],
             &[("authorization", "Bearer a"), ("authorization", "Bearer b")],
@@ -259,12 +268,12 @@ mod tests {
             &[("x-api-key", "a"), ("authorization", "Bearer b")],
             &[("x-api-key", "a"), ("authorization", "Basic a")],
         ] {
-            assert!(read(&headers(bad), peer, peer).is_err(), "{bad:?}");
+            assert!(read(&headers(bad), peer, address).is_err(), "{bad:?}");
         }
         let (shown, wanted, _) = read(
             &headers(&[("x-openviking-account", "a"), ("x-bailiwick-account", "a"), ("x-openviking-agent", "x")]),
             peer,
-            peer,
+            address,
         )
         .unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(shown.account.unwrap().as_str(), "a");

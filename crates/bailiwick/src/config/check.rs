@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use bailiwick_sandbox::HostUse;
 use bailiwick_sandbox::linux::{CgroupUse, Limits};
 use bailiwick_store::DatabaseUrl;
 use bailiwick_types::ModelName;
-use bailiwick_web::Network;
+use bailiwick_web::{Network, Rates};
 use serde::Deserialize as _;
 use zeroize::Zeroizing;
 
@@ -92,6 +93,16 @@ fn judge(layers: &mut Layers, raw: Raw, sources: &Sources) -> Option<Config> {
              set auth.mode = \"api_key\", or leave out server.public_url and server.trusted_proxies",
         );
     }
+    if raw.auth.mode == AuthMode::Trusted && trusted_proxies.is_empty() {
+        layers.wrong(
+            "server.trusted_proxies",
+            "auth.mode = \"trusted\" believes a gateway: name its address here, or nobody is let in",
+        );
+    }
+    if raw.auth.mode == AuthMode::Trusted && !walk.contains(&Step::ApiKey) {
+        layers
+            .wrong("auth.walk", "auth.mode = \"trusted\" needs `api_key` in the walk: the gateway shows the root key");
+    }
     if public && walk.contains(&Step::Anonymous) {
         layers.warn("auth.walk", "`none` on a public address: everyone who reaches it is user `anonymous`");
     }
@@ -143,6 +154,10 @@ fn judge(layers: &mut Layers, raw: Raw, sources: &Sources) -> Option<Config> {
         agents_account: raw.agents.account,
         audit,
         log: raw.log.format,
+        rates: Rates {
+            principal: NonZeroU32::new(raw.limits.requests_per_second_per_principal),
+            address: NonZeroU32::new(raw.limits.requests_per_second_per_address),
+        },
     })
 }
 
@@ -200,13 +215,11 @@ fn listen(layers: &mut Layers, text: &str) -> Option<SocketAddr> {
 }
 
 fn walk(layers: &mut Layers, mode: AuthMode, words: Option<&[String]>) -> Vec<Step> {
-    if mode == AuthMode::Trusted {
-        layers.wrong("auth.mode", "\"trusted\" is not supported in this version: use \"api_key\"");
-    }
     let Some(words) = words else {
         return match mode {
             AuthMode::Dev => vec![Step::ApiKey, Step::Session, Step::LocalDev],
-            AuthMode::ApiKey | AuthMode::Trusted => vec![Step::ApiKey, Step::Session],
+            AuthMode::ApiKey => vec![Step::ApiKey, Step::Session],
+            AuthMode::Trusted => vec![Step::ApiKey],
         };
     };
     let mut steps = Vec::new();

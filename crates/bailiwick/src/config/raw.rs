@@ -22,6 +22,14 @@ pub(super) struct Raw {
     pub(super) agents: Agents,
     pub(super) audit: Audit,
     pub(super) log: Log,
+    pub(super) limits: Limits,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Limits {
+    pub(super) requests_per_second_per_principal: u32,
+    pub(super) requests_per_second_per_address: u32,
 }
 
 #[derive(Deserialize)]
@@ -92,7 +100,7 @@ pub(super) enum Counts {
 pub(crate) enum AuthMode {
     /// Keys.
     ApiKey,
-    /// Headers of a trusted proxy; not in this version.
+    /// Headers of a trusted proxy that shows the root key.
     Trusted,
     /// A loopback socket is enough.
     Dev,

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::{ROOT, Server, reason, settings, taken};
+use crate::support::{ROOT, Server, code, reason, settings, taken};
 
 const MIB: usize = 1024 * 1024;
 
@@ -273,4 +273,48 @@ async fn which_host_is_meant_must_be_said_once() {
         assert!(answer.starts_with("HTTP/1.1 200 "), "{hosts:?}: {answer}");
     }
     assert!(ask("/api/v1/spaces", "1.0", "").await.starts_with("HTTP/1.0 200 "));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i17_who_asks_too_often_is_told_when_to_come_again_and_nobody_else_notices() {
+    use std::num::NonZeroU32;
+    let rates = bailiwick_web::Rates { principal: NonZeroU32::new(20), address: None };
+    let server = Server::with(vec![Step::ApiKey], Settings { rates, ..settings() }).await;
+    let people = server.people().await;
+    // A user who has two keys is one user.
+    let path = "/api/v1/admin/accounts/acme/users/carol/keys";
+    let second = server.done("POST", path, &people.alice, json!({ "name": "second" })).await;
+    let second = second["key"].as_str().unwrap().to_owned();
+    let mut told = Vec::new();
+    for n in 0..60 {
+        let response = server.get("/api/v1/spaces", if n % 2 == 0 { &people.carol } else { &second }).await;
+        let retry = response.headers().get("retry-after").map(|value| value.to_str().unwrap().to_owned());
+        let (status, body) = taken(response).await;
+        if status == 429 {
+            assert_eq!((code(&body), reason(&body)), ("RESOURCE_EXHAUSTED", "rate_limited"));
+            assert_eq!(retry.as_deref(), Some("1"));
+        }
+        told.push(status.as_u16());
+    }
+    let passed = told.iter().filter(|status| **status == 200).count();
+    assert!((20..60).contains(&passed), "{passed}: {told:?}");
+    assert_eq!(server.get("/api/v1/spaces", &people.alice).await.status(), 200, "a colleague");
+    assert_eq!(server.get("/api/v1/spaces", &people.bob).await.status(), 200, "a stranger");
+    let limits = server.done("GET", "/api/v1/limits", &people.bob, Value::Null).await;
+    assert_eq!(limits["requests_per_second_per_principal"], 20);
+
+    let rates = bailiwick_web::Rates { principal: None, address: NonZeroU32::new(20) };
+    let proxies = vec!["127.0.0.1".parse().unwrap()];
+    let server = Server::with(vec![Step::ApiKey], Settings { rates, trusted_proxies: proxies, ..settings() }).await;
+    let from = async |address: &str, key: &str| {
+        let request = server.request("GET", "/health", key).header("x-forwarded-for", address.to_owned());
+        request.send().await.unwrap().status().as_u16()
+    };
+    let mut told = Vec::new();
+    for n in 0..60 {
+        // A flood of wrong keys is a flood, too.
+        told.push(from("203.0.113.5", if n % 2 == 0 { "" } else { "wrong" }).await);
+    }
+    assert!(told.contains(&429) && told.contains(&200) && told.contains(&401), "{told:?}");
+    assert_eq!(from("203.0.113.6", "").await, 200, "another address");
 }

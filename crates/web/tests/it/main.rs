@@ -14,4 +14,5 @@ mod sign_in;
 mod space;
 mod support;
 mod tenants;
+mod trusted;
 mod walk;

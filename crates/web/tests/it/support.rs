@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bailiwick_agent::{Models, Runtime, RuntimeLimits};
 use bailiwick_auth::authn::sign_in::SignIns;
-use bailiwick_auth::authn::{Step, Walk};
+use bailiwick_auth::authn::{RootKeyUse, Step, Walk};
 use bailiwick_auth::lockout::LockoutSettings;
 use bailiwick_auth::password::{Algorithm, Passwords};
 use bailiwick_model::{Provider, Script};
@@ -61,11 +61,16 @@ pub struct Server {
 pub struct Terms {
     pub idle: Option<Duration>,
     pub lockout: LockoutSettings,
+    pub root_use: RootKeyUse,
 }
 
 impl Default for Terms {
     fn default() -> Self {
-        Self { idle: Some(Duration::from_secs(1800)), lockout: LockoutSettings::default() }
+        Self {
+            idle: Some(Duration::from_secs(1800)),
+            lockout: LockoutSettings::default(),
+            root_use: RootKeyUse::Operator,
+        }
     }
 }
 
@@ -114,7 +119,8 @@ impl Server {
         let first = NewAccount { name: AccountName::first(), admin: None, agents: agents() };
         store.account_bootstrap(first).await.unwrap();
         store.user_bootstrap(&AccountName::first(), "default".parse().unwrap(), Role::Admin).await.unwrap();
-        let walk = Arc::new(Walk::new(steps, keys.ring(), Some(ROOT)).with_idle(terms.idle));
+        let walk =
+            Arc::new(Walk::new(steps, keys.ring(), Some(ROOT)).with_idle(terms.idle).with_root_use(terms.root_use));
         let sandboxes = Arc::new(Sandboxes::new(bailiwick_sandbox::Settings {
             helper: HelperPath::At("/nonexistent".into()),
             cgroups: CgroupUse::Never,

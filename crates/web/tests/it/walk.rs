@@ -87,6 +87,7 @@ pub(super) const ROWS: &[Row] = &[
     row("PUT", "/api/v1/admin/accounts/{account}/users/{user}/password", OTHER),
     row("DELETE", "/api/v1/admin/accounts/{account}/users/{user}/lock", OTHER),
     row("GET", "/api/v1/system/status", ACCOUNT),
+    row("GET", "/api/v1/limits", ACCOUNT),
     row("GET", "/api/v1/usage", ACCOUNT),
     row("POST", "/api/v1/admin/accounts", HOST),
     row("GET", "/api/v1/admin/accounts", HOST),
