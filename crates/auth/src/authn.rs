@@ -4,6 +4,7 @@
 //! or there are none, the caller is unauthenticated. Anonymous callers are admitted only where the
 //! configuration ends in `none`.
 
+pub mod jwt;
 pub mod sign_in;
 
 use std::future::Future;
@@ -15,6 +16,7 @@ use bailiwick_types::{AccountName, AgentName, DeviceId, KeyId, KeyScope, Role, S
 use crate::key::{Form, KeyHash, KeyRing, PresentedKey};
 use crate::lockout::Tally;
 use crate::principal::{Bounds, Credential, Found, Member, Principal, RootMark, Tenant};
+use jwt::Issuer;
 use sign_in::SignInRecord;
 
 /// The rows that authentication reads. The store implements it; nobody else may (`xtask tidy` checks).
@@ -148,12 +150,14 @@ pub enum Browser {
 }
 
 /// A step of the walk (`auth.walk`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     /// The root key, or a user's key.
     ApiKey,
     /// The token of a login.
     Session,
+    /// A token of that issuer, `[auth.jwt.<name>]`.
+    Jwt(String),
     /// A loopback socket in dev mode.
     LocalDev,
     /// Fails closed, and says that authentication is not set up.
@@ -171,7 +175,7 @@ impl Step {
             "local_dev" => Some(Self::LocalDev),
             "placeholder" => Some(Self::Placeholder),
             "none" => Some(Self::Anonymous),
-            _ => None,
+            _ => text.strip_prefix("jwt:").filter(|name| !name.is_empty()).map(|name| Self::Jwt(name.to_owned())),
         }
     }
 }
@@ -209,6 +213,7 @@ pub struct Walk {
     root: Option<KeyHash>,
     idle: Option<Duration>,
     root_use: RootKeyUse,
+    issuers: Vec<Issuer>,
 }
 
 /// Where the anonymous and the local developer live.
@@ -223,7 +228,7 @@ impl Walk {
     /// A walk over `steps`. `root_key` is the operator's key in the clear; only its hash is kept.
     pub fn new(steps: Vec<Step>, ring: KeyRing, root_key: Option<&str>) -> Self {
         let root = root_key.map(|text| ring.hash(text));
-        Self { steps, ring, root, idle: Some(IDLE), root_use: RootKeyUse::default() }
+        Self { steps, ring, root, idle: Some(IDLE), root_use: RootKeyUse::default(), issuers: Vec::new() }
     }
 
     /// With another limit on how long a login may lie unused; without one, `None`.
@@ -236,6 +241,12 @@ impl Walk {
     #[must_use]
     pub fn with_root_use(self, root_use: RootKeyUse) -> Self {
         Self { root_use, ..self }
+    }
+
+    /// With the issuers that steps name.
+    #[must_use]
+    pub fn with_issuers(self, issuers: Vec<Issuer>) -> Self {
+        Self { issuers, ..self }
     }
 
     /// What the root key means beside the headers of a tenant.
@@ -272,6 +283,7 @@ impl Walk {
             let accepted = match step {
                 Step::ApiKey => self.api_key(directory, shown).await?,
                 Step::Session => self.session(directory, shown).await?,
+                Step::Jwt(name) => self.jwt(directory, shown, name).await?,
                 Step::LocalDev => self.local_dev(directory, shown).await?,
                 Step::Placeholder => return Err(Rejection::NotConfigured),
                 Step::Anonymous => self.anonymous(directory, shown).await?,
@@ -316,6 +328,12 @@ impl Walk {
                 Found::User(member_of_device(&record))
             }
             Credential::SignIn => return Err(Rejection::Invalid),
+            Credential::Jwt { name, .. } if !self.steps.contains(&Step::Jwt(name.clone())) => {
+                return Err(Rejection::Invalid);
+            }
+            Credential::Jwt { expires_at, role, .. } => {
+                Found::User(jwt::bounded(named(directory, account, user).await?, *expires_at, *role)?)
+            }
             // The root key of then must be the one of now.
             Credential::RootKey(mark) if Some(*mark) != self.root_mark() => return Err(Rejection::Invalid),
             Credential::RootKey(_) => {
@@ -401,6 +419,25 @@ impl Walk {
         }
         let (found, credential) = (Found::User(member_of_device(&record)), Credential::Device(id.clone()));
         Ok(Some(Principal { found, credential, address: shown.client }))
+    }
+
+    async fn jwt(
+        &self,
+        directory: &impl Directory,
+        shown: &Presented,
+        name: &str,
+    ) -> Result<Option<Principal>, Rejection> {
+        let Some((key, Form::Other)) = shown.key.as_ref().map(|key| (key, key.form())) else { return Ok(None) };
+        let Some(issuer) = self.issuers.iter().find(|issuer| issuer.name() == name) else { return Ok(None) };
+        let Some(claimed) = issuer.read(key.text())? else { return Ok(None) };
+        let member = named(directory, &claimed.account, &claimed.user).await.map_err(|error| match error {
+            // Whom a token names is not said to whom it names.
+            Rejection::NoSuchTenant => Rejection::Invalid,
+            other => other,
+        })?;
+        let member = jwt::bounded(member, claimed.expires_at, claimed.role)?;
+        let credential = Credential::Jwt { name: name.to_owned(), expires_at: claimed.expires_at, role: claimed.role };
+        Ok(Some(Principal { found: Found::User(member), credential, address: shown.client }))
     }
 
     async fn local_dev(&self, directory: &impl Directory, shown: &Presented) -> Result<Option<Principal>, Rejection> {

@@ -74,6 +74,11 @@ impl PresentedKey {
     pub fn form(&self) -> &Form {
         &self.form
     }
+
+    /// The whole of it, for a step that reads other forms.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
 }
 
 fn form(text: &str) -> Form {

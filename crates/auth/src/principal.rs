@@ -61,6 +61,15 @@ pub enum Credential {
     Key(KeyId),
     /// The token of a login.
     Device(DeviceId),
+    /// A token of that issuer, until then, as no more than that role.
+    Jwt {
+        /// Of `[auth.jwt.<name>]`.
+        name: String,
+        /// Its `exp`.
+        expires_at: Timestamp,
+        /// What its claim says, if one is configured.
+        role: Option<Role>,
+    },
     /// What a person showed to sign in, in the request that does so; nothing goes on with it.
     SignIn,
     /// Nothing but a loopback socket, in dev mode.
@@ -77,6 +86,10 @@ impl Credential {
             Self::Key(id) => format!("key:{id}"),
             Self::Device(id) => format!("device:{id}"),
             Self::SignIn => "sign-in".to_owned(),
+            Self::Jwt { name, expires_at, role } => {
+                let role = role.map_or("", Role::as_str);
+                format!("jwt:{name}:{}:{role}", expires_at.as_micros())
+            }
             Self::LocalDev => "local-dev".to_owned(),
             Self::Anonymous => "none".to_owned(),
         }
@@ -92,6 +105,13 @@ impl Credential {
                 ("root-key", mark) => u32::from_str_radix(mark, 16).ok().map(|mark| Self::RootKey(RootMark(mark))),
                 ("key", id) => id.parse().ok().map(Self::Key),
                 ("device", id) => id.parse().ok().map(Self::Device),
+                ("jwt", rest) => {
+                    let mut parts = rest.rsplitn(3, ':');
+                    let (role, end, name) = (parts.next()?, parts.next()?, parts.next()?);
+                    let role = if role.is_empty() { None } else { Some(role.parse().ok()?) };
+                    let expires_at = Timestamp::from_micros(end.parse().ok()?);
+                    Some(Self::Jwt { name: name.to_owned(), expires_at, role })
+                }
                 _ => None,
             },
         }
@@ -102,6 +122,7 @@ impl Credential {
         match self {
             Self::RootKey(_) | Self::Key(_) => "api-key",
             Self::Device(_) | Self::SignIn => "session",
+            Self::Jwt { .. } => "jwt",
             Self::LocalDev => "local-dev",
             Self::Anonymous => "none",
         }

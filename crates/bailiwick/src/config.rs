@@ -5,6 +5,7 @@
 //! that is wiped, and masked wherever the configuration is shown.
 
 mod check;
+mod jwt;
 mod layers;
 mod raw;
 mod secret;
@@ -17,6 +18,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bailiwick_auth::authn::Step;
+use bailiwick_auth::authn::jwt::Issuer;
 use bailiwick_auth::lockout::LockoutSettings;
 use bailiwick_auth::password::Algorithm;
 use bailiwick_sandbox::HostUse;
@@ -43,6 +45,7 @@ pub(crate) struct Config {
     pub(crate) mode: AuthMode,
     pub(crate) walk: Vec<Step>,
     pub(crate) sign_in: SignInSettings,
+    pub(crate) issuers: Vec<Issuer>,
     pub(crate) models: BTreeMap<ModelName, bailiwick_model::Config>,
     pub(crate) sandbox: SandboxSettings,
     pub(crate) agents_dir: Option<PathBuf>,

@@ -86,7 +86,7 @@ const REAP_EVERY: Duration = Duration::from_secs(30);
 const RETIRE_EVERY: Duration = Duration::from_secs(24 * 3600);
 
 /// Starts a server. `spoken` answers where no model named `default` is configured.
-pub(crate) async fn start(config: Config, spoken: Option<Script>) -> Result<Server, WiringError> {
+pub(crate) async fn start(mut config: Config, spoken: Option<Script>) -> Result<Server, WiringError> {
     let data = config.data_dir.clone();
     let in_data = |error| WiringError::DataDir(data.clone(), error);
     let keys = HostKeys::load_or_make(&data.join("keys"))?;
@@ -103,8 +103,9 @@ pub(crate) async fn start(config: Config, spoken: Option<Script>) -> Result<Serv
         AuthMode::Trusted => RootKeyUse::Gateway,
         AuthMode::ApiKey | AuthMode::Dev => RootKeyUse::Operator,
     };
+    let issuers = std::mem::take(&mut config.issuers);
     let walk = Walk::new(config.walk.clone(), keys.ring(), root_key);
-    let walk = Arc::new(walk.with_idle(config.sign_in.idle).with_root_use(root_use));
+    let walk = Arc::new(walk.with_idle(config.sign_in.idle).with_root_use(root_use).with_issuers(issuers));
     let passwords = Passwords::start(config.sign_in.algorithm)?;
     let signer = keys.checkpoint_signer(&config.name)?;
     let (dir, least_age) = (config.audit.checkpoint_dir.clone(), config.audit.least_age);

@@ -95,7 +95,8 @@ impl Site {
         let database = self.database.as_ref().map_or(String::new(), |url| format!("[database]\nurl = \"{url}\"\n"));
         let text = format!(
             "[server]\nlisten = \"127.0.0.1:0\"\ndata_dir = \"data\"\nroot_api_key_file = \"root.key\"\n\
-             [model.default]\nprovider = \"scripted\"\nscript = \"model.yaml\"\n{database}{more}"
+             [model.default]\nprovider = \"scripted\"\nscript = \"model.yaml\"\n{database}\
+             [limits]\nrequests_per_second_per_principal = 0\nrequests_per_second_per_address = 0\n{more}"
         );
         self.write("bailiwick.toml", &text)
     }

@@ -19,7 +19,8 @@ use zeroize::Zeroizing;
 use super::layers::{Layers, Origin};
 use super::raw::{Audit, AuthMode, Cgroups, Database, Raw, Sandbox};
 use super::{
-    AuditSettings, Config, Loaded, Problem, Problems, SandboxSettings, Sources, read_secret, sign_in, width_problem,
+    AuditSettings, Config, Loaded, Problem, Problems, SandboxSettings, Sources, jwt, read_secret, sign_in,
+    width_problem,
 };
 
 /// A root key that is shorter can be guessed. On loopback too: that is where a proxy's requests come from.
@@ -108,6 +109,7 @@ fn judge(layers: &mut Layers, raw: Raw, sources: &Sources) -> Option<Config> {
     }
     let sign_in = sign_in::check(layers, &raw.auth, &sources.environment);
     let root_key = root_key(layers, &raw, &walk, file);
+    let issuers = jwt::check(layers, raw.auth.jwt, &walk);
     for (name, model) in &raw.model {
         check_model(layers, name.as_str(), model);
     }
@@ -148,6 +150,7 @@ fn judge(layers: &mut Layers, raw: Raw, sources: &Sources) -> Option<Config> {
         mode: raw.auth.mode,
         walk,
         sign_in,
+        issuers,
         models,
         sandbox,
         agents_dir,
@@ -237,7 +240,7 @@ fn walk(layers: &mut Layers, mode: AuthMode, words: Option<&[String]>) -> Vec<St
             None if later => layers.wrong("auth.walk", format!("`{word}` is not supported in this version")),
             None => layers.wrong(
                 "auth.walk",
-                format!("there is no authenticator `{word}`: use api_key, session, local_dev, placeholder or none"),
+                format!("there is no authenticator `{word}`: use api_key, session, jwt:<name>, local_dev, placeholder or none"),
             ),
         }
     }
@@ -428,7 +431,7 @@ fn networks(layers: &mut Layers, key: &str, texts: &[String]) -> Vec<Network> {
 }
 
 /// A path as written: `~` is the home folder; relative to the file that says it, else to the present folder.
-fn resolve(layers: &Layers, key: &str, path: &Path) -> PathBuf {
+pub(super) fn resolve(layers: &Layers, key: &str, path: &Path) -> PathBuf {
     if let Ok(rest) = path.strip_prefix("~") {
         return std::env::home_dir().unwrap_or_default().join(rest);
     }

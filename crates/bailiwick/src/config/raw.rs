@@ -53,6 +53,36 @@ pub(super) struct Auth {
     pub(super) password: Passwords,
     pub(super) session: Session,
     pub(super) lockout: Lockout,
+    #[serde(default)]
+    pub(super) jwt: BTreeMap<String, Jwt>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Jwt {
+    pub(super) algorithm: String,
+    pub(super) secret_file: Option<PathBuf>,
+    pub(super) public_key_file: Option<PathBuf>,
+    pub(super) jwks_url: Option<String>,
+    pub(super) issuer: String,
+    pub(super) audiences: Vec<String>,
+    #[serde(default)]
+    pub(super) subjects: Vec<String>,
+    pub(super) account: Option<AccountName>,
+    pub(super) account_claim: Option<String>,
+    #[serde(default = "sub")]
+    pub(super) user_claim: String,
+    pub(super) role_claim: Option<String>,
+    #[serde(default = "half_a_minute")]
+    pub(super) clock_skew_seconds: u64,
+}
+
+fn sub() -> String {
+    "sub".to_owned()
+}
+
+fn half_a_minute() -> u64 {
+    30
 }
 
 #[derive(Deserialize)]

@@ -7,6 +7,7 @@ mod console;
 mod document;
 mod doors;
 mod eve;
+mod jwt;
 mod limits;
 mod pages;
 mod proof;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bailiwick_agent::{Models, Runtime, RuntimeLimits};
+use bailiwick_auth::authn::jwt::Issuer;
 use bailiwick_auth::authn::sign_in::SignIns;
 use bailiwick_auth::authn::{RootKeyUse, Step, Walk};
 use bailiwick_auth::lockout::LockoutSettings;
@@ -62,6 +63,7 @@ pub struct Terms {
     pub idle: Option<Duration>,
     pub lockout: LockoutSettings,
     pub root_use: RootKeyUse,
+    pub issuers: Vec<Issuer>,
 }
 
 impl Default for Terms {
@@ -70,6 +72,7 @@ impl Default for Terms {
             idle: Some(Duration::from_secs(1800)),
             lockout: LockoutSettings::default(),
             root_use: RootKeyUse::Operator,
+            issuers: Vec::new(),
         }
     }
 }
@@ -119,8 +122,12 @@ impl Server {
         let first = NewAccount { name: AccountName::first(), admin: None, agents: agents() };
         store.account_bootstrap(first).await.unwrap();
         store.user_bootstrap(&AccountName::first(), "default".parse().unwrap(), Role::Admin).await.unwrap();
-        let walk =
-            Arc::new(Walk::new(steps, keys.ring(), Some(ROOT)).with_idle(terms.idle).with_root_use(terms.root_use));
+        let walk = Arc::new(
+            Walk::new(steps, keys.ring(), Some(ROOT))
+                .with_idle(terms.idle)
+                .with_root_use(terms.root_use)
+                .with_issuers(terms.issuers),
+        );
         let sandboxes = Arc::new(Sandboxes::new(bailiwick_sandbox::Settings {
             helper: HelperPath::At("/nonexistent".into()),
             cgroups: CgroupUse::Never,
