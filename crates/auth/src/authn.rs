@@ -4,20 +4,24 @@
 //! or there are none, the caller is unauthenticated. Anonymous callers are admitted only where the
 //! configuration ends in `none`.
 
+mod basic;
 pub mod jwt;
 pub mod sign_in;
 
 use std::future::Future;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bailiwick_types::{AccountName, AgentName, DeviceId, KeyId, KeyScope, Role, SpaceId, Timestamp, UserName};
 
 use crate::key::{Form, KeyHash, KeyRing, PresentedKey};
 use crate::lockout::Tally;
+use crate::password::Password;
 use crate::principal::{Bounds, Credential, Found, Member, Principal, RootMark, Tenant};
+use basic::Basic;
 use jwt::Issuer;
-use sign_in::SignInRecord;
+use sign_in::{SignInError, SignInRecord, SignIns};
 
 /// The rows that authentication reads. The store implements it; nobody else may (`xtask tidy` checks).
 pub trait Directory: Send + Sync {
@@ -105,6 +109,8 @@ pub struct DeviceRecord {
 pub struct Presented {
     /// `X-API-Key`, else the bearer token, else the cookie `vibe_session`.
     pub key: Option<PresentedKey>,
+    /// The name and the password of `Authorization: Basic`.
+    pub basic: Option<(String, Password)>,
     /// `X-OpenViking-Account`; honoured from the operator alone.
     pub account: Option<AccountName>,
     /// `X-OpenViking-User`; honoured from the operator alone.
@@ -156,6 +162,8 @@ pub enum Step {
     ApiKey,
     /// The token of a login.
     Session,
+    /// A user's name and password with each request (RFC 7617).
+    Basic,
     /// A token of that issuer, `[auth.jwt.<name>]`.
     Jwt(String),
     /// A loopback socket in dev mode.
@@ -172,6 +180,7 @@ impl Step {
         match text {
             "api_key" => Some(Self::ApiKey),
             "session" => Some(Self::Session),
+            "basic" => Some(Self::Basic),
             "local_dev" => Some(Self::LocalDev),
             "placeholder" => Some(Self::Placeholder),
             "none" => Some(Self::Anonymous),
@@ -192,6 +201,9 @@ pub enum Rejection {
     /// The login was not used for too long, and is gone.
     #[error("Signed out: nobody used this login for too long.")]
     TimedOut,
+    /// A name and a password that were not taken.
+    #[error(transparent)]
+    SignIn(SignInError),
     /// `placeholder`: nobody has set authentication up.
     #[error("Authentication is not set up on this server: replace `placeholder` in auth.walk.")]
     NotConfigured,
@@ -214,6 +226,7 @@ pub struct Walk {
     idle: Option<Duration>,
     root_use: RootKeyUse,
     issuers: Vec<Issuer>,
+    basic: Option<Basic>,
 }
 
 /// Where the anonymous and the local developer live.
@@ -228,7 +241,7 @@ impl Walk {
     /// A walk over `steps`. `root_key` is the operator's key in the clear; only its hash is kept.
     pub fn new(steps: Vec<Step>, ring: KeyRing, root_key: Option<&str>) -> Self {
         let root = root_key.map(|text| ring.hash(text));
-        Self { steps, ring, root, idle: Some(IDLE), root_use: RootKeyUse::default(), issuers: Vec::new() }
+        Self { steps, ring, root, idle: Some(IDLE), root_use: RootKeyUse::default(), issuers: Vec::new(), basic: None }
     }
 
     /// With another limit on how long a login may lie unused; without one, `None`.
@@ -247,6 +260,17 @@ impl Walk {
     #[must_use]
     pub fn with_issuers(self, issuers: Vec<Issuer>) -> Self {
         Self { issuers, ..self }
+    }
+
+    /// With what checks passwords, for the step `basic`.
+    #[must_use]
+    pub fn with_sign_ins(self, sign_ins: Arc<SignIns>) -> Self {
+        Self { basic: Some(Basic::new(sign_ins)), ..self }
+    }
+
+    /// Whether a name and a password are of any use with each request.
+    pub fn admits_basic(&self) -> bool {
+        self.steps.contains(&Step::Basic)
     }
 
     /// What the root key means beside the headers of a tenant.
@@ -283,6 +307,7 @@ impl Walk {
             let accepted = match step {
                 Step::ApiKey => self.api_key(directory, shown).await?,
                 Step::Session => self.session(directory, shown).await?,
+                Step::Basic => self.with_password(directory, shown).await?,
                 Step::Jwt(name) => self.jwt(directory, shown, name).await?,
                 Step::LocalDev => self.local_dev(directory, shown).await?,
                 Step::Placeholder => return Err(Rejection::NotConfigured),
@@ -328,6 +353,8 @@ impl Walk {
                 Found::User(member_of_device(&record))
             }
             Credential::SignIn => return Err(Rejection::Invalid),
+            Credential::Basic if !self.admits_basic() => return Err(Rejection::Invalid),
+            Credential::Basic => Found::User(named(directory, account, user).await?),
             Credential::Jwt { name, .. } if !self.steps.contains(&Step::Jwt(name.clone())) => {
                 return Err(Rejection::Invalid);
             }
@@ -419,6 +446,16 @@ impl Walk {
         }
         let (found, credential) = (Found::User(member_of_device(&record)), Credential::Device(id.clone()));
         Ok(Some(Principal { found, credential, address: shown.client }))
+    }
+
+    async fn with_password(
+        &self,
+        directory: &impl Directory,
+        shown: &Presented,
+    ) -> Result<Option<Principal>, Rejection> {
+        let (Some(basic), Some((name, password))) = (&self.basic, &shown.basic) else { return Ok(None) };
+        let member = basic.check(directory, &self.ring, name, password, shown.client).await?;
+        Ok(Some(Principal { found: Found::User(member), credential: Credential::Basic, address: shown.client }))
     }
 
     async fn jwt(

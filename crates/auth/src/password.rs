@@ -122,6 +122,16 @@ impl Password {
         Self(Zeroizing::new(text.nfc().collect()))
     }
 
+    /// The same once more, for a check that may be made twice.
+    pub(crate) fn again(&self) -> Self {
+        Self(self.0.clone())
+    }
+
+    /// Its bytes, for a keyed hash.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+
     /// Whether it can become `user`'s password.
     ///
     /// # Errors

@@ -61,6 +61,8 @@ pub enum Credential {
     Key(KeyId),
     /// The token of a login.
     Device(DeviceId),
+    /// A user's name and password, shown with each request.
+    Basic,
     /// A token of that issuer, until then, as no more than that role.
     Jwt {
         /// Of `[auth.jwt.<name>]`.
@@ -86,6 +88,7 @@ impl Credential {
             Self::Key(id) => format!("key:{id}"),
             Self::Device(id) => format!("device:{id}"),
             Self::SignIn => "sign-in".to_owned(),
+            Self::Basic => "basic".to_owned(),
             Self::Jwt { name, expires_at, role } => {
                 let role = role.map_or("", Role::as_str);
                 format!("jwt:{name}:{}:{role}", expires_at.as_micros())
@@ -101,6 +104,7 @@ impl Credential {
             "local-dev" => Some(Self::LocalDev),
             "none" => Some(Self::Anonymous),
             "sign-in" => Some(Self::SignIn),
+            "basic" => Some(Self::Basic),
             _ => match text.split_once(':')? {
                 ("root-key", mark) => u32::from_str_radix(mark, 16).ok().map(|mark| Self::RootKey(RootMark(mark))),
                 ("key", id) => id.parse().ok().map(Self::Key),
@@ -122,6 +126,7 @@ impl Credential {
         match self {
             Self::RootKey(_) | Self::Key(_) => "api-key",
             Self::Device(_) | Self::SignIn => "session",
+            Self::Basic => "http-basic",
             Self::Jwt { .. } => "jwt",
             Self::LocalDev => "local-dev",
             Self::Anonymous => "none",

@@ -103,10 +103,16 @@ pub(crate) async fn start(mut config: Config, spoken: Option<Script>) -> Result<
         AuthMode::Trusted => RootKeyUse::Gateway,
         AuthMode::ApiKey | AuthMode::Dev => RootKeyUse::Operator,
     };
+    let passwords = Passwords::start(config.sign_in.algorithm)?;
+    let sign_ins = Arc::new(SignIns::new(passwords.clone(), config.sign_in.lockout));
     let issuers = std::mem::take(&mut config.issuers);
     let walk = Walk::new(config.walk.clone(), keys.ring(), root_key);
-    let walk = Arc::new(walk.with_idle(config.sign_in.idle).with_root_use(root_use).with_issuers(issuers));
-    let passwords = Passwords::start(config.sign_in.algorithm)?;
+    let walk = Arc::new(
+        walk.with_idle(config.sign_in.idle)
+            .with_root_use(root_use)
+            .with_issuers(issuers)
+            .with_sign_ins(Arc::clone(&sign_ins)),
+    );
     let signer = keys.checkpoint_signer(&config.name)?;
     let (dir, least_age) = (config.audit.checkpoint_dir.clone(), config.audit.least_age);
     let kept = store.keep_checkpoints(Keeping { signer, dir: dir.clone(), least_age });
@@ -131,7 +137,7 @@ pub(crate) async fn start(mut config: Config, spoken: Option<Script>) -> Result<
     let parts = web::Parts {
         store: store.clone(),
         walk,
-        sign_ins: Arc::new(SignIns::new(passwords, config.sign_in.lockout)),
+        sign_ins,
         seal: keys.seal(),
         runtime: runtime.clone(),
         sandboxes: Arc::clone(&sandboxes),

@@ -14,10 +14,12 @@ use bailiwick_auth::NoTenant;
 use bailiwick_auth::Refusal;
 use bailiwick_auth::access::JournalError;
 use bailiwick_auth::authn::Rejection;
+use bailiwick_auth::authn::sign_in::SignInError;
+use bailiwick_auth::lockout::{Held, Locked};
 use bailiwick_auth::password::Unfit;
 use bailiwick_files::FileError;
 use bailiwick_store::StoreError;
-use bailiwick_types::{NameError, PathError, RequestId, WorkspacePath};
+use bailiwick_types::{NameError, PathError, RequestId, Timestamp, WorkspacePath};
 use bailiwick_vault::SealError;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
@@ -28,7 +30,7 @@ use crate::console;
 use crate::json::JsonProblem;
 use crate::meters::Scarce;
 use crate::rate::TooFast;
-use crate::sign_in::NotSignedIn;
+use crate::sign_in::{NotSignedIn, seconds_until};
 
 /// A request that is not answered as asked.
 #[derive(Debug, thiserror::Error)]
@@ -356,11 +358,29 @@ fn of_refusal(refusal: &Refusal) -> Told {
 fn of_rejection(rejection: &Rejection) -> Told {
     match rejection {
         Rejection::Missing | Rejection::Invalid | Rejection::TimedOut => Told::unauthenticated(rejection),
+        Rejection::SignIn(error) => of_password(error),
         Rejection::NotConfigured => Told::unauthenticated(rejection).because("authentication_not_set_up"),
         Rejection::NoSuchTenant => Told::invalid(rejection.to_string()).because("no_such_tenant"),
         Rejection::HalfTenant => Told::invalid(rejection.to_string()).because("tenant_required"),
         Rejection::Directory(_) => Told::unavailable("The server cannot tell who you are just now: try again."),
     }
+}
+
+/// A name and a password with the request itself.
+fn of_password(error: &SignInError) -> Told {
+    let (locked, code) = match error {
+        SignInError::Held(Held::User(locked)) => (*locked, "locked"),
+        SignInError::Held(Held::Address(locked)) => (*locked, "ip_locked"),
+        SignInError::Busy(_) => (Locked(Timestamp::now()), "busy"),
+        SignInError::Wrong(_) => {
+            return Told::new(StatusCode::UNAUTHORIZED, "UNAUTHENTICATED", "Invalid username or password.");
+        }
+        SignInError::Held(Held::Directory(_)) | SignInError::Directory(_) => {
+            return Told::unavailable("The server cannot tell who you are just now: try again.");
+        }
+    };
+    let told = Told::new(StatusCode::TOO_MANY_REQUESTS, "RESOURCE_EXHAUSTED", error.to_string()).because(code);
+    Told { retry_after: Some(seconds_until(locked)), ..told }
 }
 
 fn of_sign_in(refused: &NotSignedIn) -> Told {
@@ -491,7 +511,11 @@ pub(crate) fn reply(app: &App, failure: &Failure, (voice, target): (Voice, &str)
     // A challenge says how to come with a credential; who signs in has come with one.
     if told.status == StatusCode::UNAUTHORIZED && !matches!(failure, Failure::SignIn(_)) {
         let shown = matches!(failure, Failure::Rejected(Rejection::Invalid | Rejection::TimedOut));
-        let challenge = if shown { "Bearer error=\"invalid_token\"" } else { "Bearer" };
+        let challenge = match (shown, app.walk().admits_basic()) {
+            (true, _) => "Bearer error=\"invalid_token\"",
+            (false, true) => "Bearer, Basic realm=\"eve\", charset=\"UTF-8\"",
+            (false, false) => "Bearer",
+        };
         headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
     }
     response

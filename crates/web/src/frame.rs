@@ -75,10 +75,9 @@ fn within_limits(app: &App, request: &Request) -> Result<(), Failure> {
     let settings = app.settings();
     let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
     let client = peer.and_then(|peer| network::client(peer, request.headers(), &settings.trusted_proxies));
-    if !settings.ip_allow.is_empty() {
-        if !client.is_some_and(|client| settings.ip_allow.iter().any(|range| range.contains(client))) {
-            return Err(Failure::Address);
-        }
+    let allowed = |client| settings.ip_allow.iter().any(|range| range.contains(client));
+    if !settings.ip_allow.is_empty() && !client.is_some_and(allowed) {
+        return Err(Failure::Address);
     }
     if let Err(too_fast) = app.addresses().check(client.or(peer)) {
         app.meters().too_fast();

@@ -8,9 +8,13 @@ use std::net::IpAddr;
 
 use bailiwick_auth::authn::{Browser, Gateway, Presented};
 use bailiwick_auth::key::PresentedKey;
+use bailiwick_auth::password::Password;
 use bailiwick_types::{AccountName, AgentName, UserName};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use http::header::{AUTHORIZATION, COOKIE, HOST, ORIGIN};
 use http::{HeaderMap, HeaderName, HeaderValue};
+use zeroize::Zeroizing;
 
 use crate::error::Failure;
 
@@ -49,6 +53,7 @@ pub(crate) fn read(
     let (key, via) = credential(headers)?;
     let presented = Presented {
         key,
+        basic: once(headers, &AUTHORIZATION)?.filter(|_| !headers.contains_key(&KEY)).and_then(basic),
         account: aliased::<AccountName>(headers, ["x-openviking-account", "x-bailiwick-account"])?,
         user: aliased::<UserName>(headers, ["x-openviking-user", "x-bailiwick-user"])?,
         peer,
@@ -113,6 +118,17 @@ fn cookie(headers: &HeaderMap) -> Result<Option<String>, Failure> {
     }
     // A browser that was told to forget it may send the name with nothing.
     Ok(found.filter(|value| !value.is_empty()))
+}
+
+/// The name and the password of a value of `Authorization` (RFC 7617, section 2), in UTF-8.
+fn basic(value: &HeaderValue) -> Option<(String, Password)> {
+    let (scheme, text) = value.to_str().ok()?.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let pair = Zeroizing::new(STANDARD.decode(text.trim()).ok()?);
+    let (name, password) = std::str::from_utf8(&pair).ok()?.split_once(':')?;
+    Some((name.to_owned(), Password::new(password)))
 }
 
 /// The token of a value of `Authorization` (RFC 6750, section 2.1).

@@ -89,14 +89,17 @@ impl NotSignedIn {
     /// Seconds until it is worth to try again; `None` where waiting does not help.
     pub(crate) fn retry_after(&self) -> Option<u64> {
         match self {
-            Self::UserLocked(Locked(until)) | Self::AddressLocked(Locked(until)) => {
-                let micros = until.as_micros().saturating_sub(Timestamp::now().as_micros());
-                Some(u64::try_from(micros).unwrap_or(0).div_ceil(1_000_000).max(1))
-            }
+            Self::UserLocked(locked) | Self::AddressLocked(locked) => Some(seconds_until(*locked)),
             Self::Busy => Some(1),
             _ => None,
         }
     }
+}
+
+/// Whole seconds until a lock opens, at least one.
+pub(crate) fn seconds_until(Locked(until): Locked) -> u64 {
+    let micros = until.as_micros().saturating_sub(Timestamp::now().as_micros());
+    u64::try_from(micros).unwrap_or(0).div_ceil(1_000_000).max(1)
 }
 
 impl From<SignInError> for NotSignedIn {

@@ -286,7 +286,7 @@ impl Proven {
 
 /// Whose name that is, whether or not there is such a user. `user@account` names that account if there is
 /// one; else the whole is a user of the first account, whose names may have an `@`, too.
-async fn resolve(
+pub(super) async fn resolve(
     directory: &impl Directory,
     name: &str,
     account: Option<AccountName>,

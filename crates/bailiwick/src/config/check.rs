@@ -240,7 +240,7 @@ fn walk(layers: &mut Layers, mode: AuthMode, words: Option<&[String]>) -> Vec<St
             None if later => layers.wrong("auth.walk", format!("`{word}` is not supported in this version")),
             None => layers.wrong(
                 "auth.walk",
-                format!("there is no authenticator `{word}`: use api_key, session, jwt:<name>, local_dev, placeholder or none"),
+                format!("there is no authenticator `{word}`: use api_key, session, basic, jwt:<name>, local_dev, placeholder or none"),
             ),
         }
     }

@@ -43,7 +43,7 @@ async fn list(State(app): State<App>, caller: Caller, Params(said): Params<Said>
         |names: &[bailiwick_types::ToolName]| names.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let rows = rows.into_iter().map(|row| {
         let definition = row.definition;
-        let sandbox = serde_json::to_value(&definition.sandbox).unwrap_or_default();
+        let sandbox = serde_json::to_value(definition.sandbox).unwrap_or_default();
         let part = |name: &str| sandbox[name].as_str().unwrap_or("").to_owned();
         Row {
             id: row.name.to_string(),

@@ -534,3 +534,63 @@ async fn i05_recovery_codes_open_once_each_and_an_admin_helps_on_record() {
     assert_eq!((&line["user"], &line["resource"]), (&json!("alice"), &json!("user:vera")), "{line}");
     assert!(!secret.is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i12_a_name_and_a_password_with_each_request_are_their_user_while_nothing_changes() {
+    let steps = vec![Step::ApiKey, Step::Basic];
+    let server = Server::on(steps, settings(), Terms::default()).await;
+    let people = server.people().await;
+    for (account, user) in [("acme", "alice"), ("acme", "carol"), ("globex", "bob")] {
+        server.password(account, user).await;
+    }
+    let ask = async |name: &str, password: &str| {
+        let request = server.request("GET", "/eve/v1/info", "").basic_auth(name, Some(password));
+        let response = request.send().await.unwrap();
+        let challenge = response.headers().get("www-authenticate").map(|value| value.to_str().unwrap().to_owned());
+        (response.status().as_u16(), challenge.unwrap_or_default())
+    };
+    let union = "Bearer, Basic realm=\"eve\", charset=\"UTF-8\"";
+    for _ in 0..3 {
+        assert_eq!(ask("carol@acme", PASSWORD).await.0, 200);
+        assert_eq!(ask("bob@globex", PASSWORD).await.0, 200);
+    }
+    assert_eq!(ask("carol@acme", "wrong").await, (401, union.to_owned()));
+    assert_eq!(ask("nobody@acme", PASSWORD).await, (401, union.to_owned()));
+    let none = server.get("/eve/v1/info", "").await;
+    assert_eq!((none.status().as_u16(), none.headers()["www-authenticate"].to_str().unwrap()), (401, union));
+    let wrong = server.get("/eve/v1/info", "wrong").await;
+    assert_eq!(wrong.headers()["www-authenticate"], "Bearer error=\"invalid_token\"");
+    for garbage in ["Basic", "Basic !!!!", "Basic YWxpY2U=", "Basic OnB3"] {
+        let request = server.request("GET", "/eve/v1/info", "").header("authorization", garbage);
+        assert_eq!(request.send().await.unwrap().status(), 401, "{garbage}");
+    }
+    // A password that is remembered is not remembered beyond what it was checked against.
+    let path = "/api/v1/admin/accounts/acme/users/carol/password";
+    server.done("PUT", path, &people.alice, json!({ "password": "something new" })).await;
+    assert_eq!(ask("carol@acme", PASSWORD).await.0, 401);
+    assert_eq!(ask("carol@acme", "something new").await.0, 200);
+    server.done("DELETE", "/api/v1/admin/accounts/acme/users/carol", &people.alice, Value::Null).await;
+    assert_eq!(ask("carol@acme", "something new").await.0, 401);
+    // Guessing is counted here, too.
+    for _ in 0..10 {
+        ask("bob@globex", "wrong").await;
+    }
+    assert_eq!(ask("bob@globex", "another guess").await.0, 429);
+    let line = server.event("/api/v1/audit", &people.bob, |event| event["credential"] == "basic").await;
+    assert_eq!(line["user"], "bob");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i12_who_has_a_second_factor_is_not_let_in_by_the_first_alone() {
+    let steps = vec![Step::ApiKey, Step::Session, Step::Basic];
+    let server = Server::on(steps, settings(), Terms::default()).await;
+    server.people().await;
+    let login = server.login("acme", "alice").await;
+    let ask = async || {
+        let request = server.request("GET", "/api/auth/me", "").basic_auth("alice@acme", Some(PASSWORD));
+        request.send().await.unwrap().status().as_u16()
+    };
+    assert_eq!(ask().await, 200);
+    with_app(&server, &login.token).await;
+    assert_eq!(ask().await, 401, "though the password is remembered");
+}

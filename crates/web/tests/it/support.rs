@@ -122,11 +122,14 @@ impl Server {
         let first = NewAccount { name: AccountName::first(), admin: None, agents: agents() };
         store.account_bootstrap(first).await.unwrap();
         store.user_bootstrap(&AccountName::first(), "default".parse().unwrap(), Role::Admin).await.unwrap();
+        let passwords = Passwords::start(QUICK).unwrap();
+        let sign_ins = Arc::new(SignIns::new(passwords, terms.lockout));
         let walk = Arc::new(
             Walk::new(steps, keys.ring(), Some(ROOT))
                 .with_idle(terms.idle)
                 .with_root_use(terms.root_use)
-                .with_issuers(terms.issuers),
+                .with_issuers(terms.issuers)
+                .with_sign_ins(Arc::clone(&sign_ins)),
         );
         let sandboxes = Arc::new(Sandboxes::new(bailiwick_sandbox::Settings {
             helper: HelperPath::At("/nonexistent".into()),
@@ -139,8 +142,6 @@ impl Server {
         let provider = Provider::scripted(Script::parse("test.yaml", SCRIPT).unwrap());
         let models = Models::new(BTreeMap::from([(ModelName::first(), provider)]), ModelKeys::new());
         let runtime = Runtime::new(store.clone(), Arc::clone(&walk), tools, models, RuntimeLimits::default());
-        let passwords = Passwords::start(QUICK).unwrap();
-        let sign_ins = Arc::new(SignIns::new(passwords, terms.lockout));
         let parts = Parts { store: store.clone(), walk, sign_ins, seal: keys.seal(), runtime, sandboxes };
         let app = App::new(parts, settings);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

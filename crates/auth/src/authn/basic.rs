@@ -1,0 +1,92 @@
+//! A user's name and password with each request (RFC 7617). Checking a password is slow on purpose, so one
+//! that was right is remembered for a minute: as a keyed hash, in memory, beside what it was checked
+//! against. A changed password, or a second factor that was set up, is another record and remembered by
+//! nobody.
+
+use std::net::IpAddr;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bailiwick_types::{AccountName, UserName};
+use lru::LruCache;
+
+use super::sign_in::{Claim, SignInError, SignInRecord, SignIns, resolve};
+use super::{Directory, Rejection};
+use crate::key::KeyRing;
+use crate::password::Password;
+use crate::principal::{Bounds, Member};
+
+/// How long a right password is remembered.
+const REMEMBERED: Duration = Duration::from_secs(60);
+/// Of how many users.
+const MOST: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
+
+pub(super) struct Basic {
+    sign_ins: Arc<SignIns>,
+    right: Mutex<LruCache<[u8; 32], Instant>>,
+}
+
+impl Basic {
+    pub(super) fn new(sign_ins: Arc<SignIns>) -> Self {
+        Self { sign_ins, right: Mutex::new(LruCache::new(MOST)) }
+    }
+
+    /// Whose name and password they are.
+    pub(super) async fn check(
+        &self,
+        directory: &impl Directory,
+        ring: &KeyRing,
+        name: &str,
+        password: &Password,
+        client: IpAddr,
+    ) -> Result<Member, Rejection> {
+        let named: Option<(AccountName, UserName)> = resolve(directory, name, None).await?;
+        let record = match &named {
+            Some((account, user)) => directory.sign_in(account, user).await?,
+            None => None,
+        };
+        if let Some(record) = &record
+            && let Some(mark) = mark(ring, record, password)
+            && self.remembers(&mark)
+        {
+            return Ok(member(record));
+        }
+        let claim = Claim { name, account: None, password: password.again(), client };
+        let proven = self.sign_ins.by_password(directory, claim).await.map_err(Rejection::SignIn)?;
+        match proven.alone() {
+            Ok(identified) => self.sign_ins.succeeded(directory, identified.attempt).await?,
+            // A second factor cannot be shown here, and is not done without.
+            Err(proven) => {
+                self.sign_ins.asked_for_more(directory, proven).await?;
+                return Err(Rejection::Invalid);
+            }
+        }
+        // What was checked is what is there now, or the next request checks again.
+        let record = record.ok_or(Rejection::SignIn(SignInError::Wrong(None)))?;
+        if let Some(mark) = mark(ring, &record, password) {
+            self.right.lock().unwrap_or_else(PoisonError::into_inner).push(mark, Instant::now());
+        }
+        Ok(member(&record))
+    }
+
+    fn remembers(&self, mark: &[u8; 32]) -> bool {
+        let mut right = self.right.lock().unwrap_or_else(PoisonError::into_inner);
+        right.get(mark).is_some_and(|at| at.elapsed() < REMEMBERED)
+    }
+}
+
+/// Names a password together with all that it was checked against; nothing where more is asked for.
+fn mark(ring: &KeyRing, record: &SignInRecord, password: &Password) -> Option<[u8; 32]> {
+    if record.totp.is_some() || record.passkeys > 0 {
+        return None;
+    }
+    let stored = record.password.as_ref()?.as_text();
+    let whose = format!("{}\0{}", record.tenant.incarnation(), record.user);
+    Some(*ring.password_mark(&whose, stored, password).as_bytes())
+}
+
+fn member(record: &SignInRecord) -> Member {
+    let SignInRecord { tenant, user, role, .. } = record.clone();
+    Member { tenant, user, role, bounds: Bounds::none() }
+}
