@@ -54,6 +54,8 @@ async fn scope(store: &Store) -> Scope {
         user: None,
         peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
         client: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        basic: None,
+        gateway: bailiwick_auth::authn::Gateway::Anybody,
         browser: Browser::Own,
     };
     walk.authenticate(store, &shown).await.unwrap().scope(RequestId::new()).unwrap()

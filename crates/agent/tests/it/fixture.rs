@@ -181,6 +181,8 @@ async fn principal(store: &Store, walk: &Walk, key: &str) -> Principal {
         user: None,
         peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
         client: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        basic: None,
+        gateway: bailiwick_auth::authn::Gateway::Anybody,
         browser: bailiwick_auth::authn::Browser::Own,
     };
     walk.authenticate(store, &shown).await.unwrap()

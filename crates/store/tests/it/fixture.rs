@@ -203,6 +203,8 @@ pub(crate) async fn login(store: &Store, walk: &Walk, key: &str) -> Result<Princ
         user: None,
         peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
         client: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        basic: None,
+        gateway: bailiwick_auth::authn::Gateway::Anybody,
         browser: Browser::Own,
     };
     walk.authenticate(store, &shown).await

@@ -228,6 +228,8 @@ async fn i15_what_a_root_key_began_ends_with_that_root_key() {
             user: Some(f.acme.member.name.clone()),
             peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
             client: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            basic: None,
+            gateway: bailiwick_auth::authn::Gateway::Anybody,
             browser: Browser::Own,
         };
         let begun = f.walk.authenticate(&f.store, &shown).await.unwrap();
