@@ -37,7 +37,7 @@ fn issuer(layers: &mut Layers, name: String, raw: Jwt) -> Option<Issuer> {
         layers.wrong(&key("jwks_url"), "not supported in this version: give public_key_file");
     }
     if raw.issuer.is_empty() {
-        layers.wrong(&key("issuer"), "is empty: write what `iss` of its tokens is");
+        layers.wrong(&key("issuer"), "is missing: write what `iss` of its tokens is");
     }
     if raw.audiences.is_empty() || raw.audiences.iter().any(String::is_empty) {
         layers.wrong(&key("audiences"), "a token for somebody else must not pass: name what `aud` must be");

@@ -60,11 +60,15 @@ pub(super) struct Auth {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Jwt {
+    // What is missing is told in `jwt`: here each setting must fit alone.
+    #[serde(default)]
     pub(super) algorithm: String,
     pub(super) secret_file: Option<PathBuf>,
     pub(super) public_key_file: Option<PathBuf>,
     pub(super) jwks_url: Option<String>,
+    #[serde(default)]
     pub(super) issuer: String,
+    #[serde(default)]
     pub(super) audiences: Vec<String>,
     #[serde(default)]
     pub(super) subjects: Vec<String>,

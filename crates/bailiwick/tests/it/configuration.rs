@@ -31,7 +31,7 @@ fn every_mistake_is_reported_with_its_place_and_exit_64() {
             "bailiwick.toml:2: server.listen:",
             "bailiwick.toml:3: server.lisen: unknown key",
             "bailiwick.toml:4: server.root_api_key_file: missing.key cannot be read",
-            "auth.walk: `jwt:sso` is not supported in this version",
+            "auth.walk: `jwt:sso` needs a section [auth.jwt.sso]",
             "auth.walk: there is no authenticator `magic`",
             "bailiwick.toml:8: sandbox.pids:",
             "bailiwick.toml:9: sandbox.memory_mib: must be more than zero",
@@ -231,4 +231,33 @@ fn i12_what_stands_behind_a_proxy_is_not_in_dev_mode_and_has_a_long_key() {
     }
     home.write("bailiwick.toml", "[server]\nroot_api_key = \"short\"\n", 0o600);
     home.run(&["serve", "-c", "bailiwick.toml"]).failed(64, &["server.root_api_key: has 5 characters"]);
+}
+
+#[test]
+fn i12_an_issuer_starts_with_a_key_that_fits_and_every_other_is_told() {
+    let home = Home::new();
+    home.write("root.key", ROOT_KEY, 0o600);
+    home.write("sso.key", "a secret that is long enough for it", 0o600);
+    home.write("wide.key", "a secret that is long enough for it", 0o644);
+    home.write("junk.pem", "no key", 0o644);
+    let server = "[server]\nlisten = \"127.0.0.1:0\"\ndata_dir = \"data\"\nroot_api_key_file = \"root.key\"\n\
+                  [auth]\nwalk = [\"api_key\", \"session\", \"jwt:sso\"]\n";
+    let issuer = |name: &str, more: &str| {
+        format!("[auth.jwt.{name}]\nissuer = \"https://sso.example\"\naudiences = [\"bailiwick\"]\n{more}\n")
+    };
+    let good = issuer("sso", "algorithm = \"HS256\"\nsecret_file = \"sso.key\"\naccount = \"default\"");
+    home.write("good.toml", &format!("{server}{good}"), 0o600);
+    drop(home.start(&["serve", "-c", "good.toml"]));
+    for (more, told) in [
+        ("algorithm = \"none\"\nsecret_file = \"sso.key\"\naccount = \"default\"", "algorithm: use HS256"),
+        ("algorithm = \"HS512\"\nsecret_file = \"sso.key\"\naccount = \"default\"", "too short"),
+        ("algorithm = \"HS256\"\nsecret_file = \"wide.key\"\naccount = \"default\"", "can be read by others"),
+        ("algorithm = \"ES256\"\npublic_key_file = \"junk.pem\"\naccount = \"default\"", "cannot be read"),
+        ("algorithm = \"HS256\"\nsecret_file = \"sso.key\"", "either account or account_claim"),
+        ("algorithm = \"HS256\"\naccount = \"default\"", "either secret_file or public_key_file"),
+        ("algorithm = \"RS256\"\njwks_url = \"https://sso.example/keys\"\naccount = \"default\"", "jwks_url"),
+    ] {
+        home.write("bad.toml", &format!("{server}{}", issuer("sso", more)), 0o600);
+        home.run(&["serve", "-c", "bad.toml"]).failed(64, &["auth.jwt.sso", told]);
+    }
 }
