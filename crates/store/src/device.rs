@@ -31,6 +31,8 @@ pub struct NewDevice<'a> {
     pub name: String,
     /// By what its user signed in.
     pub factor: Factor,
+    /// The hash that the password fitted.
+    pub fitted: StoredPassword,
     /// The password's hash of today's settings, if the kept one is another.
     pub anew: Option<StoredPassword>,
 }
@@ -88,17 +90,19 @@ impl Store {
     /// Makes a login, and uses up the second factor that was shown. Says which logins made room for it.
     ///
     /// # Errors
-    /// `code_used` if the second factor was used up meanwhile, or there is no such one.
+    /// `code_used` if the second factor was used up meanwhile, or there is no such one; `sign_in_changed` if
+    /// the password was changed meanwhile, or a second factor set up.
     pub async fn device_create(&self, permit: Permit<SignIn>, new: NewDevice<'_>) -> Result<(), StoreError> {
         let user = permit.resource().name().clone();
         let (id, hash) = (new.token.id.clone(), new.token.hash.clone());
         self.key_locate(id.as_str(), permit.tenant().incarnation()).await?;
         let mut draft = permit.draft(Phase::Act, Verdict::Ok, Map::new());
-        let NewDevice { name, factor, anew, .. } = new;
+        let NewDevice { name, factor, fitted, anew, .. } = new;
         let gone = self
             .write(permit.tenant(), move |tx| {
                 tx.one("SELECT 1 FROM account_user WHERE account = ?1 AND name = ?2", args![&user], |_| Ok(()))?
                     .ok_or_else(|| StoreError::not_found("user", &user))?;
+                still_opens(tx, &user, &fitted, &factor)?;
                 use_up(tx, &user, &factor)?;
                 if let Some(anew) = &anew {
                     password::put(tx, &user, anew)?;
@@ -228,6 +232,30 @@ impl Store {
             failed(error);
         }
     }
+}
+
+/// What was checked outside of the transaction must still be what is there: else a login could outlive the
+/// change of the password that it was made with.
+fn still_opens(tx: &Tx<'_>, user: &UserName, fitted: &StoredPassword, factor: &Factor) -> Result<(), StoreError> {
+    let kept = tx.one(
+        "SELECT 1 FROM account_password WHERE account = ?1 AND holder = ?2 AND hash = ?3",
+        args![user, fitted.as_text()],
+        |_| Ok(()),
+    )?;
+    let wanted = tx.one(
+        "SELECT 1 FROM account_user u WHERE u.account = ?1 AND u.name = ?2 AND (EXISTS (SELECT 1 FROM totp t \
+         WHERE t.account = u.account AND t.holder = u.name AND t.confirmed = 1) \
+         OR EXISTS (SELECT 1 FROM passkey p WHERE p.account = u.account AND p.holder = u.name))",
+        args![user],
+        |_| Ok(()),
+    )?;
+    if kept.is_none() || (wanted.is_some() && matches!(factor, Factor::Password)) {
+        return Err(StoreError::Conflict {
+            code: "sign_in_changed",
+            message: "how you sign in was changed just now: sign in again",
+        });
+    }
+    Ok(())
 }
 
 /// A code is good once. Judged here, in the transaction that makes the login: two at once cannot both use it.

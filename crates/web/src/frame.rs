@@ -15,7 +15,7 @@ use tracing::Instrument;
 
 use crate::app::App;
 use crate::error::{self, Failed, Failure, Voice};
-use crate::network;
+use crate::{network, rate};
 
 /// The socket's address at the far end.
 #[derive(Debug, Clone, Copy)]
@@ -79,7 +79,7 @@ fn within_limits(app: &App, request: &Request) -> Result<(), Failure> {
     if !settings.ip_allow.is_empty() && !client.is_some_and(allowed) {
         return Err(Failure::Address);
     }
-    if let Err(too_fast) = app.addresses().check(client.or(peer)) {
+    if let Err(too_fast) = app.addresses().check(client.or(peer).map(rate::counted)) {
         app.meters().too_fast();
         return Err(too_fast.into());
     }

@@ -2,6 +2,7 @@
 //! application does; who meets one is told when to come again, and nobody else notices.
 
 use std::hash::{BuildHasher, Hash, RandomState};
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -29,6 +30,15 @@ pub(crate) struct Limiter {
     /// Secret, so that nobody finds two keys that are counted as one.
     hasher: RandomState,
     asked: AtomicU64,
+}
+
+/// What counts as one address: of IPv6 the network, because one host can have any address in it.
+pub(crate) fn counted(address: IpAddr) -> u64 {
+    match address.to_canonical() {
+        // In a range of IPv6 that is nobody's.
+        IpAddr::V4(v4) => u64::from(v4.to_bits()),
+        IpAddr::V6(v6) => (v6.to_bits() >> 64) as u64,
+    }
 }
 
 /// Who has not asked for a while is forgotten once in so many requests.
@@ -72,6 +82,15 @@ mod tests {
         assert!((5..=6).contains(&passed("other")));
         assert_eq!(limiter.check("one"), Err(TooFast(1)));
         assert!((0..1000).all(|_| Limiter::new(None).check("one").is_ok()));
+    }
+
+    #[test]
+    fn i17_a_network_of_ipv6_is_one_address() {
+        let of = |text: &str| counted(text.parse().unwrap());
+        assert_eq!(of("2001:db8:1:2::1"), of("2001:db8:1:2:ffff::9"));
+        assert_ne!(of("2001:db8:1:2::1"), of("2001:db8:1:3::1"));
+        assert_eq!(of("::ffff:192.0.2.1"), of("192.0.2.1"));
+        assert_ne!(of("192.0.2.1"), of("192.0.2.2"));
     }
 
     #[test]

@@ -161,13 +161,14 @@ pub(crate) async fn admit(
     device: String,
     request: RequestId,
 ) -> Result<SignedIn, Failure> {
-    let Identified { principal, factor, anew, attempt } = identified;
+    let Identified { principal, factor, fitted, anew, attempt } = identified;
     let scope = principal.scope(request)?;
     let user = own_name(&principal)?;
     let permit = scope.authorize::<SignIn>(scope.user_named(user.clone()))?;
     let token = app.walk().ring().make_token()?;
     let spent = !matches!(factor, Factor::Password);
-    let made = app.store().device_create(permit, NewDevice { token: &token, name: device, factor, anew }).await;
+    let new = NewDevice { token: &token, name: device, factor, fitted, anew };
+    let made = app.store().device_create(permit, new).await;
     match made {
         // Two at once with one code, or a recovery code that is none.
         Err(StoreError::Conflict { code: "code_used", .. }) if spent => {

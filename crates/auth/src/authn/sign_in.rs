@@ -98,6 +98,7 @@ impl From<Held> for SignInError {
 #[must_use]
 pub struct Proven {
     record: SignInRecord,
+    fitted: StoredPassword,
     anew: Option<StoredPassword>,
     attempt: Attempt,
     client: IpAddr,
@@ -135,6 +136,9 @@ pub struct Identified {
     pub principal: Principal,
     /// By what.
     pub factor: Factor,
+    /// The hash that the password fitted. It must still be the kept one when the login is made: a password
+    /// that is changed meanwhile opens nothing any more.
+    pub fitted: StoredPassword,
     /// The password's hash of today's settings, if the kept one is another.
     pub anew: Option<StoredPassword>,
     /// To be ended when the login is there.
@@ -176,16 +180,18 @@ impl SignIns {
             None => None,
         };
         let stored = record.as_ref().and_then(|record| record.password.clone());
-        let checked = match self.passwords.check(claim.password, stored).await {
+        let checked = match self.passwords.check(claim.password, stored.clone()).await {
             Ok(checked) => checked,
             Err(busy) => {
                 self.lockout.forgive(directory, attempt).await?;
                 return Err(busy.into());
             }
         };
-        match (checked, record) {
-            (Checked::Right { anew }, Some(record)) => Ok(Proven { record, anew, attempt, client: claim.client }),
-            (_, record) => {
+        match (checked, record, stored) {
+            (Checked::Right { anew }, Some(record), Some(fitted)) => {
+                Ok(Proven { record, fitted, anew, attempt, client: claim.client })
+            }
+            (_, record, _) => {
                 let whose = record.map(|record| Whose { tenant: record.tenant, user: record.user });
                 Err(SignInError::Wrong(whose))
             }
@@ -280,7 +286,7 @@ impl Proven {
         let SignInRecord { tenant, user, role, .. } = self.record;
         let found = Found::User(Member { tenant, user, role, bounds: Bounds::none() });
         let principal = Principal { found, credential: Credential::SignIn, address: self.client };
-        Identified { principal, factor, anew: self.anew, attempt: self.attempt }
+        Identified { principal, factor, fitted: self.fitted, anew: self.anew, attempt: self.attempt }
     }
 }
 

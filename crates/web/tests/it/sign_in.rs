@@ -594,3 +594,28 @@ async fn i12_who_has_a_second_factor_is_not_let_in_by_the_first_alone() {
     with_app(&server, &login.token).await;
     assert_eq!(ask().await, 401, "though the password is remembered");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i01_no_login_outlives_the_change_of_the_password_that_it_was_made_with() {
+    let lenient = Rule { failures: 10_000, ..LockoutSettings::default().account };
+    let lockout = LockoutSettings { account: lenient, address: lenient, keep: Keep::Memory };
+    let (server, people) = with_passwords(settings(), Terms { lockout, ..Terms::default() }).await;
+    let path = "/api/v1/admin/accounts/acme/users/carol/password";
+    let mut outlived = 0;
+    for round in 0..10 {
+        server.password("acme", "carol").await;
+        // Logins and the change of the password at once, in any order.
+        let mut attempts = tokio::task::JoinSet::new();
+        for _ in 0..12 {
+            let attempt = attempt(&server, "carol@acme", PASSWORD);
+            attempts.spawn(async move { taken(attempt.send().await.unwrap()).await });
+        }
+        server.done("PUT", path, &people.alice, json!({ "password": format!("another one {round}") })).await;
+        for (status, made) in attempts.join_all().await {
+            if status == 200 && server.get("/api/auth/me", made["token"].as_str().unwrap()).await.status() == 200 {
+                outlived += 1;
+            }
+        }
+    }
+    assert_eq!(outlived, 0);
+}
