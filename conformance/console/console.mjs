@@ -98,6 +98,7 @@ let key;
 const checks = {
   "i08 a new server is set up on a phone": async () => {
     await person.goto(`${url}/spaces`);
+    await person.getByRole("link", { name: "Set it up" }).click();
     assert.equal(new URL(person.url()).pathname, "/setup");
     await look(person, "setup");
     await person.getByLabel("Your user name").fill("ann");

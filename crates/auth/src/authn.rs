@@ -353,8 +353,15 @@ impl Walk {
                 Found::User(member_of_device(&record))
             }
             Credential::SignIn => return Err(Rejection::Invalid),
-            Credential::Basic if !self.admits_basic() => return Err(Rejection::Invalid),
-            Credential::Basic => Found::User(named(directory, account, user).await?),
+            Credential::Basic(_) if !self.admits_basic() => return Err(Rejection::Invalid),
+            Credential::Basic(mark) => {
+                let record = directory.sign_in(account, user).await?.ok_or(Rejection::Invalid)?;
+                // Another password, or a second factor, is another way in.
+                if basic::of_record(&self.ring, &record) != Some(*mark) {
+                    return Err(Rejection::Invalid);
+                }
+                Found::User(named(directory, account, user).await?)
+            }
             Credential::Jwt { name, .. } if !self.steps.contains(&Step::Jwt(name.clone())) => {
                 return Err(Rejection::Invalid);
             }
@@ -454,8 +461,8 @@ impl Walk {
         shown: &Presented,
     ) -> Result<Option<Principal>, Rejection> {
         let (Some(basic), Some((name, password))) = (&self.basic, &shown.basic) else { return Ok(None) };
-        let member = basic.check(directory, &self.ring, name, password, shown.client).await?;
-        Ok(Some(Principal { found: Found::User(member), credential: Credential::Basic, address: shown.client }))
+        let (member, mark) = basic.check(directory, &self.ring, name, password, shown.client).await?;
+        Ok(Some(Principal { found: Found::User(member), credential: Credential::Basic(mark), address: shown.client }))
     }
 
     async fn jwt(

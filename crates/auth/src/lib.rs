@@ -66,4 +66,4 @@ mod principal;
 pub mod totp;
 
 pub use access::{Permit, Recorded, Refusal, Scope};
-pub use principal::{Bounds, Credential, HostScope, NoTenant, Principal, RootMark, Tenant};
+pub use principal::{Bounds, Credential, HostScope, NoTenant, PasswordMark, Principal, RootMark, Tenant};

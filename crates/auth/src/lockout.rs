@@ -13,6 +13,7 @@ use std::time::Duration;
 use bailiwick_types::{AccountName, Timestamp, UserName};
 use lru::LruCache;
 
+use crate::authn::sign_in::subject;
 use crate::authn::{Directory, DirectoryError};
 
 /// After how many failures attempts are refused, and for how long.
@@ -202,7 +203,14 @@ impl Lockout {
         account: &AccountName,
         user: &UserName,
     ) -> Result<(), DirectoryError> {
-        self.change(directory, &format!("user:{account}/{user}"), |tally| *tally = Tally::default()).await
+        self.change(directory, &format!("user:{account}/{user}"), |tally| *tally = Tally::default()).await?;
+        // As they are counted who type their name alone.
+        match subject(user.as_str(), None).filter(|_| *account == AccountName::first()) {
+            Some((account, user)) => {
+                self.change(directory, &format!("user:{account}/{user}"), |tally| *tally = Tally::default()).await
+            }
+            None => Ok(()),
+        }
     }
 
     async fn change<T: Send + 'static>(
@@ -225,7 +233,7 @@ impl Lockout {
 }
 
 /// What counts as one address: of IPv6 the network, because one host can have any address in it.
-fn prefix(address: IpAddr) -> String {
+pub(crate) fn prefix(address: IpAddr) -> String {
     match address.to_canonical() {
         IpAddr::V4(v4) => v4.to_string(),
         IpAddr::V6(v6) => {

@@ -94,7 +94,14 @@ impl StoredPassword {
 }
 
 /// A password as somebody typed it, in normal form C, so that two keyboards make one password.
-pub struct Password(Zeroizing<String>);
+pub struct Password(Zeroizing<String>, Length);
+
+/// Whether somebody typed more than any password has.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Length {
+    Fits,
+    TooLong,
+}
 
 /// Why a text cannot become somebody's password.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -116,15 +123,17 @@ pub enum Unfit {
 impl Password {
     /// Takes what was typed.
     pub fn new(text: &str) -> Self {
-        if text.is_ascii() {
-            return Self(Zeroizing::new(text.to_owned()));
+        // Neither brought into form nor hashed: it is nobody's password.
+        if text.len() > LONGEST {
+            return Self(Zeroizing::new(String::new()), Length::TooLong);
         }
-        Self(Zeroizing::new(text.nfc().collect()))
+        let text = if text.is_ascii() { text.to_owned() } else { text.nfc().collect() };
+        Self(Zeroizing::new(text), Length::Fits)
     }
 
     /// The same once more, for a check that may be made twice.
     pub(crate) fn again(&self) -> Self {
-        Self(self.0.clone())
+        Self(self.0.clone(), self.1)
     }
 
     /// Its bytes, for a keyed hash.
@@ -138,11 +147,11 @@ impl Password {
     /// Why not.
     pub fn fit(&self, user: &str, algorithm: Algorithm) -> Result<(), Unfit> {
         let first = self.0.chars().next();
+        if self.1 == Length::TooLong || self.0.len() > LONGEST {
+            return Err(Unfit::Long);
+        }
         if self.0.chars().count() < SHORTEST {
             return Err(Unfit::Short);
-        }
-        if self.0.len() > LONGEST {
-            return Err(Unfit::Long);
         }
         if matches!(algorithm, Algorithm::Bcrypt { .. }) && self.0.len() > BCRYPT_LONGEST {
             return Err(Unfit::LongForBcrypt);
@@ -232,6 +241,7 @@ impl Passwords {
     /// [`Busy`].
     pub async fn check(&self, password: Password, stored: Option<StoredPassword>) -> Result<Checked, Busy> {
         let (algorithm, decoy) = (self.algorithm, self.decoy.clone());
+        let stored = stored.filter(|_| password.1 == Length::Fits);
         self.run(move || {
             let Some(stored) = stored else {
                 // Looked at, so that it is not left out.

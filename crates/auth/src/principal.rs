@@ -52,6 +52,10 @@ impl Eq for Tenant {}
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RootMark(pub(crate) u32);
 
+/// Tells a user's password from the next one, by its kept form. It gives nothing of either away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PasswordMark(pub(crate) u32);
+
 /// By what the caller proved who they are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Credential {
@@ -61,8 +65,8 @@ pub enum Credential {
     Key(KeyId),
     /// The token of a login.
     Device(DeviceId),
-    /// A user's name and password, shown with each request.
-    Basic,
+    /// A user's name and password, shown with each request: that one.
+    Basic(PasswordMark),
     /// A token of that issuer, until then, as no more than that role.
     Jwt {
         /// Of `[auth.jwt.<name>]`.
@@ -88,7 +92,7 @@ impl Credential {
             Self::Key(id) => format!("key:{id}"),
             Self::Device(id) => format!("device:{id}"),
             Self::SignIn => "sign-in".to_owned(),
-            Self::Basic => "basic".to_owned(),
+            Self::Basic(PasswordMark(mark)) => format!("basic:{mark:08x}"),
             Self::Jwt { name, expires_at, role } => {
                 let role = role.map_or("", Role::as_str);
                 format!("jwt:{name}:{}:{role}", expires_at.as_micros())
@@ -104,10 +108,10 @@ impl Credential {
             "local-dev" => Some(Self::LocalDev),
             "none" => Some(Self::Anonymous),
             "sign-in" => Some(Self::SignIn),
-            "basic" => Some(Self::Basic),
             _ => match text.split_once(':')? {
                 ("root-key", mark) => u32::from_str_radix(mark, 16).ok().map(|mark| Self::RootKey(RootMark(mark))),
                 ("key", id) => id.parse().ok().map(Self::Key),
+                ("basic", mark) => u32::from_str_radix(mark, 16).ok().map(|mark| Self::Basic(PasswordMark(mark))),
                 ("device", id) => id.parse().ok().map(Self::Device),
                 ("jwt", rest) => {
                     let mut parts = rest.rsplitn(3, ':');
@@ -126,7 +130,7 @@ impl Credential {
         match self {
             Self::RootKey(_) | Self::Key(_) => "api-key",
             Self::Device(_) | Self::SignIn => "session",
-            Self::Basic => "http-basic",
+            Self::Basic(_) => "http-basic",
             Self::Jwt { .. } => "jwt",
             Self::LocalDev => "local-dev",
             Self::Anonymous => "none",

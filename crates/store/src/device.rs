@@ -96,6 +96,7 @@ impl Store {
         let user = permit.resource().name().clone();
         let (id, hash) = (new.token.id.clone(), new.token.hash.clone());
         self.key_locate(id.as_str(), permit.tenant().incarnation()).await?;
+        let unmade = id.to_string();
         let mut draft = permit.draft(Phase::Act, Verdict::Ok, Map::new());
         let NewDevice { name, factor, fitted, anew, .. } = new;
         let gone = self
@@ -124,8 +125,16 @@ impl Store {
                 log::append(tx, draft)?;
                 Ok(others)
             })
-            .await?;
-        self.key_unlocate(gone).await
+            .await;
+        match gone {
+            Ok(gone) => self.key_unlocate(gone).await,
+            // It may be there.
+            Err(StoreError::InDoubt) => Err(StoreError::InDoubt),
+            Err(error) => {
+                self.key_unlocate(vec![unmade]).await?;
+                Err(error)
+            }
+        }
     }
 
     /// A user's logins, the one seen last first.
@@ -237,11 +246,7 @@ impl Store {
 /// What was checked outside of the transaction must still be what is there: else a login could outlive the
 /// change of the password that it was made with.
 fn still_opens(tx: &Tx<'_>, user: &UserName, fitted: &StoredPassword, factor: &Factor) -> Result<(), StoreError> {
-    let kept = tx.one(
-        "SELECT 1 FROM account_password WHERE account = ?1 AND holder = ?2 AND hash = ?3",
-        args![user, fitted.as_text()],
-        |_| Ok(()),
-    )?;
+    still_fits(tx, user, fitted)?;
     let wanted = tx.one(
         "SELECT 1 FROM account_user u WHERE u.account = ?1 AND u.name = ?2 AND (EXISTS (SELECT 1 FROM totp t \
          WHERE t.account = u.account AND t.holder = u.name AND t.confirmed = 1) \
@@ -249,14 +254,22 @@ fn still_opens(tx: &Tx<'_>, user: &UserName, fitted: &StoredPassword, factor: &F
         args![user],
         |_| Ok(()),
     )?;
-    if kept.is_none() || (wanted.is_some() && matches!(factor, Factor::Password)) {
-        return Err(StoreError::Conflict {
-            code: "sign_in_changed",
-            message: "how you sign in was changed just now: sign in again",
-        });
-    }
-    Ok(())
+    if wanted.is_some() && matches!(factor, Factor::Password) { Err(CHANGED) } else { Ok(()) }
 }
+
+/// Whether the password that was checked is still the kept one.
+pub(crate) fn still_fits(tx: &Tx<'_>, user: &UserName, fitted: &StoredPassword) -> Result<(), StoreError> {
+    let kept = tx.one(
+        "SELECT 1 FROM account_password WHERE account = ?1 AND holder = ?2 AND hash = ?3",
+        args![user, fitted.as_text()],
+        |_| Ok(()),
+    )?;
+    kept.ok_or(CHANGED)
+}
+
+/// Somebody else changed it meanwhile.
+const CHANGED: StoreError =
+    StoreError::Conflict { code: "sign_in_changed", message: "how you sign in was changed just now: sign in again" };
 
 /// A code is good once. Judged here, in the transaction that makes the login: two at once cannot both use it.
 pub(crate) fn use_up(tx: &mut Tx<'_>, user: &UserName, factor: &Factor) -> Result<(), StoreError> {

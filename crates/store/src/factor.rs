@@ -41,6 +41,9 @@ fn put_codes(tx: &mut Tx<'_>, user: &UserName, codes: &[KeyHash]) -> Result<(), 
     Ok(())
 }
 
+/// How long a begun app waits for its first code, microseconds.
+const BEGUN_FOR: i64 = 10 * 60 * 1_000_000;
+
 /// There is an app already.
 const SET_UP: StoreError =
     StoreError::Conflict { code: "totp_set_up", message: "an authenticator app is set up: remove it first" };
@@ -99,8 +102,8 @@ impl Store {
             .database(permit.tenant())?
             .read(|sql| {
                 sql.one(
-                    "SELECT sealed FROM totp WHERE account = ?1 AND holder = ?2 AND confirmed = 0",
-                    args![user],
+                    "SELECT sealed FROM totp WHERE account = ?1 AND holder = ?2 AND confirmed = 0 AND created_at > ?3",
+                    args![user, Timestamp::now().as_micros() - BEGUN_FOR],
                     |row| row.blob(0),
                 )
             })

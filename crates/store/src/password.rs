@@ -47,19 +47,26 @@ pub enum FirstBoot {
 }
 
 impl Store {
-    /// Sets a user's own password and ends their other logins, all but `kept`.
+    /// Sets a user's own password and ends their other logins, all but `kept`. `fitted`: the present one,
+    /// that they showed.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`] if the user is not there.
+    /// [`StoreError::NotFound`] if the user is not there; `sign_in_changed` if somebody else set another
+    /// password meanwhile.
     pub async fn password_set(
         &self,
         permit: Permit<SetPassword>,
-        password: StoredPassword,
+        (fitted, password): (StoredPassword, StoredPassword),
         kept: Which,
     ) -> Result<(), StoreError> {
         let user = permit.resource().name().clone();
         let draft = permit.draft(Phase::Act, Verdict::Ok, Map::new());
-        let ended = self.write(permit.tenant(), move |tx| replace(tx, user, password, kept, draft)).await?;
+        let ended = self
+            .write(permit.tenant(), move |tx| {
+                device::still_fits(tx, &user, &fitted)?;
+                replace(tx, user, password, kept, draft)
+            })
+            .await?;
         self.key_unlocate(ended).await
     }
 

@@ -278,6 +278,12 @@ impl Failure {
         self.told().message
     }
 
+    /// Seconds after which it is worth to try again.
+    pub(crate) fn retry_after(&self) -> Option<u64> {
+        let told = self.told();
+        (told.status == StatusCode::TOO_MANY_REQUESTS).then(|| told.retry_after.unwrap_or(10))
+    }
+
     /// Its stable word.
     pub(crate) fn reason(&self) -> Option<&'static str> {
         self.told().reason

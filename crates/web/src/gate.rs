@@ -13,7 +13,8 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bailiwick_audit::event::UNTOLD;
 use bailiwick_audit::{Actor, Draft, Phase, Verdict};
-use bailiwick_auth::authn::{Gateway, Rejection};
+use bailiwick_auth::authn::sign_in::SignInError;
+use bailiwick_auth::authn::{Gateway, Rejection, RootKeyUse};
 use bailiwick_auth::{Credential, Tenant};
 use bailiwick_types::RequestId;
 use bailiwick_types::limits::{BODY_BYTES, UPLOAD_BYTES};
@@ -130,7 +131,7 @@ fn changes(method: &Method) -> bool {
 /// all) proves only whose browser it is; that a page of ours asks is proven by what no other page can read.
 async fn own_page(app: &App, route: &Route, request: &mut Request, caller: Option<&Caller>) -> Result<(), Failure> {
     let by_itself = match caller {
-        Some(caller) => caller.via == Via::Cookie,
+        Some(caller) => caller.via == Via::Cookie || sent_unasked(app, caller),
         None => route.access == Access::Public,
     };
     if by_itself && presented::is_cross_site(request.headers(), app.settings().origin().as_deref()) {
@@ -150,6 +151,15 @@ async fn own_page(app: &App, route: &Route, request: &mut Request, caller: Optio
     };
     let shown = shown.unwrap_or_default();
     if app.walk().ring().is_form_token(device, &shown) { Ok(()) } else { Err(Failure::Forged("csrf")) }
+}
+
+/// Whether a browser, or a gateway behind which it is, adds the credential whoever made the page that asks.
+fn sent_unasked(app: &App, caller: &Caller) -> bool {
+    match caller.principal.credential() {
+        Credential::Basic(_) | Credential::Anonymous => true,
+        Credential::RootKey(_) => app.walk().root_use() == RootKeyUse::Gateway,
+        _ => false,
+    }
 }
 
 /// The form's token, out of a body that is then put back.
@@ -196,10 +206,19 @@ fn record(
     if let Some(Failure::SignIn(refused)) = failure {
         return sign_in::observe(app, route, refused, from, request);
     }
-    if let (Some(Failure::Forged(code)), None) = (failure, caller) {
-        let mut draft = unknown("csrf.refused", route, from, request);
-        draft.detail.insert("code".to_owned(), json!(code));
-        return app.store().observe(None, draft);
+    let of_nobody = match failure {
+        Some(Failure::Forged(code)) => Some(("csrf.refused", *code)),
+        Some(Failure::SetUpCode) => Some(("setup.refused", "setup_code")),
+        _ => None,
+    };
+    if let (Some((action, code)), None) = (of_nobody, caller) {
+        // Costs whoever sends it nothing, so not each is written.
+        if app.meters().rejection().is_some() {
+            let mut draft = unknown(action, route, from, request);
+            draft.detail.insert("code".to_owned(), json!(code));
+            app.store().observe(None, draft);
+        }
+        return;
     }
     if let Some(Failure::TooFast(_)) = failure {
         app.meters().too_fast();
@@ -251,7 +270,13 @@ fn record(
 
 /// Writes a refused credential into the host's log: whose it was meant to be, nobody knows.
 fn reject(app: &App, route: &Route, rejection: &Rejection, from: Option<IpAddr>, request: RequestId) {
-    let Some(unwritten) = app.meters().rejection() else { return };
+    // Somebody's password with each request: a failed login like any other.
+    if let Rejection::SignIn(SignInError::Wrong(Some(whose))) = rejection {
+        let mut draft = unknown("auth.login", route, from, request);
+        draft.resource = format!("user:{}", whose.user);
+        draft.detail.insert("code".to_owned(), json!("invalid_credentials"));
+        return app.store().observe(Some(&whose.tenant), draft);
+    }
     let code = match rejection {
         Rejection::Missing => "missing",
         Rejection::Invalid => "invalid",
@@ -262,6 +287,7 @@ fn reject(app: &App, route: &Route, rejection: &Rejection, from: Option<IpAddr>,
         Rejection::HalfTenant => "half_a_tenant",
         Rejection::Directory(_) => "directory_failed",
     };
+    let Some(unwritten) = app.meters().rejection() else { return };
     let mut draft = unknown("auth.reject", route, from, request);
     draft.detail = Map::from_iter([("code".to_owned(), json!(code)), ("method".to_owned(), json!(route.method))]);
     if unwritten > 0 {

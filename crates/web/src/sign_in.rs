@@ -27,6 +27,12 @@ use crate::route::Route;
 /// Longest name of a device, characters.
 pub(crate) const LONGEST_DEVICE: usize = 100;
 
+/// Nobody signs in where the walk takes no logins.
+pub(crate) const LOGINS_OFF: Failure = Failure::NotAccepted {
+    reason: "logins_off",
+    message: "nobody signs in here: add `session` to auth.walk, or use a key",
+};
+
 /// What somebody shows to sign in.
 pub(crate) struct Shown<'a> {
     /// `user`, or `user@account`.
@@ -122,6 +128,9 @@ impl From<SignInError> for Failure {
 
 /// Signs somebody in, and makes their login.
 pub(crate) async fn sign_in(app: &App, shown: Shown<'_>, request: RequestId) -> Result<SignedIn, Failure> {
+    if !app.walk().admits_logins() {
+        return Err(LOGINS_OFF);
+    }
     let claim = Claim {
         name: shown.name,
         account: shown.account,
@@ -150,7 +159,13 @@ pub(crate) async fn complete(app: &App, proven: Proven, code: Option<&str>) -> R
         return Ok(proven.with_recovery_code(app.walk().ring(), &code));
     }
     let Some(stored) = proven.totp() else { return Err(NotSignedIn::Code(whose).into()) };
-    let secret = app.seal().open(&Purpose::totp(&whose.tenant, &whose.user), &stored.sealed)?;
+    let secret = match app.seal().open(&Purpose::totp(&whose.tenant, &whose.user), &stored.sealed) {
+        Ok(secret) => secret,
+        Err(error) => {
+            app.sign_ins().asked_for_more(app.store(), proven).await.map_err(NotSignedIn::from)?;
+            return Err(error.into());
+        }
+    };
     proven.with_totp(&secret, code, unix_seconds()).map_err(|_| NotSignedIn::Code(whose).into())
 }
 
@@ -175,7 +190,12 @@ pub(crate) async fn admit(
             let whose = Whose { tenant: scope.tenant().clone(), user };
             return Err(NotSignedIn::Code(whose).into());
         }
-        other => other?,
+        Ok(()) => {}
+        // A right password, and something of ours that failed: nobody guessed.
+        Err(error) => {
+            app.sign_ins().no_failure(app.store(), attempt).await.map_err(NotSignedIn::from)?;
+            return Err(error.into());
+        }
     }
     app.sign_ins().succeeded(app.store(), attempt).await.map_err(NotSignedIn::from)?;
     let device = token.id.clone();

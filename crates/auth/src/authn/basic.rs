@@ -14,8 +14,9 @@ use lru::LruCache;
 use super::sign_in::{Claim, SignInError, SignInRecord, SignIns, resolve};
 use super::{Directory, Rejection};
 use crate::key::KeyRing;
+use crate::lockout::prefix;
 use crate::password::Password;
-use crate::principal::{Bounds, Member};
+use crate::principal::{Bounds, Member, PasswordMark};
 
 /// How long a right password is remembered.
 const REMEMBERED: Duration = Duration::from_secs(60);
@@ -40,17 +41,17 @@ impl Basic {
         name: &str,
         password: &Password,
         client: IpAddr,
-    ) -> Result<Member, Rejection> {
+    ) -> Result<(Member, PasswordMark), Rejection> {
         let named: Option<(AccountName, UserName)> = resolve(directory, name, None).await?;
         let record = match &named {
             Some((account, user)) => directory.sign_in(account, user).await?,
             None => None,
         };
         if let Some(record) = &record
-            && let Some(mark) = mark(ring, record, password)
+            && let Some(mark) = mark(ring, record, password, client)
             && self.remembers(&mark)
         {
-            return Ok(member(record));
+            return Ok((member(record), of_record(ring, record).ok_or(Rejection::Invalid)?));
         }
         let claim = Claim { name, account: None, password: password.again(), client };
         let proven = self.sign_ins.by_password(directory, claim).await.map_err(Rejection::SignIn)?;
@@ -64,10 +65,10 @@ impl Basic {
         }
         // What was checked is what is there now, or the next request checks again.
         let record = record.ok_or(Rejection::SignIn(SignInError::Wrong(None)))?;
-        if let Some(mark) = mark(ring, &record, password) {
+        if let Some(mark) = mark(ring, &record, password, client) {
             self.right.lock().unwrap_or_else(PoisonError::into_inner).push(mark, Instant::now());
         }
-        Ok(member(&record))
+        Ok((member(&record), of_record(ring, &record).ok_or(Rejection::Invalid)?))
     }
 
     fn remembers(&self, mark: &[u8; 32]) -> bool {
@@ -76,13 +77,25 @@ impl Basic {
     }
 }
 
-/// Names a password together with all that it was checked against; nothing where more is asked for.
-fn mark(ring: &KeyRing, record: &SignInRecord, password: &Password) -> Option<[u8; 32]> {
+/// Names a user with the password that is kept of them and nothing else to show; nothing where there is more.
+pub(super) fn of_record(ring: &KeyRing, record: &SignInRecord) -> Option<PasswordMark> {
     if record.totp.is_some() || record.passkeys > 0 {
         return None;
     }
     let stored = record.password.as_ref()?.as_text();
-    let whose = format!("{}\0{}", record.tenant.incarnation(), record.user);
+    let text = format!("password\0{}\0{}\0{stored}", record.tenant.incarnation(), record.user);
+    let [a, b, c, d, ..] = *ring.hash(&text).as_bytes();
+    Some(PasswordMark(u32::from_be_bytes([a, b, c, d])))
+}
+
+/// Names a password together with all that it was checked against; nothing where more is asked for.
+fn mark(ring: &KeyRing, record: &SignInRecord, password: &Password, client: IpAddr) -> Option<[u8; 32]> {
+    if record.totp.is_some() || record.passkeys > 0 {
+        return None;
+    }
+    let stored = record.password.as_ref()?.as_text();
+    // And with the address that showed it: a shortcut for all would be a way round the lockout.
+    let whose = format!("{}\0{}\0{}", record.tenant.incarnation(), record.user, prefix(client));
     Some(*ring.password_mark(&whose, stored, password).as_bytes())
 }
 

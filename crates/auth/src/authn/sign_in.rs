@@ -4,13 +4,15 @@
 //! [`Proven`] password is no [`Principal`] yet, and becomes one only with what its user's set-up asks for.
 //! Whoever is not there costs as much time as whoever is, and is answered alike.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bailiwick_types::{AccountName, Role, UserName};
 
 use super::{Directory, DirectoryError};
 use crate::key::{KeyHash, KeyRing};
-use crate::lockout::{Attempt, Held, Lockout, LockoutSettings};
+use crate::lockout::{Attempt, Held, Lockout, LockoutSettings, prefix};
 use crate::password::{Busy, Checked, Password, Passwords, StoredPassword};
 use crate::principal::{Bounds, Credential, Found, Member, Principal, Tenant};
 use crate::totp;
@@ -149,12 +151,13 @@ pub struct Identified {
 pub struct SignIns {
     passwords: Passwords,
     lockout: Lockout,
+    under_way: UnderWay,
 }
 
 impl SignIns {
     /// Over these threads, with these limits.
     pub fn new(passwords: Passwords, lockout: LockoutSettings) -> Self {
-        Self { passwords, lockout: Lockout::new(lockout) }
+        Self { passwords, lockout: Lockout::new(lockout), under_way: UnderWay::default() }
     }
 
     /// What hashes passwords.
@@ -172,11 +175,21 @@ impl SignIns {
     /// # Errors
     /// [`SignInError`]; unless it is the directory's fault or there are too many at once, it counts.
     pub async fn by_password(&self, directory: &impl Directory, claim: Claim<'_>) -> Result<Proven, SignInError> {
+        let subject = subject(claim.name, claim.account.as_ref());
         let named = resolve(directory, claim.name, claim.account).await?;
-        let user = named.as_ref().map(|(account, user)| (account, user));
+        // Few at once of one user and from one address: the line before the threads is everybody's.
+        let _place = self.under_way.enter(subject.as_ref(), claim.client).ok_or(Busy)?;
+        let user = subject.as_ref().map(|(account, user)| (account, user));
         let attempt = self.lockout.begin(directory, user, claim.client).await?;
         let record = match &named {
-            Some((account, user)) => directory.sign_in(account, user).await?,
+            Some((account, user)) => match directory.sign_in(account, user).await {
+                Ok(record) => record,
+                // Nobody guessed: the directory was away.
+                Err(error) => {
+                    let _ = self.lockout.forgive(directory, attempt).await;
+                    return Err(error.into());
+                }
+            },
             None => None,
         };
         let stored = record.as_ref().and_then(|record| record.password.clone());
@@ -198,7 +211,7 @@ impl SignIns {
         }
     }
 
-    /// Asks somebody who is known for their password once more.
+    /// Asks somebody who is known for their password once more, and says which kept one it fitted.
     ///
     /// # Errors
     /// As [`Self::by_password`].
@@ -207,14 +220,38 @@ impl SignIns {
         directory: &impl Directory,
         principal: &Principal,
         password: Password,
-    ) -> Result<(), SignInError> {
+    ) -> Result<StoredPassword, SignInError> {
         let (Some(tenant), Some(user)) = (principal.tenant(), principal.user()) else {
             return Err(SignInError::Wrong(None));
         };
         let (name, account) = (user.as_str(), Some(tenant.account().clone()));
         let claim = Claim { name, account, password, client: principal.address() };
         let proven = self.by_password(directory, claim).await?;
-        Ok(self.lockout.succeed(directory, proven.attempt).await?)
+        // Where more would be asked for, the password alone clears nobody's failures: it would make room for
+        // guesses at what else there is.
+        if proven.totp().is_some() || proven.has_passkeys() {
+            self.lockout.forgive(directory, proven.attempt).await?;
+        } else {
+            self.lockout.succeed(directory, proven.attempt).await?;
+        }
+        Ok(proven.fitted)
+    }
+
+    /// Counts a guess of somebody who is known at something that is no password.
+    ///
+    /// # Errors
+    /// If there were too many.
+    pub async fn guess(&self, directory: &impl Directory, principal: &Principal) -> Result<Attempt, SignInError> {
+        let user = principal.tenant().map(Tenant::account).zip(principal.user());
+        Ok(self.lockout.begin(directory, user, principal.address()).await?)
+    }
+
+    /// The attempt was no failure of whoever made it.
+    ///
+    /// # Errors
+    /// If the counts cannot be written.
+    pub async fn no_failure(&self, directory: &impl Directory, attempt: Attempt) -> Result<(), DirectoryError> {
+        self.lockout.forgive(directory, attempt).await
     }
 
     /// The login is there: the user's failures are forgotten.
@@ -288,6 +325,63 @@ impl Proven {
         let principal = Principal { found, credential: Credential::SignIn, address: self.client };
         Identified { principal, factor, fitted: self.fitted, anew: self.anew, attempt: self.attempt }
     }
+}
+
+/// Attempts of one user that are checked at once.
+const AT_ONCE_USER: u32 = 4;
+/// Attempts from one address that are checked at once.
+const AT_ONCE_ADDRESS: u32 = 16;
+
+/// Attempts that are being checked, by user and by address.
+#[derive(Default)]
+struct UnderWay(Arc<Mutex<HashMap<String, u32>>>);
+
+/// A place among them, for as long as it is kept.
+struct Place {
+    all: Arc<Mutex<HashMap<String, u32>>>,
+    of: Vec<String>,
+}
+
+impl UnderWay {
+    fn enter(&self, user: Option<&(AccountName, UserName)>, client: IpAddr) -> Option<Place> {
+        let of_user = user.map(|(account, user)| (format!("user:{account}/{user}"), AT_ONCE_USER));
+        let wanted = of_user.into_iter().chain([(prefix(client), AT_ONCE_ADDRESS)]);
+        let mut place = Place { all: Arc::clone(&self.0), of: Vec::with_capacity(2) };
+        for (key, most) in wanted {
+            let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let there = all.entry(key.clone()).or_default();
+            if *there >= most {
+                return None; // the place that was taken already is given back
+            }
+            *there += 1;
+            place.of.push(key);
+        }
+        Some(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        for key in &self.of {
+            if let Some(there) = all.get_mut(key) {
+                *there -= 1;
+                if *there == 0 {
+                    all.remove(key);
+                }
+            }
+        }
+    }
+}
+
+/// As whom an attempt is counted: by the text alone. If it depended on which accounts there are, the count
+/// would tell.
+pub(crate) fn subject(name: &str, account: Option<&AccountName>) -> Option<(AccountName, UserName)> {
+    if let Some(account) = account {
+        return name.parse().ok().map(|user| (account.clone(), user));
+    }
+    let split = name.rsplit_once('@').and_then(|(user, account)| Some((account.parse().ok()?, user.parse().ok()?)));
+    split.or_else(|| name.parse().ok().map(|user| (AccountName::first(), user)))
 }
 
 /// Whose name that is, whether or not there is such a user. `user@account` names that account if there is

@@ -94,6 +94,10 @@ fn judge(layers: &mut Layers, raw: Raw, sources: &Sources) -> Option<Config> {
              set auth.mode = \"api_key\", or leave out server.public_url and server.trusted_proxies",
         );
     }
+    if !trusted_proxies.is_empty() && raw.server.public_url.is_none() {
+        let text = "there is a proxy before the server: say how people reach it, or cookies are not marked for https";
+        layers.warn("server.public_url", text);
+    }
     if raw.auth.mode == AuthMode::Trusted && trusted_proxies.is_empty() {
         layers.wrong(
             "server.trusted_proxies",

@@ -100,24 +100,27 @@ struct Confirm {
 async fn confirm(State(app): State<App>, caller: Caller, body: Unread) -> Result<Response, Failure> {
     let permit = own(&caller)?;
     let Confirm { code } = body.json().await?;
-    let codes = confirm_totp(&app, permit, &code).await?;
+    let codes = confirm_totp(&app, &caller, permit, &code).await?;
     Ok(codes_shown(&codes))
 }
 
 /// Confirms an app by its first code, and makes recovery codes.
 pub(crate) async fn confirm_totp(
     app: &App,
+    caller: &Caller,
     permit: Permit<SetFactors>,
     code: &str,
 ) -> Result<Vec<Zeroizing<String>>, Failure> {
     let (tenant, user) = (permit.tenant().clone(), permit.resource().name().clone());
     let sealed = app.store().totp_waiting(&permit).await?;
     let secret = app.seal().open(&Purpose::totp(&tenant, &user), &sealed)?;
-    // A guess gains nothing here: whoever asks was shown the secret.
+    // Whoever holds the login may not be who was shown the secret: a wrong code is a guess.
+    let attempt = app.sign_ins().guess(app.store(), &caller.principal).await?;
     let step = totp::check(&secret, code.trim(), unix_seconds(), 0).ok_or(Failure::NotAccepted {
         reason: "invalid_totp",
         message: "this is not the app's present code: check that its clock and this server's are right",
     })?;
+    app.sign_ins().no_failure(app.store(), attempt).await?;
     let (codes, hashes) = new_codes(app, &tenant, &user)?;
     app.store().totp_confirm(permit, sealed, step, hashes).await?;
     Ok(codes)
@@ -144,6 +147,7 @@ async fn both(app: &App, caller: &Caller, password: &str, code: &str) -> Result<
     let proven = app.sign_ins().by_password(app.store(), claim).await?;
     let identified = complete(app, proven, Some(code)).await?;
     if matches!(identified.factor, Factor::Password) {
+        app.sign_ins().no_failure(app.store(), identified.attempt).await?;
         return Err(Failure::NotAccepted { reason: "totp_not_set_up", message: "no authenticator app is set up" });
     }
     Ok(identified)

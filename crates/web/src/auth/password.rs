@@ -46,11 +46,11 @@ pub(crate) async fn change_password(
 ) -> Result<(), Failure> {
     let new = Password::new(new);
     new.fit(permit.resource().name().as_str(), app.sign_ins().passwords().algorithm())?;
-    app.sign_ins().confirm(app.store(), &caller.principal, Password::new(current)).await?;
+    let fitted = app.sign_ins().confirm(app.store(), &caller.principal, Password::new(current)).await?;
     let stored = app.sign_ins().passwords().hash(new).await.map_err(|_| NotSignedIn::Busy)?;
     let kept = match caller.principal.credential() {
         Credential::Device(id) => Which::AllBut(id.clone()),
         _ => Which::All,
     };
-    Ok(app.store().password_set(permit, stored, kept).await?)
+    Ok(app.store().password_set(permit, (fitted, stored), kept).await?)
 }

@@ -20,7 +20,7 @@ use crate::caller::Visitor;
 use crate::error::Failure;
 use crate::input::Unread;
 use crate::route::routes;
-use crate::sign_in::NotSignedIn;
+use crate::sign_in::{LOGINS_OFF, NotSignedIn};
 
 routes! {
     GET "/api/auth/setup/status" status, Public, [], Nothing, "Whether the server waits for its first admin";
@@ -28,8 +28,8 @@ routes! {
 }
 
 async fn status(State(app): State<App>, visitor: Visitor) -> Result<Response, Failure> {
-    let needed = app.store().first_admin_missing().await?;
-    let answer = json!({ "needed": needed, "codeRequired": needed && !is_here(&visitor) });
+    let needed = app.walk().admits_logins() && app.store().first_admin_missing().await?;
+    let answer = json!({ "needed": needed, "codeRequired": needed && !is_here(&app, &visitor) });
     Ok(Json(answer).into_response())
 }
 
@@ -56,6 +56,9 @@ pub(crate) async fn make_first_admin(
     password: &str,
     code: Option<&str>,
 ) -> Result<(), Failure> {
+    if !app.walk().admits_logins() {
+        return Err(LOGINS_OFF);
+    }
     // Asked first, so that nobody tries codes on a server that is set up, or hashes for nothing.
     if !app.store().first_admin_missing().await? {
         return Err(Failure::NotAccepted {
@@ -65,7 +68,7 @@ pub(crate) async fn make_first_admin(
     }
     let known = app.settings().setup_code.as_deref();
     let shown = known.zip(code).is_some_and(|(known, shown)| known.as_bytes().ct_eq(shown.as_bytes()).into());
-    if !is_here(visitor) && !shown {
+    if !is_here(app, visitor) && !shown {
         return Err(Failure::SetUpCode);
     }
     let password = Password::new(password);
@@ -76,6 +79,9 @@ pub(crate) async fn make_first_admin(
 }
 
 /// Whether a program or a page on this very host asks, as far as that can be told.
-pub(crate) fn is_here(visitor: &Visitor) -> bool {
-    visitor.peer.to_canonical().is_loopback() && visitor.browser == Browser::Own
+pub(crate) fn is_here(app: &App, visitor: &Visitor) -> bool {
+    // Where a proxy stands before the server, everybody comes from this host, and not every proxy says so.
+    let settings = app.settings();
+    let direct = settings.public_url.is_none() && settings.trusted_proxies.is_empty();
+    direct && visitor.peer.to_canonical().is_loopback() && visitor.browser == Browser::Own
 }

@@ -92,7 +92,7 @@ struct Code {
 async fn confirm(State(app): State<App>, caller: Caller, body: Unread) -> Result<Response, Failure> {
     let permit = own(&caller)?;
     let Code { code }: Code = body.form().await?;
-    let made = confirm_totp(&app, permit, &code).await;
+    let made = confirm_totp(&app, &caller, permit, &code).await;
     with_codes(&app, &caller, made).await
 }
 

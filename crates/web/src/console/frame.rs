@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use bailiwick_auth::Credential;
 use bailiwick_auth::access::verb::{ListApprovals, ListUsers};
 use bailiwick_types::{RequestId, Timestamp};
-use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, SET_COOKIE};
+use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, RETRY_AFTER, SET_COOKIE};
 use http::{HeaderValue, StatusCode};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
@@ -167,8 +167,15 @@ pub(super) fn page(template: &impl Template) -> Result<Response, Failure> {
 pub(super) fn again(page: Response, failure: Failure) -> Response {
     let mut response = page;
     *response.status_mut() = failure.status();
+    retry(&mut response, &failure);
     response.extensions_mut().insert(Noted(Arc::new(failure)));
     response
+}
+
+fn retry(response: &mut Response, failure: &Failure) {
+    if let Some(seconds) = failure.retry_after() {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
 }
 
 /// Whether a failure is the sender's own to mend, on the page that they sent it from.
@@ -251,6 +258,7 @@ pub(crate) fn failed(app: &App, failure: &Failure, target: &str, request: Reques
             html(status, page.render().unwrap_or_default())
         }
     };
+    retry(&mut response, failure);
     let headers = response.headers_mut();
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     if let Ok(reason) = HeaderValue::from_str(reason) {

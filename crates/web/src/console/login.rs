@@ -36,6 +36,7 @@ struct Page<'a> {
     next: &'a str,
     username: &'a str,
     ask_code: bool,
+    new: bool,
 }
 
 #[derive(Deserialize)]
@@ -48,13 +49,11 @@ async fn form(
     Params(said): Params<Said>,
     Params(Next { next }): Params<Next>,
 ) -> Result<Response, Failure> {
-    // Whoever comes to a new server has nobody to sign in as.
-    if said.notice().is_none() && app.store().first_admin_missing().await? {
-        return Ok(go("/setup"));
-    }
+    // Not led there: the people of other accounts sign in here, whether or not the first one has an admin.
+    let new = app.store().first_admin_missing().await?;
     let next = next.as_deref().and_then(local).unwrap_or("/");
     let server = &app.settings().server_name;
-    page(&Page { server, assets: &ASSETS, notice: said.notice(), next, username: "", ask_code: false })
+    page(&Page { server, assets: &ASSETS, notice: said.notice(), next, username: "", ask_code: false, new })
 }
 
 #[derive(Deserialize)]
@@ -106,6 +105,7 @@ async fn submit(
                 next,
                 username: &login.username,
                 ask_code,
+                new: false,
             })?;
             Ok(again(page, failure))
         }
@@ -148,7 +148,7 @@ async fn setup_form(
         return Ok(go("/login"));
     }
     let (server, code) = (&app.settings().server_name, code.as_deref().unwrap_or(""));
-    let code_required = !is_here(&visitor) && code.is_empty();
+    let code_required = !is_here(&app, &visitor) && code.is_empty();
     page(&SetUpPage { server, assets: &ASSETS, notice: None, code_required, code, username: "" })
 }
 
@@ -168,7 +168,8 @@ async fn setup(State(app): State<App>, visitor: Visitor, body: Unread) -> Result
         Err(error) => Err(error.into()),
     };
     let Err(failure) = made else { return Ok(go("/login?ok=set_up")) };
-    let code_required = matches!(failure, Failure::SetUpCode) || (!is_here(&visitor) && code.is_none_or(str::is_empty));
+    let code_required =
+        matches!(failure, Failure::SetUpCode) || (!is_here(&app, &visitor) && code.is_none_or(str::is_empty));
     let (notice, failure) = notice_of(failure)?;
     let (server, code) = (&app.settings().server_name, code.unwrap_or(""));
     let username = &fields.username;

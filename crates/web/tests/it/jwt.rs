@@ -63,6 +63,16 @@ async fn i11_i12_a_token_is_its_user_until_its_end_and_a_wrong_one_is_nobody() {
     let made = server.request("POST", "/api/v1/admin/accounts/acme/users/alice/keys", "").bearer_auth(&alice);
     let (status, body) = taken(made.json(&json!({ "name": "k" })).send().await.unwrap()).await;
     assert_eq!((status.as_u16(), reason(&body)), (403, "key_scope"));
+    for (method, path, body) in [
+        ("POST", "/api/v1/admin/accounts/acme/users", json!({ "user_id": "mallory", "role": "admin" })),
+        ("PUT", "/api/v1/admin/accounts/acme/users/carol/role", json!({ "role": "admin" })),
+        ("PUT", "/api/v1/admin/accounts/acme/users/carol/password", json!({ "password": "something new" })),
+        ("DELETE", "/api/v1/admin/accounts/acme/users/carol/2fa", json!({})),
+    ] {
+        let asked = server.request(method, path, "").bearer_auth(&alice).json(&body).send().await.unwrap();
+        let (status, body) = taken(asked).await;
+        assert_eq!((status.as_u16(), reason(&body)), (403, "key_scope"), "{method} {path}");
+    }
     // Who is nobody, whose token is over, who forged it: refused, and not taken for the anonymous.
     for (what, wrong) in [
         ("nobody", token("acme", "nobody", "admin", 60, SECRET)),

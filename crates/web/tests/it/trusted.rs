@@ -38,6 +38,15 @@ async fn i16_a_gateway_names_users_who_are_no_more_than_themselves() {
     assert_eq!((status, reason(&body)), (400, "account_conflict"));
     assert_eq!(ask("/api/v1/admin/accounts/acme/users", "acme", "alice").await.0, 200, "the control");
     assert_eq!(ask("/api/v1/spaces", "acme", "nobody").await.0, 400);
+    // A gateway sends its word along whoever made the page that asks, so the browser's word is asked, too.
+    let make = |site: &str| {
+        let request = server.request("POST", "/api/v1/spaces", ROOT).header("sec-fetch-site", site.to_owned());
+        let request = request.header("x-openviking-account", "acme").header("x-openviking-user", "carol");
+        request.json(&json!({ "name": "x" }))
+    };
+    let (status, body) = taken(make("cross-site").send().await.unwrap()).await;
+    assert_eq!((status.as_u16(), reason(&body)), (403, "cross_site"));
+    assert_eq!(make("same-origin").send().await.unwrap().status(), 200);
     // On record it is the user, by the gateway's key.
     let line = server
         .event("/api/v1/audit", &people.carol, |event| event["credential"].as_str().unwrap().starts_with("root-key:"));
