@@ -12,6 +12,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use argon2::password_hash::phc::PasswordHash as Phc;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use argon2::{Argon2, Params, Version};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
 use tokio::sync::oneshot;
 use unicode_normalization::UnicodeNormalization;
 use zeroize::Zeroizing;
@@ -215,9 +217,7 @@ impl Passwords {
             let thread = std::thread::Builder::new().name("passwords".to_owned());
             thread.spawn(move || work(&line)).map_err(PasswordsError::Threads)?;
         }
-        let mut nobody = Zeroizing::new([0u8; 32]);
-        getrandom::fill(&mut *nobody).map_err(|_| PasswordsError::Hash)?;
-        let decoy = make(algorithm, &*nobody).ok_or(PasswordsError::Hash)?;
+        let decoy = decoy(algorithm).ok_or(PasswordsError::Hash)?;
         Ok(Self { algorithm, decoy, jobs })
     }
 
@@ -297,6 +297,22 @@ fn make(algorithm: Algorithm, password: &[u8]) -> Option<StoredPassword> {
         Algorithm::Bcrypt { cost } => bcrypt::non_truncating_hash(password, cost).ok()?,
     };
     Some(StoredPassword::from_text(text))
+}
+
+/// A kept password that costs as much to check as any, and that nothing fits.
+fn decoy(algorithm: Algorithm) -> Option<StoredPassword> {
+    let mut random = Zeroizing::new([0u8; 48]);
+    getrandom::fill(&mut *random).ok()?;
+    let (salt, output) = random.split_at(16);
+    match algorithm {
+        // The output of no password: made up, so that the start waits for no hash.
+        Algorithm::Argon2id { memory, passes } => {
+            let (salt, output) = (STANDARD_NO_PAD.encode(salt), STANDARD_NO_PAD.encode(output));
+            let text = format!("$argon2id$v=19$m={memory},t={passes},p=1${salt}${output}");
+            Phc::new(&text).ok().and(argon2(memory, passes)).map(|_| StoredPassword::from_text(text))
+        }
+        Algorithm::Bcrypt { .. } => make(algorithm, output),
+    }
 }
 
 fn fits(stored: &StoredPassword, password: &[u8]) -> bool {
@@ -388,6 +404,28 @@ mod tests {
         assert!(check(&passwords, "U*V", Some(&bcrypt)).await.is_none());
         let argon2 = "$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc";
         assert!(check(&passwords, "password", Some(&StoredPassword::from_text(argon2.to_owned()))).await.is_some());
+    }
+
+    #[tokio::test]
+    async fn i02_nobodys_password_costs_what_anybodys_does() {
+        for algorithm in [Algorithm::USUAL, Algorithm::Bcrypt { cost: 10 }] {
+            let passwords = Passwords::start(algorithm).unwrap();
+            let stored = passwords.hash(Password::new("correct horse")).await.unwrap();
+            let mut took = [Vec::new(), Vec::new()];
+            for _ in 0..7 {
+                for (n, stored) in [Some(&stored), None].into_iter().enumerate() {
+                    let begun = std::time::Instant::now();
+                    assert_eq!(check(&passwords, "wrong password", stored).await, None);
+                    took[n].push(begun.elapsed());
+                }
+            }
+            let [there, nobody] = took.map(|mut took| {
+                took.sort();
+                took[3].as_secs_f64()
+            });
+            let ratio = nobody / there;
+            assert!((0.25..4.0).contains(&ratio), "{algorithm:?}: {there} against {nobody}");
+        }
     }
 
     #[test]

@@ -241,6 +241,8 @@ pub(crate) fn failed(app: &App, failure: &Failure, target: &str, request: Reques
     let mut response = match failure {
         Failure::Rejected(Rejection::TimedOut) => go("/login?err=session_timeout"),
         Failure::Rejected(Rejection::Missing | Rejection::Invalid) => go(&login_for(target)),
+        // `placeholder` ends the walk; who comes with a browser can sign in all the same.
+        Failure::Rejected(Rejection::NotConfigured) if app.walk().admits_logins() => go(&login_for(target)),
         Failure::Refused(_) if matches!(reason, "admin_only" | "operator_only") => go(&format!("/?err={reason}")),
         _ => {
             let status = failure.status();

@@ -216,3 +216,18 @@ async fn i08_a_new_server_leads_to_its_set_up_once() {
     let again = browser.post("/setup", json!({ "username": "eve", "password": PASSWORD })).await;
     assert_eq!(again.status(), 400);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i12_a_walk_that_ends_in_placeholder_leads_a_browser_to_the_login_and_a_program_nowhere() {
+    let steps = vec![Step::ApiKey, Step::Session, Step::Placeholder];
+    let server = Server::on(steps, settings(), Terms::default()).await;
+    server.people().await;
+    server.password("acme", "alice").await;
+    let mut browser = Browser::new(&server);
+    assert_eq!(place(&browser.get("/spaces").await), "/login?next=%2Fspaces");
+    browser.sign_in("alice@acme").await;
+    assert_eq!(browser.get("/spaces").await.status(), 200);
+    let told = server.get("/api/v1/spaces", "").await;
+    assert_eq!(told.status(), 401);
+    assert!(told.text().await.unwrap().contains("authentication_not_set_up"));
+}
