@@ -30,6 +30,9 @@ const UNFINISHED: &[&str] = &["todo", "dbg", "unimplemented"];
 
 pub(super) fn check(files: &[File], modules: &[Module<'_>]) -> Vec<Finding> {
     let mut findings: Vec<Finding> = files.iter().flat_map(places).collect();
+    // What is installed here was written, and licensed, by others.
+    let installed = files.iter().filter(|file| file.path.split('/').any(|part| part == "node_modules"));
+    findings.extend(installed.map(|file| Finding::new(&file.path, 1, "was installed, and does not belong here")));
     findings.extend(in_modules(modules));
     findings
 }
@@ -97,5 +100,11 @@ mod tests {
         tells(in_modules, (PATH, "dbg!(x);\n"), (PATH, "let s = \"dbg!(x)\";\n"), "dbg!");
         tells(in_modules, (PATH, "#[test]\n#[ignore]\nfn f() {}\n"), (PATH, "fn ignore() {}\n"), "ignored");
         tells(in_modules, (PATH, "std::env::set_var(a, b);\n"), (PATH, "let var = std::env::var(a);\n"), "environment");
+    }
+
+    #[test]
+    fn what_npm_installed_is_found() {
+        let files = [file("conformance/x/node_modules/y/z.js", "x"), file("conformance/x/node_modules.mjs", "x")];
+        assert_eq!(check(&files, &[]).len(), 1);
     }
 }
