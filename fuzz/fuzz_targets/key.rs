@@ -7,10 +7,10 @@ use std::str::FromStr;
 use std::sync::LazyLock;
 
 use bailiwick_types::{
-    AccountName, AgentName, ApprovalId, CallId, EventId, Incarnation, KeyId, ModelName, RequestId, SessionId, SpaceId,
-    Timestamp, ToolName, UserName,
+    AccountName, AgentName, ApprovalId, CallId, DeviceId, EventId, Incarnation, KeyId, ModelName, RequestId, SessionId,
+    SpaceId, Timestamp, ToolName, UserName,
 };
-use key::{KeyHash, KeyRing, PresentedKey};
+use key::{Form, KeyHash, KeyRing, PresentedKey};
 use libfuzzer_sys::fuzz_target;
 
 #[allow(dead_code)]
@@ -33,6 +33,7 @@ fuzz_target!(|data: &[u8]| {
     once::<CallId>(text);
     once::<EventId>(text);
     once::<Incarnation>(text);
+    once::<DeviceId>(text);
     once::<KeyId>(text);
     once::<RequestId>(text);
     once::<SessionId>(text);
@@ -66,8 +67,11 @@ fn presented(text: &str) {
     let shown = PresentedKey::new(text);
     assert!(RING.matches(&shown, &RING.hash(text)), "a key does not fit its own hash");
     assert!(!RING.matches(&shown, &STORED), "a made-up key opens a real one's door");
-    if let Some(id) = shown.id() {
-        let secret = text.strip_prefix(&format!("bwk_{id}_")).expect("a key names its own id");
-        assert!(secret.len() == 43 && !secret.contains('_') && secret.is_ascii(), "{id:?}");
-    }
+    let begins = match shown.form() {
+        Form::Key(id) => format!("bwk_{id}_"),
+        Form::Device(id) => format!("bwd_{id}_"),
+        Form::Other => return,
+    };
+    let secret = text.strip_prefix(&begins).expect("a key names its own id");
+    assert!(secret.len() == 43 && !secret.contains('_') && secret.is_ascii(), "{begins}");
 }

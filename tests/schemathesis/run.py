@@ -8,6 +8,8 @@ server error or other than documented, every operation was answered well at leas
 lives, its log is clean, and the tenant beside the one that was called is as it was.
 """
 
+import base64
+import hmac
 import json
 import os
 import pathlib
@@ -132,6 +134,38 @@ def fill(server, account, admin):
     }
 
 
+def sign_in_and_out(server, users, key):
+    """What asks for a password, a code or a login, which no schema gives: done once as it should be, before
+    guesses lock this address."""
+    account = users.rsplit("/", 2)[-2]
+    server.done("POST", users, key, {"user_id": "flora", "role": "user", "password": "correct horse"})
+
+    def login():
+        body = {"username": "flora", "account": account, "password": "correct horse"}
+        return server.call("POST", "/api/auth/login", "", body).json()
+
+    one, two, three, four = login(), login(), login(), login()
+    token = one["token"]
+    secret = server.call("POST", "/api/auth/2fa/totp", token, {"password": "correct horse"}).json()["secret"]
+    codes = server.call("POST", "/api/auth/2fa/totp/confirm", token, {"code": totp(secret)}).json()["recoveryCodes"]
+    both = {"password": "correct horse", "code": codes[0]}
+    codes = server.call("POST", "/api/auth/2fa/recovery-codes", token, both).json()["recoveryCodes"]
+    server.call("POST", "/api/auth/2fa/totp/remove", token, {**both, "code": codes[0]})
+    server.call("POST", "/api/auth/logout", two["token"])
+    server.call("DELETE", f"/api/v1/devices/{three['deviceId']}", token)
+    server.call("DELETE", f"{users}/flora/devices/{four['deviceId']}", key)
+    change = {"currentPassword": "correct horse", "newPassword": "battery staple"}
+    server.call("POST", "/api/auth/password", token, change)
+
+
+def totp(secret):
+    """The present code of an authenticator app (RFC 6238)."""
+    counter = int(time.time() // 30).to_bytes(8, "big")
+    digest = hmac.new(base64.b32decode(secret), counter, "sha1").digest()
+    at = digest[-1] & 15
+    return f"{(int.from_bytes(digest[at:at + 4], 'big') & 0x7FFFFFFF) % 1_000_000:06d}"
+
+
 def wait(look):
     for _ in range(600):
         found = look()
@@ -220,6 +254,7 @@ def main():
             bob, others = fill(server, "globex", "bob")
             spare = {"account_id": "spare", "admin_user_id": "sam"}
             server.done("POST", "/api/v1/admin/accounts", ROOT_KEY, spare)
+            sign_in_and_out(server, things["users"], alice)
             server.write("things.json", json.dumps(steer(things, ["acme", "alice", "globex", "bob"])))
             before = picture(server, bob, others)
             for who, key, examples in (("an admin", alice, 15), ("the operator", ROOT_KEY, 8)):

@@ -13,7 +13,6 @@ use sha2::Sha256;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-use crate::password::Password;
 use crate::principal::RootMark;
 
 const SECRET_CHARS: usize = 43;
@@ -199,14 +198,6 @@ impl KeyRing {
     /// The stored form of a code that a person types, of one user of one account.
     pub fn code_hash(&self, tenant: Incarnation, user: &str, code: &str) -> KeyHash {
         self.hash(&format!("code\0{tenant}\0{user}\0{code}"))
-    }
-
-    /// Names a password together with the hash that it fitted, so that it can be remembered for a while.
-    pub(crate) fn password_mark(&self, whose: &str, stored: &str, password: &Password) -> KeyHash {
-        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&*self.pepper) else { return KeyHash([0; 32]) };
-        mac.update(format!("basic\0{whose}\0{stored}\0").as_bytes());
-        mac.update(password.bytes());
-        KeyHash(mac.finalize().into_bytes().into())
     }
 
     /// The stored form of any key text; for the root key and imported keys.

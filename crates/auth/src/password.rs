@@ -138,9 +138,9 @@ impl Password {
         Self(self.0.clone(), self.1)
     }
 
-    /// Its bytes, for a keyed hash.
-    pub(crate) fn bytes(&self) -> &[u8] {
-        self.0.as_bytes()
+    /// Itself, for a keyed hash.
+    pub(crate) fn text(&self) -> &str {
+        &self.0
     }
 
     /// Whether it can become `user`'s password.
