@@ -501,7 +501,7 @@ async fn i05_wrong_codes_count_and_being_asked_does_not() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn i05_recovery_codes_open_once_each_and_an_admin_helps_on_record() {
+async fn i05_r06_recovery_codes_open_once_each_and_an_admin_helps_on_record() {
     let (server, people) = with_passwords(settings(), Terms::default()).await;
     let login = server.login_again("acme", "vera").await;
     // A viewer, too (r06).
