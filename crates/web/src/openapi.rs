@@ -72,6 +72,9 @@ fn operation(route: &Route) -> Value {
     if !route.verbs.is_empty() {
         operation["x-bailiwick-verbs"] = json!(route.verbs);
     }
+    if route.access == Access::Socket {
+        operation["responses"]["101"] = json!({ "description": "The socket is open. Its frames are in docs/api.md." });
+    }
     operation["requestBody"] = match route.body {
         Shape::Nothing => return operation,
         Shape::Json => {
@@ -112,7 +115,7 @@ fn parameters(route: &Route) -> Vec<Value> {
 fn security(access: Access) -> Value {
     match access {
         Access::Public => json!([]),
-        Access::Greeting => json!([{}, { "key": [] }, { "bearer": [] }]),
+        Access::Greeting | Access::Socket => json!([{}, { "key": [] }, { "bearer": [] }]),
         Access::Known => json!([{ "key": [] }, { "bearer": [] }]),
     }
 }

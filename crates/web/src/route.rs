@@ -19,6 +19,9 @@ pub enum Access {
     Public,
     /// Anyone; who shows a credential must show a right one, and is told more.
     Greeting,
+    /// Anyone may open the socket, and then has to say who they are before anything else is heard; who
+    /// shows a credential at once must show a right one.
+    Socket,
     /// Whoever is known. What they may do is asked of the policy.
     Known,
 }

@@ -17,9 +17,10 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tower::ServiceExt;
 
 use crate::app::App;
@@ -63,13 +64,13 @@ pub async fn serve(listener: TcpListener, app: App, shutdown: CancellationToken)
             }
             Ok((socket, peer)) => {
                 let (router, app, cut) = (router.clone(), app.clone(), cut.clone());
+                let held = Held(Arc::new((place, connections.token())));
                 connections.spawn(async move {
-                    let served = connection(socket, Peer(peer.ip()), router, &app);
+                    let served = connection(socket, (Peer(peer.ip()), held), router, &app);
                     tokio::select! {
                         () = cut.cancelled() => {}
                         () = served => {}
                     }
-                    drop(place);
                 });
             }
         }
@@ -85,14 +86,21 @@ pub async fn serve(listener: TcpListener, app: App, shutdown: CancellationToken)
     Ok(())
 }
 
-async fn connection(socket: TcpStream, peer: Peer, router: Router, app: &App) {
+/// A connection's place among those that there may be. A socket keeps it when HTTP has let go of it.
+#[derive(Clone)]
+pub(crate) struct Held(#[expect(dead_code, reason = "kept, and given back by being dropped")] Arc<HeldPlace>);
+
+type HeldPlace = (OwnedSemaphorePermit, TaskTrackerToken);
+
+async fn connection(socket: TcpStream, (peer, held): (Peer, Held), router: Router, app: &App) {
     prepare(&socket);
     let service = service_fn(move |request: Request<Incoming>| {
-        let router = router.clone();
+        let (router, held) = (router.clone(), held.clone());
         async move {
             let waits = waits(request.headers());
             let mut request = request.map(|body| Body::new(Lingering::new(body, waits)));
             request.extensions_mut().insert(peer);
+            request.extensions_mut().insert(held);
             let answer = router.oneshot(request).await;
             failpoint::reach("answer.made");
             answer
@@ -103,7 +111,8 @@ async fn connection(socket: TcpStream, peer: Peer, router: Router, app: &App) {
         .header_read_timeout(app.settings().times.head)
         .max_buf_size(HEAD_BUFFER)
         .max_headers(HEADER_FIELDS)
-        .serve_connection(TokioIo::new(socket), service);
+        .serve_connection(TokioIo::new(socket), service)
+        .with_upgrades();
     let mut serving = pin!(serving);
     let ended = tokio::select! {
         ended = serving.as_mut() => ended,

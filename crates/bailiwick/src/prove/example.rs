@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use super::tenant::{Tenant, rule};
 
 /// Routes that answer nobody, and why: there is no control for them.
-pub(super) const ANSWER_NOBODY: [(&str, &str); 7] = [
+pub(super) const ANSWER_NOBODY: [(&str, &str); 8] = [
+    ("/api/v1/ws", "it is a WebSocket, which a request without its handshake is told"),
     ("/api/auth/2fa/totp/confirm", "it asks for an app's present code"),
     ("/api/auth/2fa/totp/remove", "it asks for an app's present code"),
     ("/api/auth/2fa/recovery-codes", "it asks for an app's present code"),

@@ -112,11 +112,19 @@ async fn decide(
     let id = approval.id();
     let _permit = scope.authorize::<DecideApproval>(approval)?;
     let Decided { decision, reason } = body.json().await?;
-    if reason.as_ref().is_some_and(|reason| reason.chars().count() > 2_000) {
-        return Err(Failure::Parameters("body.reason: at most 2000 characters".to_owned()));
-    }
+    fits(reason.as_deref())?;
     let state = decided(&app, &scope, id, decision, reason).await?;
     Ok(reply::done(json!({ "id": id, "state": state })))
+}
+
+/// Whether a reason is one that can be kept.
+pub(crate) fn fits(reason: Option<&str>) -> Result<(), Failure> {
+    match reason {
+        Some(reason) if reason.chars().count() > 2_000 => {
+            Err(Failure::Parameters("reason: at most 2000 characters".to_owned()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Decides, and says what the approval is then.

@@ -79,16 +79,26 @@ async fn follow_up(
     Segments(name): Segments<String>,
     body: Unread,
 ) -> Result<Response, Failure> {
-    let (scope, session) = own::<SendSession>(&app, &caller, &name).await?;
-    let sent = match message::follow_up(message::object(body.json_or_nothing().await?)?)? {
+    let delivery = send(&app, &caller, &name, async || body.json_or_nothing().await).await?;
+    Ok(about(&name, accepted(json!({ "ok": true, "sessionId": name, "status": "accepted", "deliveryId": delivery }))))
+}
+
+/// Sends into a session. The body is read when the right was asked for.
+pub(crate) async fn send(
+    app: &App,
+    caller: &Caller,
+    name: &str,
+    body: impl AsyncFnOnce() -> Result<Option<Value>, Failure>,
+) -> Result<String, Failure> {
+    let (scope, session) = own::<SendSession>(app, caller, name).await?;
+    let sent = match message::follow_up(message::object(body().await?)?)? {
         FollowUp::Message(message) => app.runtime().send(&scope, session, message).await,
         FollowUp::Answers(answers) => app.runtime().respond(&scope, session, answers).await,
     };
-    let delivery = match sent {
-        Err(RuntimeError::NotFound) => return Err(Failure::not_found("request", "of this session")),
-        other => other?,
-    };
-    Ok(about(&name, accepted(json!({ "ok": true, "sessionId": name, "status": "accepted", "deliveryId": delivery }))))
+    match sent {
+        Err(RuntimeError::NotFound) => Err(Failure::not_found("request", "of this session")),
+        other => Ok(other?),
+    }
 }
 
 async fn cancel(
@@ -97,13 +107,24 @@ async fn cancel(
     Segments(name): Segments<String>,
     body: Unread,
 ) -> Result<Response, Failure> {
-    let (scope, session) = own::<ControlSession>(&app, &caller, &name).await?;
-    let body = message::object(body.json_or_nothing().await?)?;
-    let turn = message::text(&body, "turnId", "Expected 'turnId' to be a non-empty string.")?;
-    Ok(match app.runtime().control(&scope, session, Control::Cancel { turn }).await? {
+    let answer = end_turn(&app, &caller, &name, async || body.json_or_nothing().await).await?;
+    Ok(match answer {
         ControlAnswer::Accepted => accepted(json!({ "ok": true, "sessionId": name, "status": "accepted" })),
         ControlAnswer::NoActive => done(json!({ "ok": true, "status": "no_active_turn" })),
     })
+}
+
+/// Ends a session's present turn. The body is read when the right was asked for.
+pub(crate) async fn end_turn(
+    app: &App,
+    caller: &Caller,
+    name: &str,
+    body: impl AsyncFnOnce() -> Result<Option<Value>, Failure>,
+) -> Result<ControlAnswer, Failure> {
+    let (scope, session) = own::<ControlSession>(app, caller, name).await?;
+    let body = message::object(body().await?)?;
+    let turn = message::text(&body, "turnId", "Expected 'turnId' to be a non-empty string.")?;
+    Ok(app.runtime().control(&scope, session, Control::Cancel { turn }).await?)
 }
 
 async fn clear(State(app): State<App>, caller: Caller, Segments(name): Segments<String>) -> Result<Response, Failure> {

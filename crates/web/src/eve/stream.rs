@@ -63,13 +63,69 @@ enum Controls {
     Unknown,
 }
 
-struct Reading {
+/// A session's events from one place on, page by page, for as long as their reader may.
+pub(crate) struct SessionPages {
     app: App,
     caller: Caller,
     name: String,
     permit: Permit<ReadSession>,
     grown: watch::Receiver<u64>,
+    /// The number of the next event.
     next: u64,
+    /// How many there were at first.
+    found: u64,
+}
+
+impl SessionPages {
+    /// From the event of that number on; a negative one counts from the end.
+    pub(crate) async fn open(app: &App, caller: &Caller, name: &str, start: i64) -> Result<Self, Failure> {
+        let permit = right(app, caller, name).await?;
+        // Watched from before the first read, so that nothing falls between the two.
+        let grown = app.store().session_watch(&permit)?;
+        let found = app.store().session_read(&permit).await?.events;
+        let next = match u64::try_from(start) {
+            Ok(start) => start,
+            Err(_) => found.saturating_sub(start.unsigned_abs()),
+        };
+        let name = permit.resource().id().to_string();
+        Ok(Self { app: app.clone(), caller: caller.clone(), name, permit, grown, next, found })
+    }
+
+    /// The number of the next event.
+    pub(crate) fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// Looks again whether the caller may read; before every page, so that a revoked key gets no more.
+    pub(crate) async fn still_may(&mut self) -> Option<()> {
+        self.caller = self.caller.again(&self.app).await?;
+        self.permit = right(&self.app, &self.caller, &self.name).await.ok()?;
+        Some(())
+    }
+
+    /// The events that are there, up to so many.
+    pub(crate) async fn read(&mut self, limit: usize) -> Option<Vec<String>> {
+        self.grown.mark_unchanged();
+        let events = self.app.store().session_events(&self.permit, self.next, limit).await.ok()?;
+        self.next += events.len() as u64;
+        Some(events)
+    }
+
+    /// Whether the session has ended and everything was read.
+    pub(crate) async fn over(&self) -> Option<bool> {
+        let row = self.app.store().session_read(&self.permit).await.ok()?;
+        Some(row.state.is_ended() && self.next >= row.events)
+    }
+
+    /// Waits for more. `None` when there will be none.
+    pub(crate) async fn grown(&mut self) -> Option<()> {
+        self.grown.changed().await.ok()
+    }
+}
+
+struct Reading {
+    app: App,
+    pages: SessionPages,
     until: Until,
     controls: Controls,
     look: Instant,
@@ -85,28 +141,19 @@ async fn open(
     Segments(name): Segments<String>,
     Params(wanted): Params<Wanted>,
 ) -> Result<Response, Failure> {
-    let permit = right(&app, &caller, &name).await?;
     let start = match wanted.start_index.as_deref() {
         None | Some("") => 0,
         Some(text) => text.parse::<i64>().map_err(|_| Failure::Words("Expected startIndex to be an integer."))?,
     };
-    // Watched from before the first read, so that nothing falls between the two.
-    let grown = app.store().session_watch(&permit)?;
-    let events = app.store().session_read(&permit).await?.events;
-    let next = match u64::try_from(start) {
-        Ok(start) => start,
-        Err(_) => events.saturating_sub(start.unsigned_abs()),
-    };
+    let pages = SessionPages::open(&app, &caller, &name, start).await?;
+    let events = pages.found;
     let ends = matches!(wanted.follow.as_deref(), Some("false" | "0"));
     let tail = ends || matches!(wanted.include_tail_index.as_deref(), Some("1" | "true"));
     let known = wanted.stream_control_version.as_deref() == Some("1");
     let times = app.settings().times;
     let open = Slot::take(Scarce::Streams, &app, &caller)?;
     let reading = Reading {
-        name: permit.resource().id().to_string(),
-        permit,
-        grown,
-        next,
+        pages,
         until: if ends { Until::Tail(events) } else { Until::Left },
         controls: if known { Controls::Known } else { Controls::Unknown },
         look: Instant::now() + times.heartbeat,
@@ -115,9 +162,8 @@ async fn open(
         ended: false,
         _open: open,
         app,
-        caller,
     };
-    let session = HeaderValue::from_str(&reading.name);
+    let session = HeaderValue::from_str(&reading.pages.name);
     let body = Body::from_stream(stream::unfold(reading, |mut reading| async move {
         let piece = reading.next().await?;
         Some((Ok::<_, Infallible>(piece), reading))
@@ -157,63 +203,48 @@ impl Reading {
         }
         loop {
             if let Until::Tail(tail) = self.until
-                && self.next >= tail
+                && self.pages.next >= tail
             {
                 return None;
             }
             if Instant::now() >= self.look {
                 self.look = Instant::now() + self.app.settings().times.heartbeat;
-                self.still_may().await?;
+                self.pages.still_may().await?;
                 return Some(Bytes::from_static(b"\n"));
             }
             if self.controls == Controls::Known && Instant::now() >= self.lease {
                 return self.lease_ended();
             }
-            self.grown.mark_unchanged();
             let lines = self.read().await?;
             if !lines.is_empty() {
-                self.still_may().await?;
+                self.pages.still_may().await?;
                 return Some(lines);
             }
-            if self.over().await? {
+            if self.pages.over().await? {
                 return None;
             }
             tokio::select! {
                 () = self.app.closing().cancelled() => return self.lease_ended(),
                 () = tokio::time::sleep_until(self.look.min(self.lease)), if self.controls == Controls::Known => {}
                 () = tokio::time::sleep_until(self.look), if self.controls == Controls::Unknown => {}
-                grown = self.grown.changed() => grown.ok()?,
+                grown = self.pages.grown() => grown?,
             }
         }
-    }
-
-    /// Looks again whether the caller may read; before every page, so that a revoked key gets no more.
-    async fn still_may(&mut self) -> Option<()> {
-        self.caller = self.caller.again(&self.app).await?;
-        self.permit = right(&self.app, &self.caller, &self.name).await.ok()?;
-        Some(())
     }
 
     /// The lines that are there, up to a page. Empty if there are none.
     async fn read(&mut self) -> Option<Bytes> {
         let limit = match self.until {
             Until::Left => PAGE,
-            Until::Tail(tail) => PAGE.min(usize::try_from(tail - self.next).unwrap_or(PAGE)),
+            Until::Tail(tail) => PAGE.min(usize::try_from(tail - self.pages.next).unwrap_or(PAGE)),
         };
-        let events = self.app.store().session_events(&self.permit, self.next, limit).await.ok()?;
-        self.next += events.len() as u64;
+        let events = self.pages.read(limit).await?;
         let mut lines = BytesMut::with_capacity(events.iter().map(|event| event.len() + 1).sum());
         for event in events {
             lines.extend_from_slice(event.as_bytes());
             lines.extend_from_slice(b"\n");
         }
         Some(lines.freeze())
-    }
-
-    /// Whether the session has ended and everything was read.
-    async fn over(&self) -> Option<bool> {
-        let row = self.app.store().session_read(&self.permit).await.ok()?;
-        Some(row.state.is_ended() && self.next >= row.events)
     }
 
     /// The last piece for a reader who knows how to come again.

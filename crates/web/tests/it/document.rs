@@ -14,11 +14,16 @@ fn rows() -> String {
             Access::Public => "nothing".to_owned(),
             Access::Greeting => "nothing; a credential is told more".to_owned(),
             Access::Known if route.verbs.is_empty() => "a credential".to_owned(),
-            Access::Known => route.verbs.iter().map(|verb| format!("`{verb}`")).collect::<Vec<_>>().join(", "),
+            Access::Known => verbs(route),
+            Access::Socket => format!("who says in the first frame who they are; by frame: {}", verbs(route)),
         };
         let _ = writeln!(text, "| `{} {}` | {} | {needs} |", route.method, route.path, route.summary);
     }
     text
+}
+
+fn verbs(route: &bailiwick_web::route::Route) -> String {
+    route.verbs.iter().map(|verb| format!("`{verb}`")).collect::<Vec<_>>().join(", ")
 }
 
 #[test]

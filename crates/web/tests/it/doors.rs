@@ -39,6 +39,9 @@ async fn a01_every_route_but_the_public_ones_answers_401_without_and_with_a_wron
     let well = ["/ready", "/eve/v1/health"];
     let visited = ["/login", "/login", "/setup", "/setup", "/assets/style.css", "/assets/script.js"];
     assert_eq!(open, [&well[..], &signing_in, &visited].concat(), "this list may only shrink");
+    // What their first frame must be, `socket.rs` asks of these.
+    let sockets: Vec<&str> = table().filter(|r| r.access == Access::Socket).map(|r| r.path).collect();
+    assert_eq!(sockets, ["/api/v1/ws"]);
     for route in table().filter(|route| route.access == Access::Known) {
         let path = filled(route, &space);
         for key in ["", "wrong", "bwk_aaaaaaaaaaaaaaaa_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"] {

@@ -12,6 +12,7 @@ mod limits;
 mod pages;
 mod proof;
 mod sign_in;
+mod socket;
 mod space;
 mod support;
 mod tenants;
