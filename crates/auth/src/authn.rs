@@ -6,6 +6,7 @@
 
 mod basic;
 pub mod jwt;
+pub mod passkey;
 pub mod sign_in;
 
 use std::future::Future;
@@ -13,7 +14,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bailiwick_types::{AccountName, AgentName, DeviceId, KeyId, KeyScope, Role, SpaceId, Timestamp, UserName};
+use bailiwick_types::{AccountName, AgentName, DeviceId, KeyId, KeyScope, PasskeyId, Role, SpaceId, Timestamp, UserName};
 
 use crate::key::{Form, KeyHash, KeyRing, PresentedKey};
 use crate::lockout::Tally;
@@ -21,6 +22,7 @@ use crate::password::Password;
 use crate::principal::{Bounds, Credential, Found, Member, Principal, RootMark, Tenant};
 use basic::Basic;
 use jwt::Issuer;
+use passkey::PasskeyRecord;
 use sign_in::{SignInError, SignInRecord, SignIns};
 
 /// The rows that authentication reads. The store implements it; nobody else may (`xtask tidy` checks).
@@ -54,6 +56,8 @@ pub trait Directory: Send + Sync {
         account: &AccountName,
         user: &UserName,
     ) -> impl Future<Output = Result<Option<SignInRecord>, DirectoryError>> + Send;
+    /// The passkey of that id, with whose it is, if there is one.
+    fn passkey(&self, id: &PasskeyId) -> impl Future<Output = Result<Option<PasskeyRecord>, DirectoryError>> + Send;
     /// Changes what is counted for a subject of [`crate::lockout`], which begins with nothing.
     fn tally<T: Send + 'static>(
         &self,

@@ -200,6 +200,13 @@ impl KeyRing {
         self.hash(&format!("code\0{tenant}\0{user}\0{code}"))
     }
 
+    /// What stands for a user where an authenticator keeps it: sixteen bytes that tell nobody else whose
+    /// they are, and are another's after the account's end.
+    pub fn user_handle(&self, tenant: Incarnation, user: &str) -> [u8; 16] {
+        let hash = self.hash(&format!("passkey\0{tenant}\0{user}"));
+        std::array::from_fn(|n| hash.0[n])
+    }
+
     /// The stored form of any key text; for the root key and imported keys.
     pub fn hash(&self, text: &str) -> KeyHash {
         // HMAC takes a key of any length, so this cannot fail; a zero hash would match nothing we store.

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bailiwick_agent::{Models, Runtime, RuntimeLimits};
+use bailiwick_auth::authn::passkey::Passkeys;
 use bailiwick_auth::authn::sign_in::SignIns;
 use bailiwick_auth::authn::{RootKeyUse, Step, Walk};
 use bailiwick_auth::password::{Password, Passwords, PasswordsError};
@@ -134,7 +135,9 @@ pub(crate) async fn start(mut config: Config, spoken: Option<Script>) -> Result<
     let ceilings = Ceilings { sandbox: config.sandbox.limits, tool_time: config.sandbox.tool_time };
     let tools = Arc::new(ToolManager::new(store.clone(), Arc::clone(&sandboxes), redactor, ceilings));
     let runtime = Runtime::new(store.clone(), Arc::clone(&walk), tools, models, RuntimeLimits::default());
+    let passkeys = Passkeys::new(config.public_url.as_deref(), &config.server_name);
     let parts = web::Parts {
+        passkeys,
         store: store.clone(),
         walk,
         sign_ins,

@@ -15,6 +15,7 @@ use serde_json::{Map, json};
 use crate::engine::Tx;
 use crate::error::StoreError;
 use crate::log;
+use crate::passkey;
 use crate::password;
 use crate::sql::args;
 use crate::store::Store;
@@ -31,8 +32,8 @@ pub struct NewDevice<'a> {
     pub name: String,
     /// By what its user signed in.
     pub factor: Factor,
-    /// The hash that the password fitted.
-    pub fitted: StoredPassword,
+    /// The hash that the password fitted, where one was asked for.
+    pub fitted: Option<StoredPassword>,
     /// The password's hash of today's settings, if the kept one is another.
     pub anew: Option<StoredPassword>,
 }
@@ -103,7 +104,7 @@ impl Store {
             .write(permit.tenant(), move |tx| {
                 tx.one("SELECT 1 FROM account_user WHERE account = ?1 AND name = ?2", args![&user], |_| Ok(()))?
                     .ok_or_else(|| StoreError::not_found("user", &user))?;
-                still_opens(tx, &user, &fitted, &factor)?;
+                still_opens(tx, &user, fitted.as_ref(), &factor)?;
                 use_up(tx, &user, &factor)?;
                 if let Some(anew) = &anew {
                     password::put(tx, &user, anew)?;
@@ -245,8 +246,18 @@ impl Store {
 
 /// What was checked outside of the transaction must still be what is there: else a login could outlive the
 /// change of the password that it was made with.
-fn still_opens(tx: &Tx<'_>, user: &UserName, fitted: &StoredPassword, factor: &Factor) -> Result<(), StoreError> {
-    still_fits(tx, user, fitted)?;
+fn still_opens(
+    tx: &Tx<'_>,
+    user: &UserName,
+    fitted: Option<&StoredPassword>,
+    factor: &Factor,
+) -> Result<(), StoreError> {
+    match (fitted, factor) {
+        // Whose row is still there, which `use_up` sees to.
+        (None, Factor::PasskeyAlone(_)) => return Ok(()),
+        (None, _) => return Err(CHANGED),
+        (Some(fitted), _) => still_fits(tx, user, fitted)?,
+    }
     let wanted = tx.one(
         "SELECT 1 FROM account_user u WHERE u.account = ?1 AND u.name = ?2 AND (EXISTS (SELECT 1 FROM totp t \
          WHERE t.account = u.account AND t.holder = u.name AND t.confirmed = 1) \
@@ -275,6 +286,7 @@ const CHANGED: StoreError =
 pub(crate) fn use_up(tx: &mut Tx<'_>, user: &UserName, factor: &Factor) -> Result<(), StoreError> {
     let used = match factor {
         Factor::Password => 1,
+        Factor::Passkey(used) | Factor::PasskeyAlone(used) => passkey::use_one(tx, user, used)?,
         Factor::Totp { step } => tx.exec(
             "UPDATE totp SET last_step = ?3 WHERE account = ?1 AND holder = ?2 AND confirmed = 1 AND last_step < ?3",
             args![user, *step],

@@ -3,11 +3,12 @@
 use std::net::IpAddr;
 
 use bailiwick_auth::Tenant;
+use bailiwick_auth::authn::passkey::PasskeyRecord;
 use bailiwick_auth::authn::sign_in::SignInRecord;
 use bailiwick_auth::authn::{DeviceRecord, Directory, DirectoryError, KeyRecord};
 use bailiwick_auth::key::KeyHash;
 use bailiwick_auth::lockout::Tally;
-use bailiwick_types::{AccountName, DeviceId, KeyId, Role, UserName};
+use bailiwick_types::{AccountName, DeviceId, KeyId, PasskeyId, Role, UserName};
 
 use crate::account::{tenant_columns, tenant_of_columns};
 use crate::error::StoreError;
@@ -61,6 +62,10 @@ impl Directory for Store {
         self.sign_in_record(account, user).await.map_err(failed)
     }
 
+    async fn passkey(&self, id: &PasskeyId) -> Result<Option<PasskeyRecord>, DirectoryError> {
+        self.passkey_record(id).await.map_err(failed)
+    }
+
     async fn tally<T: Send + 'static>(
         &self,
         subject: String,
@@ -72,7 +77,7 @@ impl Directory for Store {
 
 impl Store {
     /// Where the holder of a credential lives, by the credential's public half.
-    async fn located(&self, id: &str) -> Result<Option<Tenant>, StoreError> {
+    pub(crate) async fn located(&self, id: &str) -> Result<Option<Tenant>, StoreError> {
         let located = self
             .host()
             .read(|sql| {

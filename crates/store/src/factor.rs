@@ -13,7 +13,7 @@ use crate::engine::Tx;
 use crate::error::StoreError;
 use crate::sql::args;
 use crate::store::Store;
-use crate::{log, user};
+use crate::{log, passkey, user};
 
 /// What a user has set up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +33,7 @@ where
     permit.draft(Phase::Act, Verdict::Ok, Map::from_iter([("done".to_owned(), json!(done))]))
 }
 
-fn put_codes(tx: &mut Tx<'_>, user: &UserName, codes: &[KeyHash]) -> Result<(), StoreError> {
+pub(crate) fn put_codes(tx: &mut Tx<'_>, user: &UserName, codes: &[KeyHash]) -> Result<(), StoreError> {
     tx.exec("DELETE FROM recovery_code WHERE account = ?1 AND holder = ?2", args![user])?;
     for code in codes {
         tx.exec("INSERT INTO recovery_code (account, holder, hash) VALUES (?1, ?2, ?3)", args![user, code.as_bytes()])?;
@@ -149,7 +149,10 @@ impl Store {
         self.write(permit.tenant(), move |tx| {
             use_up(tx, &name, &shown)?;
             tx.exec("DELETE FROM totp WHERE account = ?1 AND holder = ?2", args![&name])?;
-            put_codes(tx, &name, &[])?;
+            // Passkeys can be lost, too.
+            if passkey::of_user(tx, &name)?.is_empty() {
+                put_codes(tx, &name, &[])?;
+            }
             log::append(tx, draft).map(drop)
         })
         .await
@@ -187,14 +190,15 @@ impl Store {
             .write(permit.tenant(), move |tx| {
                 user::role(tx, &name)?;
                 let totp = tx.exec("DELETE FROM totp WHERE account = ?1 AND holder = ?2", args![&name])?;
-                let passkeys = tx.exec("DELETE FROM passkey WHERE account = ?1 AND holder = ?2", args![&name])?;
+                let passkeys = passkey::of_user(tx, &name)?;
+                tx.exec("DELETE FROM passkey WHERE account = ?1 AND holder = ?2", args![&name])?;
                 put_codes(tx, &name, &[])?;
                 let ended = device::end(tx, &name, &Which::All)?;
                 draft.detail.insert("totp".to_owned(), json!(totp));
-                draft.detail.insert("passkeys".to_owned(), json!(passkeys));
+                draft.detail.insert("passkeys".to_owned(), json!(passkeys.len()));
                 draft.detail.insert("logins_ended".to_owned(), json!(ended.len()));
                 log::append(tx, draft)?;
-                Ok(ended)
+                Ok([ended, passkeys].concat())
             })
             .await?;
         self.key_unlocate(ended).await

@@ -17,6 +17,7 @@ pub mod factor;
 pub mod key;
 pub mod log;
 mod migrate;
+pub mod passkey;
 pub mod password;
 pub mod postgres;
 pub mod session;

@@ -1,5 +1,6 @@
 //! What an attempt to sign in is held against, and the counts of those that failed.
 
+use bailiwick_auth::authn::passkey::StoredPasskey;
 use bailiwick_auth::authn::sign_in::{SignInRecord, StoredTotp};
 use bailiwick_auth::lockout::Tally;
 use bailiwick_auth::password::StoredPassword;
@@ -37,11 +38,12 @@ impl Store {
                     args![user],
                     |row| Ok(StoredTotp { sealed: row.blob(0)?, last_step: row.count(1)? }),
                 )?;
-                let passkeys =
-                    sql.one("SELECT count(*) FROM passkey WHERE account = ?1 AND holder = ?2", args![user], |row| {
-                        row.count(0)
-                    })?;
-                let (tenant, user, passkeys) = (tenant.clone(), user.clone(), passkeys.unwrap_or(0));
+                let passkeys = sql.all(
+                    "SELECT id, credential FROM passkey WHERE account = ?1 AND holder = ?2 ORDER BY created_at, id",
+                    args![user],
+                    |row| Ok(StoredPasskey { id: row.parse(0)?, credential: row.text(1)? }),
+                )?;
+                let (tenant, user) = (tenant.clone(), user.clone());
                 Ok(Some(SignInRecord { tenant, user, role, password, totp, passkeys }))
             })
             .await

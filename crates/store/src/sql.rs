@@ -120,6 +120,7 @@ into_arg! {
     &'a bailiwick_types::ToolName, Text: name => Arg::Text(name.as_str());
     &'a bailiwick_types::KeyId, Text: id => Arg::Text(id.as_str());
     &'a bailiwick_types::DeviceId, Text: id => Arg::Text(id.as_str());
+    &'a bailiwick_types::PasskeyId, Text: id => Arg::Text(id.as_str());
 }
 
 impl<'a, T: Into<Arg<'a>> + Kinded<'a>> From<Option<T>> for Arg<'a> {

@@ -13,7 +13,7 @@ use crate::error::StoreError;
 use crate::key::{self, KeyTerms};
 use crate::sql::{Row, Sql, args};
 use crate::store::Store;
-use crate::{approval, device, log, password, space};
+use crate::{approval, device, log, passkey, password, space};
 
 /// A user.
 #[derive(Debug, Clone)]
@@ -208,6 +208,7 @@ impl Store {
                         row.text(0)
                     })?;
                 let devices = device::of_user(tx, &name)?;
+                let passkeys = passkey::of_user(tx, &name)?;
                 let spaces = space::owned_by(tx, &name)?;
                 for id in &spaces {
                     tx.exec("DELETE FROM space WHERE account = ?1 AND id = ?2", args![*id])?;
@@ -219,7 +220,7 @@ impl Store {
                 draft.detail.insert("spaces".to_owned(), json!(spaces.len()));
                 draft.detail.insert("devices".to_owned(), json!(devices.len()));
                 log::append(tx, draft)?;
-                Ok(([keys, devices].concat(), spaces))
+                Ok(([keys, devices, passkeys].concat(), spaces))
             })
             .await?;
         self.key_unlocate(keys).await?;

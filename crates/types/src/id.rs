@@ -161,6 +161,8 @@ public_halves! {
     KeyId;
     /// The public half of a login's token: names the device that signed in.
     DeviceId;
+    /// Names a passkey; made of the credential's id, so that one credential is known once.
+    PasskeyId;
 }
 
 fn public_half(bytes: [u8; 10]) -> String {

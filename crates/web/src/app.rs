@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bailiwick_agent::Runtime;
 use bailiwick_auth::authn::Walk;
+use bailiwick_auth::authn::passkey::{Passkeys, UnfitOrigin};
 use bailiwick_auth::authn::sign_in::SignIns;
 use bailiwick_sandbox::Sandboxes;
 use bailiwick_store::Store;
@@ -28,6 +29,8 @@ pub struct Parts {
     pub sign_ins: Arc<SignIns>,
     /// Seals the secrets of second factors.
     pub seal: Seal,
+    /// Makes and checks passkeys; or why none can be made here.
+    pub passkeys: Result<Passkeys, UnfitOrigin>,
     /// Sessions at work.
     pub runtime: Runtime,
     /// For the count of what runs.
@@ -164,6 +167,12 @@ struct Inner {
     closing: CancellationToken,
 }
 
+/// No browser makes passkeys for the address that is configured.
+const PASSKEYS_OFF: Failure = Failure::NotAccepted {
+    reason: "passkeys_off",
+    message: "passkeys need a name: the operator sets server.public_url to https://NAME",
+};
+
 /// Uploads at once; each holds a thread. More wait.
 const UPLOADS: usize = 256;
 /// Whole logs that are read at once; each costs a core. More wait.
@@ -188,6 +197,11 @@ impl App {
 
     pub(crate) fn sign_ins(&self) -> &SignIns {
         &self.0.parts.sign_ins
+    }
+
+    /// What makes and checks passkeys.
+    pub(crate) fn passkeys(&self) -> Result<&Passkeys, Failure> {
+        self.0.parts.passkeys.as_ref().map_err(|_| PASSKEYS_OFF)
     }
 
     pub(crate) fn seal(&self) -> &Seal {

@@ -2,7 +2,8 @@
 //! are `{code, message}`.
 
 pub(crate) mod factor;
-mod login;
+pub(crate) mod login;
+pub(crate) mod passkey;
 pub(crate) mod password;
 pub(crate) mod setup;
 
@@ -10,5 +11,5 @@ use crate::route::Route;
 
 /// The rows of every subject.
 pub(crate) fn tables() -> impl Iterator<Item = &'static [Route]> {
-    [login::ROUTES, factor::ROUTES, password::ROUTES, setup::ROUTES].into_iter()
+    [login::ROUTES, factor::ROUTES, passkey::ROUTES, password::ROUTES, setup::ROUTES].into_iter()
 }

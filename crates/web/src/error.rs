@@ -416,7 +416,11 @@ fn of_sign_in(refused: &NotSignedIn) -> Told {
     } else {
         (StatusCode::UNAUTHORIZED, "UNAUTHENTICATED")
     };
-    let told = Told::new(status, code, refused.to_string()).because(refused.code());
+    let mut told = Told::new(status, code, refused.to_string()).because(refused.code());
+    if let NotSignedIn::CodeWanted(_, Some(begun)) | NotSignedIn::PasskeyWanted(_, Some(begun)) = refused {
+        let first_half = json!({ "ceremony": begun.ceremony, "options": begun.options });
+        told.details.insert(PASSKEY.to_owned(), first_half);
+    }
     Told { retry_after: refused.retry_after(), ..told }
 }
 
@@ -561,8 +565,16 @@ fn sign(told: &Told, request: RequestId) -> Value {
         (None, "UNAUTHENTICATED") => "unauthorized".to_owned(),
         (None, code) => code.to_lowercase(),
     };
-    json!({ "code": code, "message": told.message, "requestId": request })
+    let mut body = json!({ "code": code, "message": told.message, "requestId": request });
+    // Whom a password was right for goes on with this.
+    if let Some(begun) = told.details.get(PASSKEY) {
+        body[PASSKEY] = begun.clone();
+    }
+    body
 }
+
+/// The first half of a passkey's ceremony, where one can complete the password.
+const PASSKEY: &str = "passkey";
 
 fn eve(failure: &Failure, told: &Told, request: RequestId) -> Value {
     if matches!(failure, Failure::NoRoute | Failure::NoMethod) {

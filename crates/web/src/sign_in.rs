@@ -6,6 +6,7 @@ use axum::http::HeaderMap;
 use bailiwick_audit::{Actor, Verdict};
 use bailiwick_auth::Principal;
 use bailiwick_auth::access::verb::SignIn;
+use bailiwick_auth::authn::passkey::Begun;
 use bailiwick_auth::authn::sign_in::{Claim, Factor, Identified, Proven, SignInError, Whose};
 use bailiwick_auth::authn::{DirectoryError, Rejection};
 use bailiwick_auth::lockout::{Held, Locked};
@@ -16,10 +17,11 @@ use bailiwick_store::device::NewDevice;
 use bailiwick_types::{AccountName, DeviceId, RequestId, Timestamp, UserName};
 use bailiwick_vault::Purpose;
 use http::header::USER_AGENT;
-use serde_json::json;
+use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use crate::app::App;
+use crate::caller::Visitor;
 use crate::error::Failure;
 use crate::gate::unknown;
 use crate::route::Route;
@@ -62,11 +64,13 @@ pub(crate) enum NotSignedIn {
     #[error("Invalid username or password.")]
     Credentials(Option<Whose>),
     #[error("A code of your authenticator app is needed: send it as totpCode.")]
-    CodeWanted(Whose),
+    CodeWanted(Whose, Option<Box<Begun>>),
     #[error("This code is wrong, or was used already.")]
     Code(Whose),
-    #[error("A passkey is needed as the second factor: sign in on the login page.")]
-    PasskeyWanted(Whose),
+    #[error("A passkey is needed as the second factor.")]
+    PasskeyWanted(Whose, Option<Box<Begun>>),
+    #[error("This passkey was not accepted.")]
+    Passkey(Option<Whose>),
     #[error("Too many failed attempts: this user can sign in again later.")]
     UserLocked(Locked),
     #[error("Too many failed attempts from your address: try again later.")]
@@ -82,9 +86,10 @@ impl NotSignedIn {
     pub(crate) fn code(&self) -> &'static str {
         match self {
             Self::Credentials(_) => "invalid_credentials",
-            Self::CodeWanted(_) => "totp_required",
+            Self::CodeWanted(..) => "totp_required",
             Self::Code(_) => "invalid_totp",
-            Self::PasskeyWanted(_) => "passkey_required",
+            Self::PasskeyWanted(..) => "passkey_required",
+            Self::Passkey(_) => "invalid_passkey",
             Self::UserLocked(_) => "locked",
             Self::AddressLocked(_) => "ip_locked",
             Self::Busy => "busy",
@@ -152,8 +157,14 @@ pub(crate) async fn complete(app: &App, proven: Proven, code: Option<&str>) -> R
     let code = code.map(str::trim).filter(|code| !code.is_empty());
     let Some(code) = code else {
         let wanted = if proven.totp().is_some() { NotSignedIn::CodeWanted } else { NotSignedIn::PasskeyWanted };
-        app.sign_ins().asked_for_more(app.store(), proven).await.map_err(NotSignedIn::from)?;
-        return Err(wanted(whose).into());
+        let awaiting = app.sign_ins().awaiting(app.store(), proven).await.map_err(NotSignedIn::from)?;
+        let begun = match app.passkeys() {
+            Ok(passkeys) if !awaiting.passkeys().is_empty() => {
+                Some(Box::new(passkeys.begin_after_password(awaiting)?))
+            }
+            _ => None,
+        };
+        return Err(wanted(whose, begun).into());
     };
     if let Some(code) = totp::recovery_form(code) {
         return Ok(proven.with_recovery_code(app.walk().ring(), &code));
@@ -169,6 +180,28 @@ pub(crate) async fn complete(app: &App, proven: Proven, code: Option<&str>) -> R
     proven.with_totp(&secret, code, unix_seconds()).map_err(|_| NotSignedIn::Code(whose).into())
 }
 
+/// Signs somebody in by the second half of a passkey's ceremony: after their password, or by it alone.
+pub(crate) async fn sign_in_by_passkey(
+    app: &App,
+    shown: (&str, Value),
+    device: String,
+    visitor: &Visitor,
+) -> Result<SignedIn, Failure> {
+    if !app.walk().admits_logins() {
+        return Err(LOGINS_OFF);
+    }
+    let identified = app.passkeys()?.finish(app.sign_ins(), app.store(), shown, visitor.address).await?;
+    admit(app, identified, device, visitor.request).await
+}
+
+/// A passkey that was wrong is not a password that was.
+pub(crate) fn by_passkey_failed(error: SignInError) -> NotSignedIn {
+    match error {
+        SignInError::Wrong(whose) => NotSignedIn::Passkey(whose),
+        other => other.into(),
+    }
+}
+
 /// Makes the login of somebody who showed all that was asked for.
 pub(crate) async fn admit(
     app: &App,
@@ -182,13 +215,14 @@ pub(crate) async fn admit(
     let permit = scope.authorize::<SignIn>(scope.user_named(user.clone()))?;
     let token = app.walk().ring().make_token()?;
     let spent = !matches!(factor, Factor::Password);
+    let by_passkey = matches!(factor, Factor::Passkey(_) | Factor::PasskeyAlone(_));
     let new = NewDevice { token: &token, name: device, factor, fitted, anew };
     let made = app.store().device_create(permit, new).await;
     match made {
         // Two at once with one code, or a recovery code that is none.
         Err(StoreError::Conflict { code: "code_used", .. }) if spent => {
             let whose = Whose { tenant: scope.tenant().clone(), user };
-            return Err(NotSignedIn::Code(whose).into());
+            return Err(if by_passkey { NotSignedIn::Passkey(Some(whose)) } else { NotSignedIn::Code(whose) }.into());
         }
         Ok(()) => {}
         // A right password, and something of ours that failed: nobody guessed.
@@ -252,13 +286,14 @@ pub(crate) fn device_name(headers: &HeaderMap) -> String {
 pub(crate) fn observe(app: &App, route: &Route, refused: &NotSignedIn, from: Option<IpAddr>, request: RequestId) {
     let (action, verdict, whose) = match refused {
         // Asked for as it should be: a step, and no failure.
-        NotSignedIn::CodeWanted(whose) | NotSignedIn::PasskeyWanted(whose) => {
+        NotSignedIn::CodeWanted(whose, _) | NotSignedIn::PasskeyWanted(whose, _) => {
             ("auth.second_factor.asked", Verdict::Ok, Some(whose))
         }
-        NotSignedIn::Credentials(Some(whose)) | NotSignedIn::Code(whose) => {
+        NotSignedIn::Credentials(Some(whose)) | NotSignedIn::Code(whose) | NotSignedIn::Passkey(Some(whose)) => {
             ("auth.login", Verdict::Denied, Some(whose))
         }
         NotSignedIn::Credentials(None)
+        | NotSignedIn::Passkey(None)
         | NotSignedIn::UserLocked(_)
         | NotSignedIn::AddressLocked(_)
         | NotSignedIn::Busy

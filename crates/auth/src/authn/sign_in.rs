@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bailiwick_types::{AccountName, Role, UserName};
 
+use super::passkey::{PasskeyRecord, StoredPasskey, UsedPasskey};
 use super::{Directory, DirectoryError};
 use crate::key::{KeyHash, KeyRing};
 use crate::lockout::{Attempt, Held, Lockout, LockoutSettings, prefix};
@@ -30,8 +31,8 @@ pub struct SignInRecord {
     pub password: Option<StoredPassword>,
     /// The authenticator app, once it is set up.
     pub totp: Option<StoredTotp>,
-    /// How many passkeys.
-    pub passkeys: u64,
+    /// The passkeys.
+    pub passkeys: Vec<StoredPasskey>,
 }
 
 /// An authenticator app's secret, sealed, and the last step that was used.
@@ -106,6 +107,25 @@ pub struct Proven {
     client: IpAddr,
 }
 
+/// The right password of somebody whose passkey is waited for.
+pub struct Awaiting {
+    record: SignInRecord,
+    fitted: StoredPassword,
+    anew: Option<StoredPassword>,
+}
+
+impl Awaiting {
+    /// As whom.
+    pub fn whose(&self) -> Whose {
+        Whose { tenant: self.record.tenant.clone(), user: self.record.user.clone() }
+    }
+
+    /// Their passkeys.
+    pub fn passkeys(&self) -> &[StoredPasskey] {
+        &self.record.passkeys
+    }
+}
+
 /// By what a person completed the password, as the store has to note it.
 #[derive(Clone)]
 pub enum Factor {
@@ -116,6 +136,10 @@ pub enum Factor {
         /// Its step.
         step: u64,
     },
+    /// A passkey, after the password.
+    Passkey(UsedPasskey),
+    /// A passkey alone, which its holder unlocked: it is had, and known or been, at once.
+    PasskeyAlone(UsedPasskey),
     /// A recovery code. Whether there is such a one, the store says; it is used up.
     Recovery(KeyHash),
 }
@@ -126,6 +150,8 @@ impl Factor {
         match self {
             Self::Password => "password",
             Self::Totp { .. } => "password+totp",
+            Self::Passkey(_) => "password+passkey",
+            Self::PasskeyAlone(_) => "passkey",
             Self::Recovery(_) => "password+recovery",
         }
     }
@@ -138,9 +164,9 @@ pub struct Identified {
     pub principal: Principal,
     /// By what.
     pub factor: Factor,
-    /// The hash that the password fitted. It must still be the kept one when the login is made: a password
-    /// that is changed meanwhile opens nothing any more.
-    pub fitted: StoredPassword,
+    /// The hash that the password fitted, where one was asked for. It must still be the kept one when the
+    /// login is made: a password that is changed meanwhile opens nothing any more.
+    pub fitted: Option<StoredPassword>,
     /// The password's hash of today's settings, if the kept one is another.
     pub anew: Option<StoredPassword>,
     /// To be ended when the login is there.
@@ -262,6 +288,63 @@ impl SignIns {
         self.lockout.succeed(directory, attempt).await
     }
 
+    /// A passkey is asked for after the password: that is a step and no failure. What was proven is kept
+    /// for it, without the attempt.
+    ///
+    /// # Errors
+    /// If the counts cannot be written.
+    pub async fn awaiting(&self, directory: &impl Directory, proven: Proven) -> Result<Awaiting, DirectoryError> {
+        let Proven { record, fitted, anew, attempt, client: _ } = proven;
+        self.lockout.forgive(directory, attempt).await?;
+        Ok(Awaiting { record, fitted, anew })
+    }
+
+    /// Whoever passed the password has shown something for a passkey, which counts as a guess until it is
+    /// found right.
+    ///
+    /// # Errors
+    /// If there were too many failures.
+    pub async fn shown(
+        &self,
+        directory: &impl Directory,
+        awaiting: Awaiting,
+        client: IpAddr,
+    ) -> Result<Proven, SignInError> {
+        let Awaiting { record, fitted, anew } = awaiting;
+        let user = Some((record.tenant.account(), &record.user));
+        let attempt = self.lockout.begin(directory, user, client).await?;
+        Ok(Proven { record, fitted, anew, attempt, client })
+    }
+
+    /// Somebody has shown a passkey alone, and it was right. Whoever is locked out stays so.
+    ///
+    /// # Errors
+    /// If there were too many failures.
+    pub async fn by_passkey(
+        &self,
+        directory: &impl Directory,
+        record: PasskeyRecord,
+        used: UsedPasskey,
+        client: IpAddr,
+    ) -> Result<Identified, SignInError> {
+        let user = Some((record.tenant.account(), &record.user));
+        let attempt = self.lockout.begin(directory, user, client).await?;
+        let PasskeyRecord { tenant, user, role, .. } = record;
+        let found = Found::User(Member { tenant, user, role, bounds: Bounds::none() });
+        let principal = Principal { found, credential: Credential::SignIn, address: client };
+        Ok(Identified { principal, factor: Factor::PasskeyAlone(used), fitted: None, anew: None, attempt })
+    }
+
+    /// Counts what was shown for a passkey and is none, against the address alone: whose it should be, nobody
+    /// knows.
+    ///
+    /// # Errors
+    /// If there were too many.
+    pub async fn no_passkey(&self, directory: &impl Directory, client: IpAddr) -> Result<(), SignInError> {
+        let _stays = self.lockout.begin(directory, None, client).await?;
+        Ok(())
+    }
+
     /// A second factor is asked for: that is a step and no failure.
     ///
     /// # Errors
@@ -284,7 +367,7 @@ impl Proven {
 
     /// Whether a passkey can be the second factor.
     pub fn has_passkeys(&self) -> bool {
-        self.record.passkeys > 0
+        !self.record.passkeys.is_empty()
     }
 
     /// With nothing else.
@@ -319,11 +402,21 @@ impl Proven {
         self.identified(Factor::Recovery(hash))
     }
 
+    /// With a passkey that was found right.
+    pub(super) fn with_passkey(self, used: UsedPasskey) -> Identified {
+        self.identified(Factor::Passkey(used))
+    }
+
+    /// The user's passkeys.
+    pub(super) fn passkeys(&self) -> &[StoredPasskey] {
+        &self.record.passkeys
+    }
+
     fn identified(self, factor: Factor) -> Identified {
         let SignInRecord { tenant, user, role, .. } = self.record;
         let found = Found::User(Member { tenant, user, role, bounds: Bounds::none() });
         let principal = Principal { found, credential: Credential::SignIn, address: self.client };
-        Identified { principal, factor, fitted: self.fitted, anew: self.anew, attempt: self.attempt }
+        Identified { principal, factor, fitted: Some(self.fitted), anew: self.anew, attempt: self.attempt }
     }
 }
 

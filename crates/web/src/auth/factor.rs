@@ -135,7 +135,7 @@ struct Both {
 
 /// The password and a code once more, of somebody who is known. The attempt is to be ended when what they
 /// were asked for is done: until then a code is a guess.
-async fn both(app: &App, caller: &Caller, password: &str, code: &str) -> Result<Identified, Failure> {
+pub(crate) async fn both(app: &App, caller: &Caller, password: &str, code: &str) -> Result<Identified, Failure> {
     let scope = caller.scope()?;
     let user = own_name(&caller.principal)?;
     let claim = Claim {
@@ -195,9 +195,9 @@ pub(crate) async fn renew_codes(
     Ok(codes)
 }
 
-type NewCodes = (Vec<Zeroizing<String>>, Vec<bailiwick_auth::key::KeyHash>);
+pub(crate) type NewCodes = (Vec<Zeroizing<String>>, Vec<bailiwick_auth::key::KeyHash>);
 
-fn new_codes(app: &App, tenant: &bailiwick_auth::Tenant, user: &UserName) -> Result<NewCodes, Failure> {
+pub(crate) fn new_codes(app: &App, tenant: &bailiwick_auth::Tenant, user: &UserName) -> Result<NewCodes, Failure> {
     let codes = totp::recovery_codes()?;
     let hash = |code: &Zeroizing<String>| app.walk().ring().code_hash(tenant.incarnation(), user.as_str(), code);
     let hashes = codes.iter().map(hash).collect();

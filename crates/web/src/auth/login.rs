@@ -16,7 +16,7 @@ use crate::caller::{Caller, Visitor};
 use crate::error::Failure;
 use crate::input::{Unread, line};
 use crate::route::routes;
-use crate::sign_in::{LONGEST_DEVICE, Shown, device_name, own_name, sign_in};
+use crate::sign_in::{LONGEST_DEVICE, Shown, SignedIn, device_name, own_name, sign_in};
 
 routes! {
     POST "/api/auth/login" login, Public, [], Json, "Sign in (username, password, deviceName, totpCode); answers a token, which is shown once";
@@ -44,13 +44,7 @@ async fn login(
     body: Unread,
 ) -> Result<Response, Failure> {
     let login: Login = body.json().await?;
-    let device = match login.device_name.filter(|name| !name.trim().is_empty()) {
-        Some(name) => {
-            line("deviceName", &name, LONGEST_DEVICE)?;
-            name
-        }
-        None => device_name(&headers),
-    };
+    let device = device_said(login.device_name, &headers)?;
     let shown = Shown {
         name: &login.username,
         account: login.account,
@@ -60,11 +54,24 @@ async fn login(
         client: visitor.address,
     };
     let made = sign_in(&app, shown, visitor.request).await?;
+    Ok(signed_in(&app, &made))
+}
+
+/// What the list of logins is to call a new one.
+pub(crate) fn device_said(name: Option<String>, headers: &HeaderMap) -> Result<String, Failure> {
+    match name.filter(|name| !name.trim().is_empty()) {
+        Some(name) => line("deviceName", &name, LONGEST_DEVICE).map(|()| name),
+        None => Ok(device_name(headers)),
+    }
+}
+
+/// The one reply that holds the token.
+pub(crate) fn signed_in(app: &App, made: &SignedIn) -> Response {
     let answer = json!({
         "token": *made.token, "deviceId": made.device,
         "serverName": app.settings().server_name, "username": made.user,
     });
-    Ok(Json(answer).into_response())
+    Json(answer).into_response()
 }
 
 async fn logout(State(app): State<App>, caller: Caller) -> Result<Response, Failure> {

@@ -89,7 +89,7 @@ async fn submit(
             Ok(response)
         }
         Err(failure) => {
-            let asked = matches!(failure, Failure::SignIn(NotSignedIn::CodeWanted(_)));
+            let asked = matches!(failure, Failure::SignIn(NotSignedIn::CodeWanted(..)));
             let ask_code = asked || matches!(failure, Failure::SignIn(NotSignedIn::Code(_)));
             let (notice, failure) = notice_of(failure)?;
             let server = &app.settings().server_name;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bailiwick_agent::{Models, Runtime, RuntimeLimits};
 use bailiwick_auth::authn::jwt::Issuer;
+use bailiwick_auth::authn::passkey::Passkeys;
 use bailiwick_auth::authn::sign_in::SignIns;
 use bailiwick_auth::authn::{RootKeyUse, Step, Walk};
 use bailiwick_auth::lockout::LockoutSettings;
@@ -142,7 +143,8 @@ impl Server {
         let provider = Provider::scripted(Script::parse("test.yaml", SCRIPT).unwrap());
         let models = Models::new(BTreeMap::from([(ModelName::first(), provider)]), ModelKeys::new());
         let runtime = Runtime::new(store.clone(), Arc::clone(&walk), tools, models, RuntimeLimits::default());
-        let parts = Parts { store: store.clone(), walk, sign_ins, seal: keys.seal(), runtime, sandboxes };
+        let passkeys = Passkeys::new(None, "bailiwick.test");
+        let parts = Parts { passkeys, store: store.clone(), walk, sign_ins, seal: keys.seal(), runtime, sandboxes };
         let app = App::new(parts, settings);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
