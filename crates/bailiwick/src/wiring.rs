@@ -135,7 +135,7 @@ pub(crate) async fn start(mut config: Config, spoken: Option<Script>) -> Result<
     let ceilings = Ceilings { sandbox: config.sandbox.limits, tool_time: config.sandbox.tool_time };
     let tools = Arc::new(ToolManager::new(store.clone(), Arc::clone(&sandboxes), redactor, ceilings));
     let runtime = Runtime::new(store.clone(), Arc::clone(&walk), tools, models, RuntimeLimits::default());
-    let passkeys = Passkeys::new(config.public_url.as_deref(), &config.server_name);
+    let passkeys = Passkeys::new(config.public_url.as_deref(), &config.name);
     let parts = web::Parts {
         passkeys,
         store: store.clone(),
