@@ -14,7 +14,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bailiwick_types::{AccountName, AgentName, DeviceId, KeyId, KeyScope, PasskeyId, Role, SpaceId, Timestamp, UserName};
+use bailiwick_types::{
+    AccountName, AgentName, DeviceId, KeyId, KeyScope, PasskeyId, Role, SpaceId, Timestamp, UserName,
+};
 
 use crate::key::{Form, KeyHash, KeyRing, PresentedKey};
 use crate::lockout::Tally;

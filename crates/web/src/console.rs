@@ -14,6 +14,7 @@ mod factor;
 mod frame;
 mod key;
 mod login;
+mod passkey;
 mod settings;
 mod space;
 mod user;
@@ -35,6 +36,7 @@ pub(crate) fn tables() -> impl Iterator<Item = &'static [Route]> {
         device::ROUTES,
         key::ROUTES,
         factor::ROUTES,
+        passkey::ROUTES,
         audit::ROUTES,
         settings::ROUTES,
     ]

@@ -136,6 +136,18 @@ pub(super) fn body(route: &Route) -> Value {
         (_, "/api/auth/2fa/totp/remove" | "/api/auth/2fa/recovery-codes") => {
             closed(&["password", "code"], json!({ "password": { "type": "string" }, "code": { "type": "string" } }))
         }
+        ("POST", "/api/auth/passkeys") => closed(&["password"], json!({ "password": { "type": "string" } })),
+        (_, "/api/auth/passkeys/finish") => {
+            let name = json!({ "type": ["string", "null"], "maxLength": 100 });
+            closed(&["ceremony", "credential"], ceremony(("name", name)))
+        }
+        (_, "/api/auth/passkeys/login/finish") => {
+            let name = json!({ "type": ["string", "null"], "maxLength": 100 });
+            closed(&["ceremony", "credential"], ceremony(("deviceName", name)))
+        }
+        (_, "/api/auth/passkeys/{passkey}/remove") => {
+            closed(&["password", "code"], json!({ "password": { "type": "string" }, "code": { "type": "string" } }))
+        }
         (_, "/api/auth/setup") => closed(
             &["username", "password"],
             json!({
@@ -360,6 +372,15 @@ fn object(required: &[&str], properties: Value) -> Value {
 }
 
 /// An object with these fields alone.
+/// The second half of a passkey's ceremony.
+fn ceremony((name, shape): (&str, Value)) -> Value {
+    json!({
+        "ceremony": { "type": "string", "description": "As it was begun." },
+        "credential": { "type": "object", "description": "PublicKeyCredential.toJSON() of the browser." },
+        name: shape,
+    })
+}
+
 fn closed(required: &[&str], properties: Value) -> Value {
     let mut object = object(required, properties);
     object["additionalProperties"] = json!(false);

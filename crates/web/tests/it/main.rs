@@ -3,6 +3,7 @@
 
 mod admin;
 mod audit;
+mod authenticator;
 mod console;
 mod document;
 mod doors;
@@ -10,6 +11,7 @@ mod eve;
 mod jwt;
 mod limits;
 mod pages;
+mod passkey;
 mod proof;
 mod sign_in;
 mod socket;
