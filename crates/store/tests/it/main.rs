@@ -13,6 +13,7 @@ mod event;
 mod fixture;
 mod hood;
 mod key;
+mod passkey;
 mod postgres;
 mod proof;
 mod reopen;
