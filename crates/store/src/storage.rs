@@ -123,7 +123,8 @@ pub enum Need {
 /// Room for bytes that are being written, held until they are.
 #[must_use = "room that is dropped is given back"]
 pub struct Room {
-    of: Option<Arc<Known>>,
+    /// Of whom, and out of how many MiB; nobody's where there is no limit.
+    of: Option<(Arc<Known>, u64)>,
     bytes: u64,
 }
 
@@ -133,9 +134,14 @@ impl Room {
         self.of.as_ref().map(|_| self.bytes)
     }
 
+    /// Why no more than that fits.
+    pub fn exhausted(&self) -> Option<Exhausted> {
+        self.of.as_ref().map(|(_, most)| full(*most))
+    }
+
     /// So many bytes more are there now.
     pub fn fill(self, grown: u64) {
-        let Some(known) = &self.of else { return };
+        let Some((known, _)) = &self.of else { return };
         if let Some(memory) = &mut known.state().measured {
             memory.found.bytes = memory.found.bytes.saturating_add(grown);
         }
@@ -144,7 +150,7 @@ impl Room {
 
 impl Drop for Room {
     fn drop(&mut self) {
-        if let Some(known) = &self.of {
+        if let Some((known, _)) = &self.of {
             let mut state = known.state();
             state.reserved = state.reserved.saturating_sub(self.bytes);
         }
@@ -211,10 +217,10 @@ impl Store {
         for age in [Age::Recent, Age::Moment] {
             let found = self.storage_of(tenant, &known, age).await?;
             if let Some(bytes) = known.take(limit, found, need) {
-                return Ok(Room { of: Some(known), bytes });
+                return Ok(Room { of: Some((known, most)), bytes });
             }
         }
-        Err(Exhausted { resource: Resource::StorageMib, most, opens_at: None }.into())
+        Err(full(most).into())
     }
 
     /// We wrote so many bytes into a workspace. What was remembered is moved by it, and soon measured anew.
@@ -232,6 +238,10 @@ impl Store {
         state.measured = None;
         state.deletions = state.deletions.wrapping_add(1);
     }
+}
+
+const fn full(most: u64) -> Exhausted {
+    Exhausted { resource: Resource::StorageMib, most, opens_at: None }
 }
 
 /// The folders of the spaces, and those that sandboxes have apart from them.
