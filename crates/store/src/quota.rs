@@ -86,8 +86,7 @@ pub(crate) fn under_way(sql: &Sql<'_>) -> Result<u64, StoreError> {
 /// Whether a turn may begin in this session. One that is under way already takes what comes.
 pub(crate) fn admit_turn(sql: &Sql<'_>, defaults: &Quotas, session: SessionId) -> Result<(), StoreError> {
     let Some(most) = in_force(sql, defaults)?.concurrent_sessions.most() else { return Ok(()) };
-    let (busy, own) =
-        sql.one(UNDER_WAY, args![session], |row| Ok((row.count(0)?, row.count(1)?)))?.unwrap_or_default();
+    let (busy, own) = sql.one(UNDER_WAY, args![session], |row| Ok((row.count(0)?, row.count(1)?)))?.unwrap_or_default();
     if own > 0 || busy < most {
         return Ok(());
     }
@@ -138,8 +137,7 @@ impl Store {
             return Err(StoreError::Conflict { code: "limit_too_large", message });
         }
         let mut draft = permit.draft(Phase::Act, Verdict::Ok, Map::new());
-        let defaults = self.default_quotas();
-        self.write(permit.tenant(), move |tx| {
+        let act = self.write(permit.tenant(), move |tx| {
             draft.detail.insert("from".to_owned(), json!(overrides(tx)?));
             draft.detail.insert("to".to_owned(), json!(set));
             let number = |quota: Option<Quota>| quota.map(Quota::to_number);
@@ -157,9 +155,13 @@ impl Store {
                     number(set.concurrent_sessions),
                 ],
             )?;
-            log::append(tx, draft)?;
-            Ok(AccountLimits { in_force: set.over(&defaults), set, defaults })
-        })
-        .await
+            log::append(tx, draft.clone())?;
+            Ok(draft)
+        });
+        let act = act.await?;
+        // The operator's own record has it as well. If that fails it is told, and may be repeated.
+        self.writers().write(self.host(), move |tx| log::append(tx, act)).await?;
+        let defaults = self.default_quotas();
+        Ok(AccountLimits { in_force: set.over(&defaults), set, defaults })
     }
 }

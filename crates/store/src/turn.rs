@@ -442,7 +442,8 @@ impl Store {
         let draft = permit.draft(Phase::Intent, Verdict::Begun, detail);
         let call = permit.resource().id();
         let (held, quotas, user) = (lease.clone(), self.default_quotas(), permit.scope().user().cloned());
-        let begun = self.write(&lease.tenant, move |tx| begin(tx, (&held, call), &quotas, user.as_ref(), draft)).await?;
+        let begun =
+            self.write(&lease.tenant, move |tx| begin(tx, (&held, call), &quotas, user.as_ref(), draft)).await?;
         Ok(for_store::recorded(permit, begun?))
     }
 

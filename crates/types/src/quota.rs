@@ -66,13 +66,8 @@ pub enum Resource {
 
 impl Resource {
     /// Every one.
-    pub const ALL: [Self; 5] = [
-        Self::TokensPerDay,
-        Self::ModelCallsPerDay,
-        Self::ToolCallsPerDay,
-        Self::StorageMib,
-        Self::ConcurrentSessions,
-    ];
+    pub const ALL: [Self; 5] =
+        [Self::TokensPerDay, Self::ModelCallsPerDay, Self::ToolCallsPerDay, Self::StorageMib, Self::ConcurrentSessions];
 
     /// Its key in the configuration, in requests and on the record.
     pub const fn as_str(self) -> &'static str {

@@ -16,6 +16,7 @@ mod key;
 mod passkey;
 mod postgres;
 mod proof;
+mod quota;
 mod reopen;
 mod retire;
 mod session;

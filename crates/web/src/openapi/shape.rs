@@ -1,6 +1,8 @@
 //! What a route takes and gives, as JSON Schema. Written by hand beside the handlers that read it, and no
 //! narrower than they are: whoever sends what this describes is not told that it is malformed.
 
+use bailiwick_types::QuotaOverrides;
+use bailiwick_types::quota::Resource;
 use serde_json::{Value, json};
 
 use crate::route::Route;
@@ -170,6 +172,7 @@ pub(super) fn body(route: &Route) -> Value {
         ("POST", "/api/v1/audit/retire" | "/api/v1/admin/audit/retire") => {
             closed(&["before"], json!({ "before": { "type": "string", "format": "date-time" } }))
         }
+        ("PUT", "/api/v1/admin/accounts/{account}/limits") => limits(),
         ("PUT", "/api/v1/policies") => closed(&["text"], json!({ "text": { "type": "string" } })),
         ("PUT", "/api/v1/agents/{agent}") => agent(),
         ("POST", "/api/v1/approvals/{approval}") => closed(
@@ -204,6 +207,13 @@ pub(super) fn body(route: &Route) -> Value {
         }
         _ => object(&[], json!({})),
     }
+}
+
+/// A number for each limit: 0 for none, null for the default.
+fn limits() -> Value {
+    let figure = json!({ "type": ["integer", "null"], "minimum": 0, "maximum": QuotaOverrides::LARGEST });
+    let fields = Resource::ALL.iter().map(|resource| (resource.as_str().to_owned(), figure.clone()));
+    closed(&[], Value::Object(fields.collect()))
 }
 
 fn line(longest: u32) -> Value {

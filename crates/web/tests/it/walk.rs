@@ -96,6 +96,8 @@ pub(super) const ROWS: &[Row] = &[
     row("GET", "/api/v1/system/status", ACCOUNT),
     row("GET", "/api/v1/limits", ACCOUNT),
     row("GET", "/api/v1/usage", ACCOUNT),
+    row("GET", "/api/v1/admin/accounts/{account}/limits", ACCOUNT),
+    row("PUT", "/api/v1/admin/accounts/{account}/limits", ACCOUNT),
     row("POST", "/api/v1/admin/accounts", HOST),
     row("GET", "/api/v1/admin/accounts", HOST),
     row("GET", "/api/v1/admin/accounts/{account}", ACCOUNT),

@@ -111,6 +111,13 @@ const OWN: &[(&str, &str)] = &[];
 const ACTS: &[Act] = &[
     Act("POST", "/api/v1/admin/accounts", OWN, r#"{"account_id":"newco","admin_user_id":"nina"}"#, "account.create"),
     Act("DELETE", "/api/v1/admin/accounts/{account}", &[("account", "newco")], "", "account.delete"),
+    Act(
+        "PUT",
+        "/api/v1/admin/accounts/{account}/limits",
+        OWN,
+        r#"{"tool_calls_per_day":100000}"#,
+        "account.limits.set",
+    ),
     Act("POST", "/api/v1/admin/accounts/{account}/users", OWN, r#"{"user_id":"walter"}"#, "user.create"),
     Act("PUT", "/api/v1/admin/accounts/{account}/users/{user}/role", WALTER, r#"{"role":"viewer"}"#, "user.role.set"),
     Act("POST", "/api/v1/admin/accounts/{account}/users/{user}/key", WALTER, "{}", "key.create"),
