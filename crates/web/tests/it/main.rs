@@ -13,6 +13,7 @@ mod limits;
 mod pages;
 mod passkey;
 mod proof;
+mod quota;
 mod sign_in;
 mod socket;
 mod space;
