@@ -9,9 +9,9 @@ mod policy;
 use serde_json::json;
 
 use crate::Options;
-use crate::load::{Ask, Connection};
+use crate::load::Ask;
 use crate::report::Report;
-use crate::server::{ROOT, Site};
+use crate::server::{ROOT, Running, Site};
 
 /// The account of all who sign in here.
 const ACCOUNT: &str = "measured";
@@ -21,18 +21,18 @@ pub(crate) async fn measure(options: &Options, report: &mut Report) {
     policy::measure(report).await;
     let site = Site::new(&options.server, "sqlite:");
     let server = site.start();
-    let mut connection = server.connect().await;
-    let key = server.account(&mut connection, ACCOUNT).await;
+    let key = server.account(&mut server.connect().await, ACCOUNT).await;
     key::measure(&server, &key, report).await;
-    login::measure(&server, &mut connection, report).await;
+    login::measure(&server, report).await;
     flood::measure(&server, &key, report).await;
-    existence::measure(&server, &mut connection, report).await;
+    existence::measure(&server, report).await;
 }
 
 /// A user with a password.
-async fn user(connection: &mut Connection, name: &str) {
+async fn user(server: &Running, name: &str) {
     let body = json!({ "user_id": name, "password": PASSWORD }).to_string();
-    connection.good(&Ask::post(format!("/api/v1/admin/accounts/{ACCOUNT}/users"), ROOT, body)).await;
+    // A connection that nobody uses for as long as a part takes would be closed.
+    server.connect().await.good(&Ask::post(format!("/api/v1/admin/accounts/{ACCOUNT}/users"), ROOT, body)).await;
 }
 
 /// An attempt to sign in.

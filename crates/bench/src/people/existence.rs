@@ -16,8 +16,8 @@ const ORDERS: [[usize; 3]; 6] = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2,
 /// Standard deviations that chance alone passes in three of a thousand runs.
 const CHANCE: f64 = 3.0;
 
-pub(super) async fn measure(server: &Running, connection: &mut Connection, report: &mut Report) {
-    user(connection, "someone").await;
+pub(super) async fn measure(server: &Running, report: &mut Report) {
+    user(server, "someone").await;
     // Names of one length: there, not there, and in an account that is not there.
     let names = [format!("someone@{ACCOUNT}"), format!("no-body@{ACCOUNT}"), "someone@elsewhere".to_owned()];
     let asks = names.map(|name| attempt(&name, "a wrong password"));

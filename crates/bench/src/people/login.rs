@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use argon2::{Argon2, Params, Version};
 
 use super::{ACCOUNT, PASSWORD, attempt, user};
-use crate::load::{self, Connection};
+use crate::load;
 use crate::report::{Report, Target, rate};
 use crate::server::Running;
 
@@ -19,9 +19,9 @@ const ROUNDS: usize = 3;
 const MEMORY: u32 = 19 * 1024;
 const PASSES: u32 = 2;
 
-pub(super) async fn measure(server: &Running, connection: &mut Connection, report: &mut Report) {
+pub(super) async fn measure(server: &Running, report: &mut Report) {
     for n in 0..PEOPLE {
-        user(connection, &format!("person-{n}")).await;
+        user(server, &format!("person-{n}")).await;
     }
     let (mut ours, mut bare) = (0.0f64, 0.0f64);
     for _ in 0..ROUNDS {
