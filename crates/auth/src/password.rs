@@ -318,7 +318,7 @@ fn decoy(algorithm: Algorithm) -> Option<StoredPassword> {
 fn fits(stored: &StoredPassword, password: &[u8]) -> bool {
     match Kept::read(stored.as_text()) {
         // The figures are those of the hash, not of today.
-        Some(Kept::Argon2(hash)) => Argon2::default().verify_password(password, &hash).is_ok(),
+        Some(Kept::Argon2(hash)) => Argon2::default().verify_password(password, &*hash).is_ok(),
         Some(Kept::Bcrypt(text)) => bcrypt::non_truncating_verify(password, text).unwrap_or(false),
         None => false,
     }
@@ -326,7 +326,7 @@ fn fits(stored: &StoredPassword, password: &[u8]) -> bool {
 
 /// A kept hash whose figures are bearable. Nothing of it was computed yet.
 enum Kept<'t> {
-    Argon2(Phc),
+    Argon2(Box<Phc>),
     Bcrypt(&'t str),
 }
 
@@ -338,7 +338,7 @@ impl<'t> Kept<'t> {
         }
         let hash = Phc::new(text).ok()?;
         let made = Params::try_from(&hash).ok()?;
-        (made.m_cost() <= MOST_MEMORY && made.t_cost() <= MOST_PASSES).then_some(Self::Argon2(hash))
+        (made.m_cost() <= MOST_MEMORY && made.t_cost() <= MOST_PASSES).then(|| Self::Argon2(Box::new(hash)))
     }
 }
 

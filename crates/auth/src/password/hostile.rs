@@ -29,7 +29,7 @@ proptest! {
     fn i02_no_kept_text_asks_for_more_than_a_hash_may_take(text in kept()) {
         match Kept::read(&text) {
             Some(Kept::Argon2(hash)) => {
-                let made = Params::try_from(&hash).unwrap();
+                let made = Params::try_from(&*hash).unwrap();
                 prop_assert!(made.m_cost() <= MOST_MEMORY && made.t_cost() <= MOST_PASSES, "{text}");
                 // Lanes cost nothing of their own: they share the memory.
                 prop_assert!(made.p_cost() <= made.m_cost() / 8, "{text}");
