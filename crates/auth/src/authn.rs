@@ -6,6 +6,7 @@
 
 mod basic;
 pub mod jwt;
+pub mod outbound;
 pub mod passkey;
 pub mod sign_in;
 
