@@ -39,9 +39,7 @@ fn inner(address: IpAddr) -> IpAddr {
 /// Where no machine answers for itself, or one answers whose word is another machine's credential.
 fn is_nobodys(address: IpAddr) -> bool {
     match address {
-        IpAddr::V4(four) => {
-            four.is_unspecified() || four.is_link_local() || four.is_multicast() || four.is_broadcast()
-        }
+        IpAddr::V4(four) => four.is_unspecified() || four.is_link_local() || four.is_multicast() || four.is_broadcast(),
         IpAddr::V6(six) => six.is_unspecified() || six.is_unicast_link_local() || six.is_multicast() || is_aws(six),
     }
 }

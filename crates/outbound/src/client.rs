@@ -95,9 +95,11 @@ impl Client {
                 request.body(form.fields.to_string())
             }
         };
-        let answer = request.header(ACCEPT, "application/json").send().await.map_err(|error| {
-            if refused_by_us(&error) { CallError::Network } else { CallError::Silent }
-        })?;
+        let answer = request
+            .header(ACCEPT, "application/json")
+            .send()
+            .await
+            .map_err(|error| if refused_by_us(&error) { CallError::Network } else { CallError::Silent })?;
         read(answer).await
     }
 }

@@ -385,6 +385,7 @@ fn of_rejection(rejection: &Rejection) -> Told {
         Rejection::Missing | Rejection::Invalid | Rejection::TimedOut => Told::unauthenticated(rejection),
         Rejection::SignIn(error) => of_password(error),
         Rejection::NotConfigured => Told::unauthenticated(rejection).because("authentication_not_set_up"),
+        Rejection::Issuer(_) => Told::unavailable(&rejection.to_string()).because("provider_unavailable"),
         Rejection::NoSuchTenant => Told::invalid(rejection.to_string()).because("no_such_tenant"),
         Rejection::HalfTenant => Told::invalid(rejection.to_string()).because("tenant_required"),
         Rejection::Directory(_) => Told::unavailable("The server cannot tell who you are just now: try again."),

@@ -159,9 +159,7 @@ pub(crate) async fn complete(app: &App, proven: Proven, code: Option<&str>) -> R
         let wanted = if proven.totp().is_some() { NotSignedIn::CodeWanted } else { NotSignedIn::PasskeyWanted };
         let awaiting = app.sign_ins().awaiting(app.store(), proven).await.map_err(NotSignedIn::from)?;
         let begun = match app.passkeys() {
-            Ok(passkeys) if !awaiting.passkeys().is_empty() => {
-                Some(Box::new(passkeys.begin_after_password(awaiting)?))
-            }
+            Ok(passkeys) if !awaiting.passkeys().is_empty() => Some(Box::new(passkeys.begin_after_password(awaiting)?)),
             _ => None,
         };
         return Err(wanted(whose, begun).into());
@@ -209,14 +207,14 @@ pub(crate) async fn admit(
     device: String,
     request: RequestId,
 ) -> Result<SignedIn, Failure> {
-    let Identified { principal, factor, fitted, anew, attempt } = identified;
+    let Identified { principal, first, factor, attempt } = identified;
     let scope = principal.scope(request)?;
     let user = own_name(&principal)?;
     let permit = scope.authorize::<SignIn>(scope.user_named(user.clone()))?;
     let token = app.walk().ring().make_token()?;
-    let spent = !matches!(factor, Factor::Password);
+    let spent = !matches!(factor, Factor::Alone);
     let by_passkey = matches!(factor, Factor::Passkey(_) | Factor::PasskeyAlone(_));
-    let new = NewDevice { token: &token, name: device, factor, fitted, anew };
+    let new = NewDevice { token: &token, name: device, first, factor };
     let made = app.store().device_create(permit, new).await;
     match made {
         // Two at once with one code, or a recovery code that is none.

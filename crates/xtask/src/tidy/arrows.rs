@@ -23,7 +23,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("web", &["types", "audit", "auth", "files", "vault", "store", "sandbox", "tools", "agent"]),
     ("crash", &["types"]),
     ("bench", &["types", "audit", "auth", "files", "sandbox", "shell", "store"]),
-    ("bailiwick", &["types", "audit", "auth", "outbound", "vault", "store", "sandbox", "model", "tools", "agent", "web"]),
+    (
+        "bailiwick",
+        &["types", "audit", "auth", "outbound", "vault", "store", "sandbox", "model", "tools", "agent", "web"],
+    ),
     ("testkit", &["store"]),
     ("xtask", &[]),
 ];
