@@ -115,6 +115,9 @@ pub enum ProviderError {
     /// The provider did not sign them in, or they did not want it.
     #[error("Your identity provider did not sign you in: begin again, or sign in another way.")]
     Declined,
+    /// What the browser brought is no answer of the provider.
+    #[error("This is no answer of your identity provider: begin again.")]
+    Answer,
     /// What the provider answered does not hold.
     #[error("What your identity provider answered does not hold: begin again. If it stays so, tell the operator.")]
     Refused,
@@ -137,10 +140,32 @@ pub enum ProviderError {
     Entropy(#[from] NoEntropy),
 }
 
+impl ProviderError {
+    /// The stable word.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Gone => "provider_gone",
+            Self::Declined => "provider_declined",
+            Self::Answer => "provider_answer",
+            Self::Refused => "provider_refused",
+            Self::Stranger => "provider_stranger",
+            Self::Narrowed => "provider_narrowed",
+            Self::Unavailable => "provider_unavailable",
+            Self::SignIn(_) => "sign_in",
+            Self::Entropy(_) => "entropy",
+        }
+    }
+}
+
 impl From<Unavailable> for ProviderError {
     fn from(_: Unavailable) -> Self {
         Self::Unavailable
     }
+}
+
+#[derive(Deserialize)]
+struct Complaint {
+    error: String,
 }
 
 #[derive(Deserialize)]
@@ -222,7 +247,7 @@ impl Provider {
     /// Ends a flow: exchanges the code, once, and reads whom the identity token names. Also says where to go.
     ///
     /// # Errors
-    /// [`ProviderError`]; [`ProviderError::Refused`] should count as a failure of whoever brought the answer.
+    /// [`ProviderError`]; [`ProviderError::Answer`] should count as a failure of whoever brought the answer.
     pub async fn finish(
         &self,
         ring: &KeyRing,
@@ -242,19 +267,20 @@ impl Provider {
         let metadata = self.metadata().await?;
         // First whose answer it is (RFC 9207, section 2.4): then what it says.
         match answer.issuer {
-            Some(issuer) if issuer != self.issuer.issuer() => return Err(ProviderError::Refused),
-            None if metadata.authorization_response_iss_parameter_supported => return Err(ProviderError::Refused),
+            Some(issuer) if issuer != self.issuer.issuer() => return Err(ProviderError::Answer),
+            None if metadata.authorization_response_iss_parameter_supported => return Err(ProviderError::Answer),
             _ => {}
         }
         let code = answer.code.ok_or(ProviderError::Declined)?;
         if code.is_empty() || code.len() > LONGEST_CODE {
-            return Err(ProviderError::Refused);
+            return Err(ProviderError::Answer);
         }
         let token = self.exchange(&metadata, code, redirect_uri, &flow.verifier(ring)).await?;
-        let claims = self.issuer.proven(&token).await?.ok_or(ProviderError::Refused)?;
-        if !self.is_for_us(&claims, &flow.nonce(ring)) {
+        let proven = self.issuer.proven(&token).await?;
+        let Some(claims) = proven.filter(|claims| self.is_for_us(claims, &flow.nonce(ring))) else {
+            tracing::warn!(provider = self.name(), "an identity token does not hold");
             return Err(ProviderError::Refused);
-        }
+        };
         let claimed = self.issuer.mapped(&claims).ok_or(ProviderError::Stranger)?;
         let vouched = Vouched {
             provider: self.name().to_owned(),
@@ -278,6 +304,28 @@ impl Provider {
         // Many at once are no people: the provider is not to be flooded through us.
         let _place = self.exchanges.try_acquire().map_err(|_| ProviderError::Unavailable)?;
         let url = metadata.token_endpoint.as_deref().ok_or(ProviderError::Unavailable)?;
+        let form = Some(self.form(metadata, code, redirect_uri, verifier));
+        let published = self.issuer.published().ok_or(ProviderError::Unavailable)?;
+        let call = Call { url, configured: self.issuer.issuer(), form };
+        let reply = published.outbound().call(call).await.map_err(|error| {
+            tracing::warn!(provider = self.name(), %error, "a code was not exchanged");
+            ProviderError::Unavailable
+        })?;
+        if reply.status != 200 {
+            // What it says of the code alone is the visitor's doing (RFC 6749, section 5.2).
+            let said = serde_json::from_slice::<Complaint>(&reply.body).map(|complaint| complaint.error);
+            if said.is_ok_and(|error| error == "invalid_grant") {
+                return Err(ProviderError::Answer);
+            }
+            tracing::warn!(provider = self.name(), status = reply.status, "a code was not exchanged");
+            return Err(ProviderError::Unavailable);
+        }
+        let tokens: Tokens = serde_json::from_slice(&reply.body).map_err(|_| ProviderError::Refused)?;
+        Ok(Zeroizing::new(tokens.id_token))
+    }
+
+    /// What is sent to the token endpoint, with the client's secret where the provider wants it.
+    fn form(&self, metadata: &Metadata, code: &str, redirect_uri: &str, verifier: &str) -> Form {
         let mut fields = Serializer::new(String::new());
         fields
             .append_pair("grant_type", "authorization_code")
@@ -291,26 +339,7 @@ impl Provider {
             Some(secret) if by_header(metadata) => authorization = Some(basic(id, secret)),
             Some(secret) => drop(fields.append_pair("client_id", id).append_pair("client_secret", secret)),
         }
-        let form = Some(Form { authorization, fields: Zeroizing::new(fields.finish()) });
-        let published = self.issuer.published().ok_or(ProviderError::Unavailable)?;
-        let call = Call { url, configured: self.issuer.issuer(), form };
-        let reply = published.outbound().call(call).await.map_err(|error| {
-            tracing::warn!(provider = self.name(), %error, "a code was not exchanged");
-            ProviderError::Unavailable
-        })?;
-        match reply.status {
-            200 => {}
-            429 | 500.. => {
-                tracing::warn!(provider = self.name(), status = reply.status, "a code was not exchanged");
-                return Err(ProviderError::Unavailable);
-            }
-            status => {
-                tracing::info!(provider = self.name(), status, "the provider refused a code");
-                return Err(ProviderError::Refused);
-            }
-        }
-        let tokens: Tokens = serde_json::from_slice(&reply.body).map_err(|_| ProviderError::Refused)?;
-        Ok(Zeroizing::new(tokens.id_token))
+        Form { authorization, fields: Zeroizing::new(fields.finish()) }
     }
 
     /// Whether an identity token is the answer to this flow, and made for this client (Core 1.0, section

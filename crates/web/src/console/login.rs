@@ -11,6 +11,7 @@ use http::header::SET_COOKIE;
 use serde::Deserialize;
 
 use super::frame::{ASSETS, Notice, Said, again, cookie, go, local, notice_of, page};
+use super::oidc;
 use crate::app::App;
 use crate::auth::setup::{is_here, make_first_admin};
 use crate::caller::{Caller, Visitor};
@@ -37,6 +38,7 @@ struct Page<'a> {
     username: &'a str,
     ask_code: bool,
     new: bool,
+    providers: Vec<oidc::Button>,
 }
 
 #[derive(Deserialize)]
@@ -53,7 +55,8 @@ async fn form(
     let new = app.store().first_admin_missing().await?;
     let next = next.as_deref().and_then(local).unwrap_or("/");
     let server = &app.settings().server_name;
-    page(&Page { server, assets: &ASSETS, notice: said.notice(), next, username: "", ask_code: false, new })
+    let (notice, providers) = (said.notice(), oidc::buttons(&app, next));
+    page(&Page { server, assets: &ASSETS, notice, next, username: "", ask_code: false, new, providers })
 }
 
 #[derive(Deserialize)]
@@ -106,6 +109,7 @@ async fn submit(
                 username: &login.username,
                 ask_code,
                 new: false,
+                providers: oidc::buttons(&app, next),
             })?;
             Ok(again(page, failure))
         }
