@@ -9,10 +9,11 @@
 //! Without keys in force nothing is proven.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jsonwebtoken::Algorithm;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::discovery::{self, Metadata};
 use super::keys::{self, PublishedKey, candidates};
