@@ -24,6 +24,7 @@ impl Schema {
                 include_str!("schema/account_2.sql"),
                 include_str!("schema/account_3.sql"),
                 include_str!("schema/account_4.sql"),
+                include_str!("schema/account_5.sql"),
             ],
         }
     }

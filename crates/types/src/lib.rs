@@ -10,6 +10,7 @@ pub mod id;
 pub mod limits;
 pub mod name;
 pub mod path;
+pub mod quota;
 pub mod role;
 pub mod time;
 
@@ -17,5 +18,6 @@ pub use agent::AgentDefinition;
 pub use id::{ApprovalId, CallId, DeviceId, EventId, Incarnation, KeyId, PasskeyId, RequestId, SessionId, SpaceId};
 pub use name::{AccountName, AgentName, ModelName, NameError, ToolName, UserName};
 pub use path::{PathError, WorkspacePath};
+pub use quota::{Day, Exhausted, Quota, QuotaOverrides, Quotas};
 pub use role::{GrantLevel, KeyScope, Role};
 pub use time::Timestamp;

@@ -15,6 +15,7 @@ mod frame;
 mod key;
 mod login;
 mod oidc;
+mod passkey;
 mod settings;
 mod space;
 mod user;
@@ -37,6 +38,7 @@ pub(crate) fn tables() -> impl Iterator<Item = &'static [Route]> {
         device::ROUTES,
         key::ROUTES,
         factor::ROUTES,
+        passkey::ROUTES,
         audit::ROUTES,
         settings::ROUTES,
     ]

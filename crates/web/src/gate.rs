@@ -16,6 +16,7 @@ use bailiwick_audit::{Actor, Draft, Phase, Verdict};
 use bailiwick_auth::authn::sign_in::SignInError;
 use bailiwick_auth::authn::{Gateway, Rejection, RootKeyUse};
 use bailiwick_auth::{Credential, Tenant};
+use bailiwick_store::quota::refusal_detail;
 use bailiwick_types::RequestId;
 use bailiwick_types::limits::{BODY_BYTES, UPLOAD_BYTES};
 use futures::FutureExt;
@@ -263,6 +264,11 @@ pub(crate) fn note(app: &App, route: &Route, caller: &Caller, failure: &Failure,
         let mut draft = scope.draft("csrf.refused", &scope.account(), Phase::Observation, Verdict::Denied);
         draft.resource = format!("route:{}", route.path);
         draft.detail.insert("code".to_owned(), json!(code));
+        app.store().observe(tenant, draft);
+    }
+    if let Some(exhausted) = failure.exhausted() {
+        let mut draft = scope.draft("quota.refused", &scope.account(), Phase::Observation, Verdict::Denied);
+        draft.detail = refusal_detail(exhausted);
         app.store().observe(tenant, draft);
     }
     // Beside a refusal that is told in the same words, nothing shows which of the two it was: not even

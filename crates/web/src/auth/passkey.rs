@@ -44,9 +44,7 @@ pub(crate) async fn rows(app: &App, caller: &Caller) -> Result<Vec<PasskeyRow>, 
 }
 
 async fn list(State(app): State<App>, caller: Caller) -> Result<Response, Failure> {
-    let shown = |row: PasskeyRow| {
-        json!({ "id": row.id, "name": row.name, "createdAt": row.created_at, "lastUsedAt": row.last_used_at })
-    };
+    let shown = |row: PasskeyRow| json!({ "id": row.id, "name": row.name, "createdAt": row.created_at, "lastUsedAt": row.last_used_at });
     let rows: Vec<Value> = rows(&app, &caller).await?.into_iter().map(shown).collect();
     Ok(Json(json!({ "passkeys": rows })).into_response())
 }
@@ -77,7 +75,7 @@ pub(crate) async fn begin_passkey(
 ) -> Result<Begun, Failure> {
     let passkeys = app.passkeys()?;
     app.sign_ins().confirm(app.store(), &caller.principal, Password::new(password)).await?;
-    let others = app.store().passkeys_stored(permit).await?;
+    let others = app.store().passkey_begin(permit).await?;
     let user = permit.resource().name();
     Ok(passkeys.begin_registration(app.walk().ring(), permit.tenant(), user, &others)?)
 }
@@ -91,12 +89,7 @@ struct Finish {
     name: Option<String>,
 }
 
-async fn finish(
-    State(app): State<App>,
-    caller: Caller,
-    headers: HeaderMap,
-    body: Unread,
-) -> Result<Response, Failure> {
+async fn finish(State(app): State<App>, caller: Caller, headers: HeaderMap, body: Unread) -> Result<Response, Failure> {
     let permit = own(&caller)?;
     let Finish { ceremony, credential, name } = body.json().await?;
     let name = named("name", name, &headers)?;
@@ -145,9 +138,16 @@ async fn remove(
     body: Unread,
 ) -> Result<Response, Failure> {
     let permit = own(&caller)?;
+    let id = own_passkey(&app, &caller, &id).await?;
     let Both { password, code } = body.json().await?;
-    remove_passkey(&app, &caller, permit, &id, (&password, &code)).await?;
+    remove_passkey(&app, &caller, permit, id, (&password, &code)).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// One of the caller's own.
+pub(crate) async fn own_passkey(app: &App, caller: &Caller, id: &str) -> Result<PasskeyId, Failure> {
+    let mut rows = rows(app, caller).await?.into_iter();
+    rows.find(|row| row.id.as_str() == id).map(|row| row.id).ok_or_else(|| Failure::not_found("passkey", id))
 }
 
 /// Takes a passkey away.
@@ -155,10 +155,9 @@ pub(crate) async fn remove_passkey(
     app: &App,
     caller: &Caller,
     permit: Permit<SetFactors>,
-    id: &str,
+    id: PasskeyId,
     (password, code): (&str, &str),
 ) -> Result<(), Failure> {
-    let id: PasskeyId = id.parse().map_err(|_| Failure::not_found("passkey", id))?;
     let Identified { factor, attempt, .. } = both(app, caller, password, code).await?;
     app.store().passkey_remove(permit, id, factor).await?;
     Ok(app.sign_ins().succeeded(app.store(), attempt).await?)

@@ -138,6 +138,8 @@ impl Said {
                 "deleted" => "They are deleted.",
                 "approved" => "Approved. The call runs once.",
                 "denied" => "Denied. The agent is told.",
+                "passkey_made" => "The passkey is kept. You can sign in with it from now on.",
+                "passkey_removed" => "The passkey is removed.",
                 "totp_removed" => "The app is removed. Your password alone opens this account now.",
                 "set_up" => "You are the admin. Sign in to begin.",
                 "signed_out" => "You are signed out.",

@@ -9,19 +9,20 @@ use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
 use bailiwick_auth::authn::oidc::{Answer, Provider, ProviderError};
-use bailiwick_auth::authn::sign_in::SignInError;
+use bailiwick_auth::authn::sign_in::{Proven, SignInError};
 use http::header::SET_COOKIE;
 use http::{HeaderMap, HeaderValue};
 use serde::Deserialize;
 
-use super::frame::{ASSETS, Notice, again, cookie, go, local, mendable, page};
+use super::frame::{ASSETS, Notice, again, go, local, mendable, page};
+use super::login::{Asked, enter};
 use crate::app::App;
 use crate::caller::Visitor;
 use crate::error::{Failure, Noted};
 use crate::input::{Params, Segments, Unread};
 use crate::presented::cookie_of;
 use crate::route::routes;
-use crate::sign_in::{LOGINS_OFF, NotSignedIn, SignedIn, admit, complete, device_name};
+use crate::sign_in::{LOGINS_OFF, NotSignedIn, admit, complete, device_name};
 
 routes! {
     GET "/login/oidc/{provider}" begin, Public, [], Nothing, "Sign in by an identity provider: leads there";
@@ -86,8 +87,16 @@ struct Page<'a> {
     server: &'a str,
     assets: &'static str,
     notice: Option<Notice>,
-    /// Where a code is sent, if one is asked for.
-    action: Option<&'a str>,
+    half: Option<Half>,
+}
+
+/// A second factor is asked for.
+struct Half {
+    asked: Asked,
+    /// Where a code is sent.
+    action: String,
+    /// Where a passkey leads.
+    next: String,
 }
 
 fn provider<'a>(app: &'a App, name: &str) -> Result<&'a Provider, Failure> {
@@ -110,7 +119,7 @@ fn failed(app: &App, failure: Failure) -> Result<Response, Failure> {
         return Err(failure);
     }
     let notice = Some(Notice::Failed(failure.message()));
-    let page = page(&Page { server: &app.settings().server_name, assets: &ASSETS, notice, action: None })?;
+    let page = page(&Page { server: &app.settings().server_name, assets: &ASSETS, notice, half: None })?;
     Ok(again(page, failure))
 }
 
@@ -182,7 +191,7 @@ async fn returned(
     match complete(app, proven, None).await {
         Ok(identified) => {
             let made = admit(app, identified, device_name(headers), visitor.request).await?;
-            signed_in(app, &made, &next)
+            enter(app, local(&next).unwrap_or("/"), &made)
         }
         Err(Failure::SignIn(asked)) => {
             let whose = match &asked {
@@ -199,29 +208,55 @@ async fn returned(
     }
 }
 
-fn signed_in(app: &App, made: &SignedIn, next: &str) -> Result<Response, Failure> {
-    let mut response = go(local(next).unwrap_or("/"));
-    response.headers_mut().append(SET_COOKIE, cookie(app, Some(&made.token))?);
-    HALF.set(app, &mut response, None)?;
-    Ok(response)
-}
-
-fn asks(app: &App, provider: &Provider, notice: Notice) -> Result<Response, Failure> {
-    let (server, action) = (&app.settings().server_name, format!("/login/oidc/{}/code", provider.name()));
-    page(&Page { server, assets: &ASSETS, notice: Some(notice), action: Some(&action) })
-}
-
 async fn code_form(
     State(app): State<App>,
+    visitor: Visitor,
     headers: HeaderMap,
     Segments(name): Segments<String>,
 ) -> Result<Response, Failure> {
     let provider = provider(&app, &name)?;
-    let half = HALF.read(&app, &headers).ok_or(ProviderError::Gone);
-    match half.and_then(|half| provider.kept(app.walk().ring(), &half)) {
-        Ok(_) => asks(&app, provider, Notice::Done("Your identity provider signed you in. Add your second factor.")),
-        Err(error) => failed(&app, error.into()),
+    let notice = Notice::Done("Your identity provider signed you in. One more thing:");
+    match asks(&app, provider, &visitor, &headers, notice).await {
+        Ok(page) => Ok(page),
+        Err(failure) => failed(&app, failure),
     }
+}
+
+/// Takes up what the provider said, for a second factor.
+async fn taken_up(
+    app: &App,
+    provider: &Provider,
+    visitor: &Visitor,
+    headers: &HeaderMap,
+) -> Result<(Proven, String), Failure> {
+    let half = HALF.read(app, headers).ok_or(ProviderError::Gone)?;
+    let (vouched, next) = provider.kept(app.walk().ring(), &half)?;
+    Ok((app.sign_ins().by_provider(app.store(), vouched, visitor.address).await?, next))
+}
+
+/// The page that asks for it.
+async fn asks(
+    app: &App,
+    provider: &Provider,
+    visitor: &Visitor,
+    headers: &HeaderMap,
+    notice: Notice,
+) -> Result<Response, Failure> {
+    let (proven, next) = taken_up(app, provider, visitor, headers).await?;
+    let asked = match complete(app, proven, None).await {
+        Err(failure @ Failure::SignIn(NotSignedIn::CodeWanted(..) | NotSignedIn::PasskeyWanted(..))) => {
+            Asked::by(&failure)
+        }
+        Err(failure) => return Err(failure),
+        // They have none any more: what the provider says has to be asked again.
+        Ok(identified) => {
+            app.sign_ins().no_failure(app.store(), identified.attempt).await?;
+            return Err(ProviderError::Gone.into());
+        }
+    };
+    let action = format!("/login/oidc/{}/code", provider.name());
+    let half = Some(Half { asked, action, next: local(&next).unwrap_or("/").to_owned() });
+    page(&Page { server: &app.settings().server_name, assets: &ASSETS, notice: Some(notice), half })
 }
 
 #[derive(Deserialize)]
@@ -241,14 +276,15 @@ async fn code(
     let Code { totp_code } = body.form().await?;
     match completed(&app, provider, &visitor, &headers, &totp_code).await {
         Ok(response) => Ok(response),
-        Err(failure) => {
-            let wrong = matches!(failure, Failure::SignIn(NotSignedIn::Code(_) | NotSignedIn::CodeWanted(..)));
-            if !wrong {
-                return failed(&app, failure);
-            }
+        Err(failure @ Failure::SignIn(NotSignedIn::Code(_) | NotSignedIn::CodeWanted(..))) => {
             let notice = Notice::Failed("This code is wrong, or was used already.".to_owned());
-            Ok(again(asks(&app, provider, notice)?, failure))
+            // Who guessed too often is told so here, and not asked again.
+            match asks(&app, provider, &visitor, &headers, notice).await {
+                Ok(page) => Ok(again(page, failure)),
+                Err(failure) => failed(&app, failure),
+            }
         }
+        Err(failure) => failed(&app, failure),
     }
 }
 
@@ -259,12 +295,12 @@ async fn completed(
     headers: &HeaderMap,
     code: &str,
 ) -> Result<Response, Failure> {
-    let half = HALF.read(app, headers).ok_or(ProviderError::Gone)?;
-    let (vouched, next) = provider.kept(app.walk().ring(), &half)?;
-    let proven = app.sign_ins().by_provider(app.store(), vouched, visitor.address).await?;
+    let (proven, next) = taken_up(app, provider, visitor, headers).await?;
     let identified = complete(app, proven, Some(code)).await?;
     let made = admit(app, identified, device_name(headers), visitor.request).await?;
-    signed_in(app, &made, &next)
+    let mut response = enter(app, local(&next).unwrap_or("/"), &made)?;
+    HALF.set(app, &mut response, None)?;
+    Ok(response)
 }
 
 impl From<ProviderError> for Failure {

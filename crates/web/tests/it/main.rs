@@ -3,6 +3,7 @@
 
 mod admin;
 mod audit;
+mod authenticator;
 mod console;
 mod document;
 mod doors;
@@ -12,6 +13,7 @@ mod limits;
 mod oidc;
 mod oidc_login;
 mod pages;
+mod passkey;
 mod proof;
 mod provider;
 mod sign_in;

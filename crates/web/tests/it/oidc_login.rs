@@ -296,7 +296,8 @@ async fn i05_i12_a_second_factor_of_ours_is_asked_for_unless_the_provider_is_tru
         let body = json!({ "password": PASSWORD });
         let begun = server.done("POST", "/api/auth/2fa/totp", &token, body).await;
         let secret = begun["secret"].as_str().unwrap().to_owned();
-        let confirm = json!({ "code": totp_code(&secret, 0) });
+        let used = totp_code(&secret, 0);
+        let confirm = json!({ "code": used });
         let codes = server.done("POST", "/api/auth/2fa/totp/confirm", &token, confirm).await;
         let recovery = codes["recoveryCodes"][0].as_str().unwrap().to_owned();
         let mut browser = Browser::new(&server);
@@ -310,7 +311,7 @@ async fn i05_i12_a_second_factor_of_ours_is_asked_for_unless_the_provider_is_tru
         assert_eq!(browser.get("/spaces").await.status(), 303, "half a login is none");
         let page = browser.get("/login/oidc/corp/code").await.text().await.unwrap();
         assert!(page.contains("name=\"totpCode\""), "{page}");
-        for wrong in ["000000", "", &totp_code(&secret, 0)] {
+        for wrong in ["000000", "", &used] {
             let sent = json!({ "totpCode": wrong });
             let response = browser.send("POST", "/login/oidc/corp/code", Some(sent)).await;
             assert_eq!(response.status(), 401, "{wrong}");
