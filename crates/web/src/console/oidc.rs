@@ -77,8 +77,9 @@ pub(super) struct Button {
 pub(super) fn buttons(app: &App, next: &str) -> Vec<Button> {
     let next: String = form_urlencoded::byte_serialize(next.as_bytes()).collect();
     let href = |name: &str| format!("/login/oidc/{name}?next={next}");
+    let admitted = app.providers().iter().filter(|_| app.walk().admits_logins());
     let button = |provider: &Provider| Button { title: provider.title().to_owned(), href: href(provider.name()) };
-    app.providers().iter().map(button).collect()
+    admitted.map(button).collect()
 }
 
 #[derive(Template)]
