@@ -14,6 +14,7 @@ mod factor;
 mod frame;
 mod key;
 mod login;
+mod oidc;
 mod passkey;
 mod settings;
 mod space;
@@ -29,6 +30,7 @@ pub(crate) fn tables() -> impl Iterator<Item = &'static [Route]> {
     [
         dashboard::ROUTES,
         login::ROUTES,
+        oidc::ROUTES,
         asset::ROUTES,
         space::ROUTES,
         agent::ROUTES,
