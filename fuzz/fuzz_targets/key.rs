@@ -70,6 +70,11 @@ fn presented(text: &str) {
     let begins = match shown.form() {
         Form::Key(id) => format!("bwk_{id}_"),
         Form::Device(id) => format!("bwd_{id}_"),
+        Form::Application(kind, id) => match kind {
+            Kind::Code => format!("bwc_{id}_"),
+            Kind::Access => format!("bwo_{id}_"),
+            Kind::Refresh => format!("bwr_{id}_"),
+        },
         Form::Other => return,
     };
     let secret = text.strip_prefix(&begins).expect("a key names its own id");
