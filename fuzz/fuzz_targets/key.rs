@@ -10,7 +10,7 @@ use bailiwick_types::{
     AccountName, AgentName, ApprovalId, CallId, DeviceId, EventId, Incarnation, KeyId, ModelName, RequestId, SessionId,
     SpaceId, Timestamp, ToolName, UserName,
 };
-use key::{Form, KeyHash, KeyRing, PresentedKey};
+use key::{Form, KeyHash, KeyRing, Kind, PresentedKey};
 use libfuzzer_sys::fuzz_target;
 
 #[allow(dead_code)]

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use bailiwick_audit::Actor;
 use bailiwick_types::{
-    AccountName, AgentName, ApplicationId, DeviceId, Incarnation, KeyId, KeyScope, RequestId, Role, SpaceId, Timestamp, UserName,
+    AccountName, AgentName, ApplicationId, DeviceId, Incarnation, KeyId, KeyScope, RequestId, Role, SpaceId, Timestamp,
+    UserName,
 };
 
 use crate::access::policy::AccountPolicies;

@@ -18,12 +18,14 @@ impl Schema {
                 include_str!("schema/host_1.sql"),
                 include_str!("schema/host_2.sql"),
                 include_str!("schema/host_3.sql"),
+                include_str!("schema/host_4.sql"),
             ],
             Self::Account => &[
                 include_str!("schema/account_1.sql"),
                 include_str!("schema/account_2.sql"),
                 include_str!("schema/account_3.sql"),
                 include_str!("schema/account_4.sql"),
+                include_str!("schema/account_5.sql"),
             ],
         }
     }

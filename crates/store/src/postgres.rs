@@ -13,7 +13,11 @@ use crate::error::StoreError;
 use crate::url::PostgresUrl;
 
 /// The schema, step by step.
-const STEPS: &[&str] = &[include_str!("schema/postgres_1.sql"), include_str!("schema/postgres_2.sql")];
+const STEPS: &[&str] = &[
+    include_str!("schema/postgres_1.sql"),
+    include_str!("schema/postgres_2.sql"),
+    include_str!("schema/postgres_3.sql"),
+];
 const GRANTS: &str = include_str!("schema/postgres_grants.sql");
 
 /// `pg_current_xact_id` and `xid8` are of version 13.

@@ -15,8 +15,8 @@ pub mod time;
 
 pub use agent::AgentDefinition;
 pub use id::{
-    ApplicationId, ApprovalId, CallId, ClientId, DeviceId, EventId, Incarnation, KeyId, PasskeyId, RequestId, SessionId,
-    SpaceId,
+    ApplicationId, ApprovalId, CallId, ClientId, DeviceId, EventId, Incarnation, KeyId, PasskeyId, RequestId,
+    SessionId, SpaceId,
 };
 pub use name::{AccountName, AgentName, ModelName, NameError, ToolName, UserName};
 pub use path::{PathError, WorkspacePath};

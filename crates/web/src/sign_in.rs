@@ -159,9 +159,7 @@ pub(crate) async fn complete(app: &App, proven: Proven, code: Option<&str>) -> R
         let wanted = if proven.totp().is_some() { NotSignedIn::CodeWanted } else { NotSignedIn::PasskeyWanted };
         let awaiting = app.sign_ins().awaiting(app.store(), proven).await.map_err(NotSignedIn::from)?;
         let begun = match app.passkeys() {
-            Ok(passkeys) if !awaiting.passkeys().is_empty() => {
-                Some(Box::new(passkeys.begin_after_password(awaiting)?))
-            }
+            Ok(passkeys) if !awaiting.passkeys().is_empty() => Some(Box::new(passkeys.begin_after_password(awaiting)?)),
             _ => None,
         };
         return Err(wanted(whose, begun).into());

@@ -44,9 +44,7 @@ pub(crate) async fn rows(app: &App, caller: &Caller) -> Result<Vec<PasskeyRow>, 
 }
 
 async fn list(State(app): State<App>, caller: Caller) -> Result<Response, Failure> {
-    let shown = |row: PasskeyRow| {
-        json!({ "id": row.id, "name": row.name, "createdAt": row.created_at, "lastUsedAt": row.last_used_at })
-    };
+    let shown = |row: PasskeyRow| json!({ "id": row.id, "name": row.name, "createdAt": row.created_at, "lastUsedAt": row.last_used_at });
     let rows: Vec<Value> = rows(&app, &caller).await?.into_iter().map(shown).collect();
     Ok(Json(json!({ "passkeys": rows })).into_response())
 }
@@ -91,12 +89,7 @@ struct Finish {
     name: Option<String>,
 }
 
-async fn finish(
-    State(app): State<App>,
-    caller: Caller,
-    headers: HeaderMap,
-    body: Unread,
-) -> Result<Response, Failure> {
+async fn finish(State(app): State<App>, caller: Caller, headers: HeaderMap, body: Unread) -> Result<Response, Failure> {
     let permit = own(&caller)?;
     let Finish { ceremony, credential, name } = body.json().await?;
     let name = named("name", name, &headers)?;
