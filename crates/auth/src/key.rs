@@ -283,6 +283,11 @@ impl KeyRing {
         std::array::from_fn(|n| hash.0[n])
     }
 
+    /// The stored form of what somebody shows.
+    pub fn hash_of(&self, shown: &PresentedKey) -> KeyHash {
+        self.hash(&shown.text)
+    }
+
     /// The stored form of any key text; for the root key and imported keys.
     pub fn hash(&self, text: &str) -> KeyHash {
         // HMAC takes a key of any length, so this cannot fail; a zero hash would match nothing we store.

@@ -8,7 +8,7 @@ use bailiwick_audit::{Draft, Phase, Verdict};
 use bailiwick_auth::Permit;
 use bailiwick_auth::access::verb::{AllowApplication, ListApplications, RevokeApplication};
 use bailiwick_auth::authn::application::{ApplicationRecord, TokenRecord};
-use bailiwick_auth::key::{KeyHash, Kind, NewCredential};
+use bailiwick_auth::key::{KeyHash, Kind};
 use bailiwick_types::{AgentName, ApplicationId, ClientId, KeyScope, SpaceId, Timestamp, UserName};
 use serde_json::{Map, json};
 
@@ -46,8 +46,8 @@ pub struct Terms {
 pub struct NewApplication {
     /// What it allows.
     pub terms: Terms,
-    /// Its code.
-    pub code: NewCredential,
+    /// Its id, and the hash of its code.
+    pub code: (ApplicationId, KeyHash),
     /// Until when the code is good.
     pub code_ends: Timestamp,
     /// Where the code is sent.
@@ -103,7 +103,7 @@ impl Store {
         if !self.client_used(&new.terms.client).await? {
             return Err(StoreError::not_found("client", &new.terms.client));
         }
-        let id = new.code.id.to_string();
+        let id = new.code.0.to_string();
         self.key_locate(&id, permit.tenant().incarnation()).await?;
         let unmade = id.clone();
         let detail = Map::from_iter([
@@ -241,7 +241,7 @@ impl Store {
 
 /// Makes the rows of a consent, and says which applications made room for it.
 fn allow(tx: &mut Tx<'_>, user: &UserName, new: &NewApplication, draft: Draft) -> Result<Vec<String>, StoreError> {
-    let NewApplication { terms, code, code_ends, redirect_uri, challenge } = new;
+    let NewApplication { terms, code: (id, hash), code_ends, redirect_uri, challenge } = new;
     bounds_are_there(tx, user, terms.agent.as_ref(), terms.space)?;
     let now = Timestamp::now();
     // What can get no token any more is nobody's application.
@@ -256,14 +256,14 @@ fn allow(tx: &mut Tx<'_>, user: &UserName, new: &NewApplication, draft: Draft) -
     left.retain(|id| !gone.contains(id));
     left.truncate((left.len() + 1).saturating_sub(MOST));
     gone.extend(left);
-    for id in &gone {
-        end(tx, id)?;
+    for old in &gone {
+        end(tx, old)?;
     }
     tx.exec(
         "INSERT INTO application (account, id, holder, client, name, scopes, agent, space, resource, redirect_uri, \
          challenge, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
         args![
-            &code.id,
+            id,
             user,
             &terms.client,
             &terms.name,
@@ -276,7 +276,7 @@ fn allow(tx: &mut Tx<'_>, user: &UserName, new: &NewApplication, draft: Draft) -
             now,
         ],
     )?;
-    insert(tx, &code.id, (Kind::Code, &code.hash, *code_ends), &terms.scopes)?;
+    insert(tx, id, (Kind::Code, hash, *code_ends), &terms.scopes)?;
     log::append(tx, draft)?;
     Ok(gone)
 }

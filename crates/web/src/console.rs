@@ -5,9 +5,11 @@
 //! What a form sends is believed only with the token that a page of this login was given (the gate looks).
 
 mod agent;
+mod application;
 mod approval;
 mod asset;
 mod audit;
+mod consent;
 mod dashboard;
 mod device;
 mod factor;
@@ -33,6 +35,8 @@ pub(crate) fn tables() -> impl Iterator<Item = &'static [Route]> {
         approval::ROUTES,
         user::ROUTES,
         device::ROUTES,
+        application::ROUTES,
+        consent::ROUTES,
         key::ROUTES,
         factor::ROUTES,
         audit::ROUTES,
@@ -43,7 +47,7 @@ pub(crate) fn tables() -> impl Iterator<Item = &'static [Route]> {
 
 /// Whether a path is that of a page, by its first part.
 pub(crate) fn is_page(path: &str) -> bool {
-    const PAGES: [&str; 14] = [
+    const PAGES: [&str; 15] = [
         "",
         "login",
         "logout",
@@ -53,6 +57,7 @@ pub(crate) fn is_page(path: &str) -> bool {
         "approvals",
         "users",
         "devices",
+        "applications",
         "keys",
         "2fa",
         "audit",
@@ -60,5 +65,6 @@ pub(crate) fn is_page(path: &str) -> bool {
         "sessions",
     ];
     let first = path.trim_start_matches('/').split('/').next().unwrap_or("");
-    PAGES.contains(&first)
+    // Beside this one page, `/oauth` is for programs.
+    PAGES.contains(&first) || path == "/oauth/authorize"
 }
