@@ -9,6 +9,7 @@ mod doors;
 mod eve;
 mod jwt;
 mod limits;
+mod oauth;
 mod pages;
 mod proof;
 mod sign_in;

@@ -7,7 +7,7 @@ use bailiwick_web::route::Route;
 use serde_json::{Value, json};
 
 use super::{World, ask, changes, rows};
-use crate::support::{Login, ROOT, Server, taken, totp_code};
+use crate::support::{Login, ROOT, Server, consent, taken, totp_code};
 
 /// What the log must hold about one request.
 pub(super) struct Line {
@@ -124,6 +124,11 @@ const ACTS: &[Act] = &[
     ),
     Act("DELETE", "/api/v1/admin/accounts/{account}/users/{user}/lock", WALTER, "", "auth.unlock"),
     Act("DELETE", "/api/v1/admin/accounts/{account}/users/{user}/devices/{login}", OWN, "", "device.revoke"),
+    Act("POST", "/api/v1/admin/clients", OWN, r#"{"redirect_uris":["http://127.0.0.1/cb"]}"#, "host.client.create"),
+    Act("POST", "/oauth/authorize", OWN, "CONSENT", "application.allow"),
+    Act("POST", "/applications/{application}/end", OWN, "{}", "application.revoke"),
+    Act("DELETE", "/api/v1/applications/{application}", OWN, "", "application.revoke"),
+    Act("DELETE", "/api/v1/admin/clients/{client}", OWN, "", "host.client.delete"),
     Act("DELETE", "/api/v1/devices/{device}", OWN, "", "device.revoke"),
     Act("DELETE", "/api/v1/admin/accounts/{account}/users/{user}/2fa", WALTER, "", "auth.2fa.reset"),
     Act("POST", "/api/auth/2fa/totp", OWN, r#"{"password":"correct horse"}"#, "auth.2fa.set"),
@@ -218,7 +223,11 @@ async fn e01_e04_every_changing_route_that_is_done_leaves_its_event() {
         let key = if operator { ROOT } else { people.alice.as_str() };
         let target = about.iter().fold(world.clone(), |world, (name, value)| world.with(name, value));
         let body = &body.replace("SHOWN", &shown);
-        let body = if body.is_empty() { Value::Null } else { serde_json::from_str(body).unwrap() };
+        let body = match body.as_str() {
+            "" => Value::Null,
+            "CONSENT" => consent(&target.0["client"]),
+            body => serde_json::from_str(body).unwrap(),
+        };
         if *path == "/devices/{device}/end" {
             third = Some(server.login_again("acme", "alice").await);
         }
@@ -230,6 +239,7 @@ async fn e01_e04_every_changing_route_that_is_done_leaves_its_event() {
         };
         let target = match *path {
             "/approvals/{approval}" => target.with("approval", &another.0["approval"]),
+            "/applications/{application}/end" => target.with("application", &another.0["application"]),
             "/devices/{device}/end" => target.with("device", &server.login_again("acme", "alice").await.device),
             "/keys/{mine}/revoke" => target.with("mine", &spare),
             _ => target,
