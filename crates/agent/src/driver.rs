@@ -19,7 +19,7 @@ use bailiwick_store::agent::AgentRow;
 use bailiwick_store::approval::{ApprovalRow, ApprovalState};
 use bailiwick_store::session::{Caller, Delivery, SessionState, Tokens};
 use bailiwick_store::turn::{CallRow, CallState, Change, Lease, Standing};
-use bailiwick_types::{ApprovalId, RequestId, SessionId};
+use bailiwick_types::{ApprovalId, Exhausted, RequestId, SessionId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -55,6 +55,20 @@ enum Stop {
     Stopping,
     /// The store refused or failed.
     Store(StoreError),
+}
+
+impl Stop {
+    /// The account has used up what the turn needs. The session stays, and takes the next message.
+    fn exhausted(exhausted: &Exhausted) -> Self {
+        Self::Failed { code: exhausted.resource.reason(), message: sentence(exhausted) }
+    }
+}
+
+/// An error as a caller reads it.
+fn sentence(error: &Exhausted) -> String {
+    let text = error.to_string();
+    let mut letters = text.chars();
+    letters.next().map(|first| first.to_uppercase().chain(letters).chain(['.']).collect()).unwrap_or_default()
 }
 
 impl From<StoreError> for Stop {

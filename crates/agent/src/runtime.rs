@@ -22,6 +22,7 @@ use bailiwick_auth::authn::Walk;
 use bailiwick_auth::{Permit, Scope, Tenant};
 use bailiwick_store::approval::{Decision, Kind};
 use bailiwick_store::session::NewSession;
+use bailiwick_store::storage::Need;
 use bailiwick_store::{Store, StoreError};
 use bailiwick_tools::ToolManager;
 use bailiwick_types::{
@@ -341,6 +342,11 @@ impl Runtime {
             .map_err(|error| RuntimeError::Invalid { code: "path_traversal", message: error.to_string() })?;
         let permit = scope.authorize::<WriteSpace>(space.clone())?;
         let files = self.0.store.space_files_to_write(&permit).await?;
+        // What was sent before lies there already.
+        let (looking, at) = (files.clone(), place.clone());
+        let there = tokio::task::spawn_blocking(move || looking.stat(&at).map_or(0, |stat| stat.size));
+        let grows = size.saturating_sub(there.await.map_err(|_| StoreError::Closed)?);
+        let room = self.0.store.storage_reserve(&permit, Need::All(grows)).await?;
         let detail = Map::from_iter([
             ("file".to_owned(), json!("attach")),
             ("path".to_owned(), json!(path)),
@@ -352,6 +358,7 @@ impl Runtime {
         let verdict = if written.is_ok() { Verdict::Ok } else { Verdict::Fail };
         act.settle(&self.0.store, verdict, Map::new()).await?;
         written?;
+        room.fill(grows);
         Ok(FilePart { media_type, filename, size, path })
     }
 

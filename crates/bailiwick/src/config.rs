@@ -24,7 +24,7 @@ use bailiwick_auth::password::Algorithm;
 use bailiwick_sandbox::HostUse;
 use bailiwick_sandbox::linux::{CgroupUse, Limits};
 use bailiwick_store::DatabaseUrl;
-use bailiwick_types::{AccountName, ModelName, UserName};
+use bailiwick_types::{AccountName, ModelName, Quotas, UserName};
 use bailiwick_web::{Network, Rates};
 use zeroize::Zeroizing;
 
@@ -53,6 +53,8 @@ pub(crate) struct Config {
     pub(crate) audit: AuditSettings,
     pub(crate) log: LogFormat,
     pub(crate) rates: Rates,
+    /// What an account may use for which the operator set nothing else.
+    pub(crate) quotas: Quotas,
 }
 
 /// How people sign in.

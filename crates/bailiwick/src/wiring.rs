@@ -97,6 +97,7 @@ pub(crate) async fn start(mut config: Config, spoken: Option<Script>) -> Result<
         DatabaseUrl::Sqlite => WiringError::Store(data.clone(), error),
         DatabaseUrl::Postgres(_) => WiringError::Database(error),
     })?;
+    store.limit_accounts(config.quotas);
     let tmp = data.join("tmp");
     empty_folder(&tmp).map_err(in_data)?;
     let root_key = config.root_key.as_ref().map(|key| key.as_str());

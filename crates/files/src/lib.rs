@@ -19,6 +19,7 @@
 
 mod beneath;
 mod error;
+mod measure;
 mod read;
 mod tree;
 mod walk;
@@ -26,6 +27,7 @@ mod workspace;
 mod write;
 
 pub use error::{FileError, Refusal};
+pub use measure::{Measured, Seen, measure};
 pub use read::{OpenFile, content_hash};
 pub use tree::Listing;
 pub use walk::{Walk, WalkLimits, Walked};

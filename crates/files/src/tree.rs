@@ -110,7 +110,7 @@ fn entry(dir: &OwnedFd, name: &CStr) -> Result<Option<Entry>, FileError> {
     Ok(Some(Entry { name, kind, size: stat.size, modified: stat.modified, mode: stat.mode }))
 }
 
-fn is_dot(name: &CStr) -> bool {
+pub(crate) fn is_dot(name: &CStr) -> bool {
     matches!(name.to_bytes(), b"." | b"..")
 }
 

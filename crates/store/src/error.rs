@@ -1,6 +1,7 @@
 //! What can go wrong in the store, and whose fault it is.
 
 use bailiwick_files::FileError;
+use bailiwick_types::Exhausted;
 
 /// An act or a read of the store failed.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +30,9 @@ pub enum StoreError {
         /// For the caller.
         message: &'static str,
     },
+    /// The account has used up what it may use.
+    #[error(transparent)]
+    Exhausted(#[from] Exhausted),
     /// Another server, or a later turn, holds the session.
     #[error("the session is driven by another turn")]
     Fenced,

@@ -26,7 +26,7 @@ pub struct Factors {
     pub passkeys: u64,
 }
 
-fn noted<V>(permit: &Permit<V>, done: &'static str) -> Draft
+pub(crate) fn noted<V>(permit: &Permit<V>, done: &'static str) -> Draft
 where
     V: bailiwick_auth::access::Verb,
 {

@@ -22,13 +22,16 @@ mod migrate;
 pub mod passkey;
 pub mod password;
 pub mod postgres;
+pub mod quota;
 pub mod session;
 mod sign_in;
 pub mod space;
 mod sql;
+pub mod storage;
 mod store;
 pub mod turn;
 pub mod url;
+pub mod usage;
 pub mod user;
 
 pub use error::StoreError;

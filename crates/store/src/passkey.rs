@@ -12,13 +12,13 @@ use serde_json::{Map, json};
 use crate::device::use_up;
 use crate::engine::Tx;
 use crate::error::StoreError;
-use crate::factor::put_codes;
+use crate::factor::{noted, put_codes};
 use crate::sql::args;
 use crate::store::Store;
 use crate::{log, user};
 
 /// Passkeys that one user may have.
-const MOST: u64 = 20;
+const MOST: usize = 20;
 
 /// A passkey for its user's list.
 #[derive(Debug, Clone)]
@@ -78,21 +78,28 @@ impl Store {
             .await
     }
 
-    /// The credentials of the passkeys that a user has, so that no authenticator makes a second one.
+    /// Notes that a user begins to add a passkey. Gives the credentials of those that they have, so that no
+    /// authenticator makes a second one.
     ///
     /// # Errors
-    /// If the database fails.
-    pub async fn passkeys_stored(&self, permit: &Permit<SetFactors>) -> Result<Vec<StoredPasskey>, StoreError> {
-        let user = permit.resource().name();
-        self.database(permit.tenant())?
-            .read(|sql| {
-                sql.all(
-                    "SELECT id, credential FROM passkey WHERE account = ?1 AND holder = ?2 ORDER BY created_at, id",
-                    args![user],
-                    |row| Ok(StoredPasskey { id: row.parse(0)?, credential: row.text(1)? }),
-                )
-            })
-            .await
+    /// `too_many_passkeys`.
+    pub async fn passkey_begin(&self, permit: &Permit<SetFactors>) -> Result<Vec<StoredPasskey>, StoreError> {
+        let name = permit.resource().name().clone();
+        let draft = noted(permit, "passkey_begun");
+        self.write(permit.tenant(), move |tx| {
+            user::role(tx, &name)?;
+            let there = tx.all(
+                "SELECT id, credential FROM passkey WHERE account = ?1 AND holder = ?2 ORDER BY created_at, id",
+                args![&name],
+                |row| Ok(StoredPasskey { id: row.parse(0)?, credential: row.text(1)? }),
+            )?;
+            if there.len() >= MOST {
+                return Err(TOO_MANY);
+            }
+            log::append(tx, draft)?;
+            Ok(there)
+        })
+        .await
     }
 
     /// Keeps a new passkey; and recovery codes, if the user has none.
@@ -120,7 +127,7 @@ impl Store {
                 user::role(tx, &name)?;
                 let count = |tx: &Tx<'_>, text: &'static str| tx.one(text, args![&name], |row| row.count(0));
                 let there = count(tx, "SELECT count(*) FROM passkey WHERE account = ?1 AND holder = ?2")?;
-                if there.unwrap_or(0) >= MOST {
+                if there.unwrap_or(0) >= MOST as u64 {
                     return Err(TOO_MANY);
                 }
                 tx.exec(

@@ -16,7 +16,7 @@ use crate::engine::Tx;
 use crate::error::StoreError;
 use crate::sql::{Row, Sql, args};
 use crate::store::Store;
-use crate::{log, space};
+use crate::{log, quota, space};
 
 /// Messages that may wait for one session. Commands have some room of their own: a session that is
 /// flooded must still be stopped.
@@ -262,7 +262,8 @@ impl Store {
     /// Begins a session.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`] if the agent is not there.
+    /// [`StoreError::NotFound`] if the agent is not there; [`StoreError::Exhausted`] if there is a first
+    /// message and the account has too many sessions at work.
     pub async fn session_create(
         &self,
         space: Permit<CreateSession>,
@@ -277,7 +278,7 @@ impl Store {
         let id = SessionId::new();
         draft.resource = format!("session:{id}");
         draft.agent = Some(agent_name.clone());
-        let within = tenant.clone();
+        let (within, quotas) = (tenant.clone(), self.default_quotas());
         self.write(&tenant, move |tx| {
             if let Some(operation) = &new.operation {
                 let earlier = tx.one(
@@ -317,6 +318,7 @@ impl Store {
                 ],
             )?;
             if let Some((delivery, body)) = &new.first {
+                quota::admit_turn(tx, &quotas, id)?;
                 enqueue(tx, id, delivery, body, &caller)?;
             }
             log::append(tx, draft)?;
@@ -412,7 +414,8 @@ impl Store {
     /// Puts a message into the session's queue.
     ///
     /// # Errors
-    /// `session_not_active` if the session has ended, `session_not_ready` if too much waits.
+    /// `session_not_active` if the session has ended, `session_not_ready` if too much waits,
+    /// [`StoreError::Exhausted`] if the account has too many sessions at work.
     pub async fn session_send(
         &self,
         permit: Permit<SendSession>,
@@ -445,6 +448,7 @@ impl Store {
         let no_user = StoreError::Conflict { code: "no_user", message: "only a user can send into a session" };
         let caller = Caller::of(permit.scope()).ok_or(no_user)?;
         let kind = body.get("kind").cloned().unwrap_or(Value::Null);
+        let (works, quotas) = (kind == "message" || kind == "compact", self.default_quotas());
         let mut draft = permit.draft(Phase::Act, Verdict::Ok, Map::from_iter([("kind".to_owned(), kind)]));
         draft.detail.insert("delivery".to_owned(), json!(delivery));
         self.write(permit.tenant(), move |tx| {
@@ -460,6 +464,9 @@ impl Store {
                     code: "session_not_active",
                     message: "The session is no longer active.",
                 });
+            }
+            if works {
+                quota::admit_turn(tx, &quotas, id)?;
             }
             enqueue(tx, id, &delivery, &body, &caller)?;
             log::append(tx, draft).map(drop)

@@ -425,5 +425,6 @@ impl Store {
         if let Ok(Err(error)) = removed {
             tracing::warn!(%error, "files of a deleted space could not be removed");
         }
+        self.storage_shrank(tenant);
     }
 }

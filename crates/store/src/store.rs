@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bailiwick_audit::event::LogId;
 use bailiwick_auth::Tenant;
-use bailiwick_types::Incarnation;
+use bailiwick_types::{Incarnation, Quotas};
 use lru::LruCache;
 
 use crate::checkpoint::Seal;
@@ -16,6 +16,7 @@ use crate::engine::postgres::{Context, Pool};
 use crate::engine::{Database, Grown, Tx, Writers};
 use crate::error::StoreError;
 use crate::migrate::Schema;
+use crate::storage::Storage;
 use crate::url::DatabaseUrl;
 
 /// Account files held open at once; an idle one costs about 125 KiB.
@@ -38,6 +39,9 @@ struct Inner {
     grown: Arc<Grown>,
     /// What signs the heads of logs, once the server has said with what and where they are kept.
     seal: OnceLock<Arc<Seal>>,
+    /// What accounts may use, once the server has said so.
+    quotas: OnceLock<Quotas>,
+    storage: Storage,
     /// The accounts' folders as they were found, before anybody could make a new one.
     found: Vec<Incarnation>,
     _lock: std::fs::File,
@@ -105,6 +109,8 @@ impl Store {
             lost: Arc::default(),
             grown,
             seal: OnceLock::new(),
+            quotas: OnceLock::new(),
+            storage: Storage::default(),
             found,
             _lock: lock,
         })))
@@ -138,6 +144,14 @@ impl Store {
 
     pub(crate) fn seal_slot(&self) -> &OnceLock<Arc<Seal>> {
         &self.0.seal
+    }
+
+    pub(crate) fn quota_slot(&self) -> &OnceLock<Quotas> {
+        &self.0.quotas
+    }
+
+    pub(crate) fn storage(&self) -> &Storage {
+        &self.0.storage
     }
 
     pub(crate) fn accounts_dir(&self) -> PathBuf {

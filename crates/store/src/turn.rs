@@ -10,7 +10,7 @@ use bailiwick_audit::{Draft, Phase, Verdict};
 use bailiwick_auth::access::verb::{CallModel, CallTool};
 use bailiwick_auth::access::{Resource, Session, Unapproved};
 use bailiwick_auth::{Permit, Recorded, Tenant, for_store};
-use bailiwick_types::{ApprovalId, CallId, SessionId, Timestamp, ToolName};
+use bailiwick_types::{ApprovalId, CallId, Exhausted, Quotas, SessionId, Timestamp, ToolName, UserName};
 use serde_json::{Map, Value, json};
 
 use crate::agent::{self, AgentRow};
@@ -20,7 +20,8 @@ use crate::error::StoreError;
 use crate::session::{self, Caller, Delivery, SessionRow, SessionState, Tokens};
 use crate::sql::{Sql, args};
 use crate::store::Store;
-use crate::{log, space};
+use crate::usage::{Spending, Spent};
+use crate::{log, quota, space, usage};
 use change::{write_call, write_events, write_messages};
 
 /// The right to write into one session until somebody takes it over.
@@ -212,10 +213,14 @@ fn apply(tx: &mut Tx<'_>, lease: &Lease, change: &Change) -> Result<(), StoreErr
         ],
     )?;
     if change.tokens != Tokens::default() {
-        let mut tokens: Tokens = tx
-            .one("SELECT usage FROM session WHERE account = ?1 AND id = ?2", args![id], |row| row.json(0))?
-            .unwrap_or_default();
+        let (mut tokens, caller): (Tokens, Caller) = tx
+            .one("SELECT usage, caller FROM session WHERE account = ?1 AND id = ?2", args![id], |row| {
+                Ok((row.json(0)?, row.json(1)?))
+            })?
+            .ok_or_else(|| StoreError::not_found("session", id))?;
         tokens.add(&change.tokens);
+        let (tokens_in, tokens_out) = (change.tokens.input_tokens, change.tokens.output_tokens);
+        usage::count(tx, Some(&caller.user), &Spent { tokens_in, tokens_out, ..Spent::default() })?;
         tx.exec(
             "UPDATE session SET usage = ?3 WHERE account = ?1 AND id = ?2",
             args![id, serde_json::to_string(&tokens)?],
@@ -402,6 +407,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Fenced`], or if the record cannot be written: the call must not happen.
+    /// [`StoreError::Exhausted`] if a budget is used up; what the turn writes before it is then written, too.
     pub async fn model_begin(
         &self,
         lease: &Lease,
@@ -411,20 +417,21 @@ impl Store {
     ) -> Result<Recorded<CallModel>, StoreError> {
         same_session(lease, permit.resource())?;
         let draft = permit.draft(Phase::Intent, Verdict::Begun, detail);
-        let held = lease.clone();
-        let intent = self
+        let (held, quotas, user) = (lease.clone(), self.default_quotas(), permit.scope().user().cloned());
+        let begun = self
             .write(&lease.tenant, move |tx| {
                 apply(tx, &held, &change)?;
-                log::append(tx, draft)
+                spend(tx, &quotas, (user.as_ref(), Spending::ModelCall), draft)
             })
             .await?;
-        Ok(for_store::recorded(permit, intent))
+        Ok(for_store::recorded(permit, begun?))
     }
 
     /// Puts the intent of a tool call on record, and marks the call as begun.
     ///
     /// # Errors
     /// [`StoreError::Fenced`], `already_started`, or if the record cannot be written: nothing must run.
+    /// [`StoreError::Exhausted`] if the day's budget is used up; the refusal is then on record.
     pub async fn call_begin(
         &self,
         lease: &Lease,
@@ -434,9 +441,10 @@ impl Store {
         same_session(lease, permit.resource().session())?;
         let draft = permit.draft(Phase::Intent, Verdict::Begun, detail);
         let call = permit.resource().id();
-        let held = lease.clone();
-        let intent = self.write(&lease.tenant, move |tx| begin(tx, &held, call, draft)).await?;
-        Ok(for_store::recorded(permit, intent))
+        let (held, quotas, user) = (lease.clone(), self.default_quotas(), permit.scope().user().cloned());
+        let begun =
+            self.write(&lease.tenant, move |tx| begin(tx, (&held, call), &quotas, user.as_ref(), draft)).await?;
+        Ok(for_store::recorded(permit, begun?))
     }
 
     /// As [`Self::call_begin`], for a call that a person approved: uses the approval up in the same
@@ -458,9 +466,9 @@ impl Store {
         let mut draft = call.scope().draft("tool.call", call.call(), Phase::Intent, Verdict::Begun);
         draft.detail = detail;
         draft.detail.insert("approval".to_owned(), json!(approval));
-        let held = lease.clone();
+        let (held, quotas, user) = (lease.clone(), self.default_quotas(), call.scope().user().cloned());
         let resource = call.call().label();
-        let intent = self
+        let begun = self
             .write(&lease.tenant, move |tx| {
                 fence(tx, &held)?;
                 let row =
@@ -482,14 +490,14 @@ impl Store {
                     return Ok(None);
                 }
                 approval::advance(tx, approval, ApprovalState::Approved, ApprovalState::Used)?;
-                begin(tx, &held, id, draft).map(Some)
+                begin(tx, (&held, id), &quotas, user.as_ref(), draft).map(Some)
             })
             .await?;
-        let intent = intent.ok_or(StoreError::Conflict {
+        let begun = begun.ok_or(StoreError::Conflict {
             code: "approval_void",
             message: "the tool or its arguments are not those that were approved",
         })?;
-        Ok(for_store::recorded_with_approval(call, intent))
+        Ok(for_store::recorded_with_approval(call, begun?))
     }
 
     /// The sessions of an account that a restart must look at: those in the middle of something.
@@ -542,9 +550,34 @@ impl Store {
     }
 }
 
-fn begin(tx: &mut Tx<'_>, lease: &Lease, call: CallId, draft: Draft) -> Result<u64, StoreError> {
+/// The number of an intent that is on record, or which budget is used up, which is on record instead.
+type Begun = Result<u64, Exhausted>;
+
+/// Puts an intent on record and counts it; or puts on record that there is nothing left to spend.
+fn spend(
+    tx: &mut Tx<'_>,
+    quotas: &Quotas,
+    (who, what): (Option<&UserName>, Spending),
+    draft: Draft,
+) -> Result<Begun, StoreError> {
+    match usage::spend(tx, quotas, who, what)? {
+        Ok(()) => log::append(tx, draft).map(Ok),
+        Err(exhausted) => log::append(tx, quota::denied(draft, &exhausted)).map(|_| Err(exhausted)),
+    }
+}
+
+fn begin(
+    tx: &mut Tx<'_>,
+    (lease, call): (&Lease, CallId),
+    quotas: &Quotas,
+    who: Option<&UserName>,
+    draft: Draft,
+) -> Result<Begun, StoreError> {
     fence(tx, lease)?;
-    let intent = log::append(tx, draft)?;
+    let intent = match spend(tx, quotas, (who, Spending::ToolCall), draft)? {
+        Ok(intent) => intent,
+        exhausted => return Ok(exhausted),
+    };
     let begun = tx.exec(
         "UPDATE tool_call SET state = 'started', intent = ?4 WHERE account = ?1 AND session = ?2 AND id = ?3 \
          AND state IN ('requested', 'asked')",
@@ -553,5 +586,5 @@ fn begin(tx: &mut Tx<'_>, lease: &Lease, call: CallId, draft: Draft) -> Result<u
     if begun == 0 {
         return Err(StoreError::Conflict { code: "already_started", message: "this call was begun before" });
     }
-    Ok(intent)
+    Ok(Ok(intent))
 }

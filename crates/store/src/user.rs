@@ -13,7 +13,7 @@ use crate::error::StoreError;
 use crate::key::{self, KeyTerms};
 use crate::sql::{Row, Sql, args};
 use crate::store::Store;
-use crate::{application, approval, device, log, passkey, password, space};
+use crate::{application, approval, device, log, passkey, password, space, usage};
 
 /// A user.
 #[derive(Debug, Clone)]
@@ -216,6 +216,7 @@ impl Store {
                 }
                 tx.exec("DELETE FROM session WHERE account = ?1 AND initiator = ?2", args![&name])?;
                 approval::forget_approver(tx, &name)?;
+                usage::forget_user(tx, &name)?;
                 tx.exec("DELETE FROM account_user WHERE account = ?1 AND name = ?2", args![&name])?;
                 draft.detail.insert("keys".to_owned(), json!(keys.len()));
                 draft.detail.insert("spaces".to_owned(), json!(spaces.len()));

@@ -43,6 +43,14 @@ impl ToolDefinition {
         Some(Self { name: name.parse().ok()?, description, schema, kind, validator, digest })
     }
 
+    /// Whether it can make files larger, or more of them.
+    pub fn writes_files(&self) -> bool {
+        match self.kind {
+            Kind::Bash | Kind::WriteFile | Kind::EditFile => true,
+            Kind::ReadFile | Kind::Glob | Kind::Grep | Kind::Plan | Kind::AskQuestion => false,
+        }
+    }
+
     /// What is wrong with the arguments, for the model that wrote them.
     ///
     /// # Errors

@@ -10,6 +10,7 @@ pub mod id;
 pub mod limits;
 pub mod name;
 pub mod path;
+pub mod quota;
 pub mod role;
 pub mod time;
 
@@ -20,5 +21,6 @@ pub use id::{
 };
 pub use name::{AccountName, AgentName, ModelName, NameError, ToolName, UserName};
 pub use path::{PathError, WorkspacePath};
+pub use quota::{Day, Exhausted, Quota, QuotaOverrides, Quotas};
 pub use role::{GrantLevel, KeyScope, Role};
 pub use time::Timestamp;

@@ -10,6 +10,45 @@ document.addEventListener("submit", (event) => {
 // On a phone the navigation is a row that scrolls; where one is should be in sight.
 document.querySelector(".nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
 
+// Passkeys: the form's fields come from the authenticator, and then it is sent as any other.
+for (const form of document.querySelectorAll("form[data-passkey]")) {
+  const trouble = form.querySelector(".trouble");
+  const tell = (text) => {
+    trouble.textContent = text;
+    trouble.hidden = !text;
+  };
+  if (!window.PublicKeyCredential?.parseRequestOptionsFromJSON) {
+    if (!form.hidden) tell("This browser cannot use passkeys.");
+    continue;
+  }
+  form.hidden = false;
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    tell("");
+    try {
+      let options = form.dataset.options && JSON.parse(form.dataset.options);
+      if (!options) {
+        const reply = await fetch(form.dataset.begin, { method: "POST" });
+        if (!reply.ok) throw new Error(`the server answered ${reply.status}`);
+        const begun = await reply.json();
+        form.elements.ceremony.value = begun.ceremony;
+        options = begun.options;
+      }
+      const publicKey =
+        form.dataset.passkey === "create"
+          ? PublicKeyCredential.parseCreationOptionsFromJSON(options)
+          : PublicKeyCredential.parseRequestOptionsFromJSON(options);
+      const credential = await navigator.credentials[form.dataset.passkey]({ publicKey });
+      form.elements.credential.value = JSON.stringify(credential.toJSON());
+      form.submit();
+    } catch (error) {
+      const taken = error.name === "InvalidStateError";
+      const gone = error.name === "NotAllowedError";
+      tell(taken ? "This authenticator has a passkey of yours already." : gone ? "Nothing was done: it was cancelled, or took too long." : `That did not work: ${error.message}`);
+    }
+  });
+}
+
 // The audit log's tail: new events are put on top as they are written.
 const table = document.querySelector("[data-tail]");
 if (table) {

@@ -15,11 +15,13 @@ pub(crate) mod key;
 mod plan;
 mod policy;
 mod proof;
+pub(crate) mod quota;
 pub(crate) mod session;
 mod socket;
 pub(crate) mod space;
 pub(crate) mod stream;
 mod system;
+pub(crate) mod usage;
 pub(crate) mod user;
 
 use crate::route::Route;
@@ -29,6 +31,8 @@ pub(crate) fn tables() -> impl Iterator<Item = &'static [Route]> {
     [
         system::ROUTES,
         account::ROUTES,
+        quota::ROUTES,
+        usage::ROUTES,
         user::ROUTES,
         key::ROUTES,
         device::ROUTES,

@@ -16,8 +16,10 @@ mod factor;
 mod frame;
 mod key;
 mod login;
+mod passkey;
 mod settings;
 mod space;
+mod usage;
 mod user;
 
 use crate::route::Route;
@@ -39,7 +41,9 @@ pub(crate) fn tables() -> impl Iterator<Item = &'static [Route]> {
         consent::ROUTES,
         key::ROUTES,
         factor::ROUTES,
+        passkey::ROUTES,
         audit::ROUTES,
+        usage::ROUTES,
         settings::ROUTES,
     ]
     .into_iter()
@@ -47,7 +51,7 @@ pub(crate) fn tables() -> impl Iterator<Item = &'static [Route]> {
 
 /// Whether a path is that of a page, by its first part.
 pub(crate) fn is_page(path: &str) -> bool {
-    const PAGES: [&str; 15] = [
+    const PAGES: [&str; 16] = [
         "",
         "login",
         "logout",
@@ -62,6 +66,7 @@ pub(crate) fn is_page(path: &str) -> bool {
         "2fa",
         "audit",
         "settings",
+        "usage",
         "sessions",
     ];
     let first = path.trim_start_matches('/').split('/').next().unwrap_or("");

@@ -19,7 +19,7 @@ use bailiwick_auth::lockout::{Held, Locked};
 use bailiwick_auth::password::Unfit;
 use bailiwick_files::FileError;
 use bailiwick_store::StoreError;
-use bailiwick_types::{NameError, PathError, RequestId, Timestamp, WorkspacePath};
+use bailiwick_types::{Exhausted, NameError, PathError, RequestId, Timestamp, WorkspacePath};
 use bailiwick_vault::SealError;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
@@ -278,6 +278,15 @@ impl Failure {
         }
     }
 
+    /// What the account has used up.
+    pub(crate) fn exhausted(&self) -> Option<&Exhausted> {
+        match self {
+            Self::Store(StoreError::Exhausted(exhausted))
+            | Self::Runtime(RuntimeError::Store(StoreError::Exhausted(exhausted))) => Some(exhausted),
+            _ => None,
+        }
+    }
+
     /// The status that it is answered with.
     pub(crate) fn status(&self) -> StatusCode {
         self.told().status
@@ -439,6 +448,7 @@ fn of_store(error: &StoreError) -> Told {
             Told::named(StatusCode::CONFLICT, "ALREADY_EXISTS", "already exists", kind, name)
         }
         StoreError::Conflict { code, message } => Told::new(StatusCode::CONFLICT, "CONFLICT", *message).because(code),
+        StoreError::Exhausted(exhausted) => of_exhausted(exhausted),
         StoreError::Fenced => Told::new(StatusCode::CONFLICT, "ABORTED", error.to_string()).because("fenced"),
         StoreError::Closed => Told::unavailable("The server is shutting down."),
         StoreError::Unavailable(_) => Told::unavailable("The database is away or busy. Try again in a moment."),
@@ -453,6 +463,15 @@ fn of_store(error: &StoreError) -> Told {
         }
         _ => Told::internal(),
     }
+}
+
+fn of_exhausted(exhausted: &Exhausted) -> Told {
+    let message = exhausted.to_string();
+    let mut told = Told::new(StatusCode::TOO_MANY_REQUESTS, "RESOURCE_EXHAUSTED", message);
+    told.details.insert("limit".to_owned(), json!(exhausted.resource.as_str()));
+    told.details.insert("most".to_owned(), json!(exhausted.most));
+    told.retry_after = exhausted.opens_at.map(|at| seconds_until(Locked(at)));
+    told.because(exhausted.resource.reason())
 }
 
 fn of_file(error: &FileError) -> Told {

@@ -5,19 +5,20 @@ use bailiwick_auth::access::verb::CallTool;
 use bailiwick_auth::access::{Resource, Unapproved};
 use bailiwick_auth::{Permit, Recorded, Scope};
 use bailiwick_model::{Message as ModelMessage, Outcome as ModelOutcome, ToolCall, ToolInput, ToolResult};
-use bailiwick_store::StoreError;
 use bailiwick_store::approval::{ApprovalRow, ApprovalState, Choice, Kind};
 use bailiwick_store::session::SessionState;
 use bailiwick_store::turn::{CallChange, CallRow, CallState, Change, Messages};
+use bailiwick_store::{StoreError, quota};
 use bailiwick_tools::Verdict as ToolVerdict;
+use bailiwick_tools::catalogue::{self, ToolDefinition};
 use bailiwick_tools::gate::{self, Asked, Judged, Question, Refused, ToolRequest};
 use bailiwick_tools::run::{Context, Main};
-use bailiwick_types::{AgentDefinition, ApprovalId, CallId, Timestamp, ToolName, failpoint, limits};
+use bailiwick_types::{AgentDefinition, ApprovalId, CallId, Exhausted, Timestamp, ToolName, failpoint, limits};
 use futures::future::join_all;
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::{Drive, Step, Stop, Turn, Urgent, is_pending, of_calls};
+use super::{Drive, Step, Stop, Turn, Urgent, is_pending, of_calls, sentence};
 use crate::event::{self, ResultStatus};
 
 /// Calls of one answer at most; a model that wants more is told.
@@ -38,6 +39,16 @@ pub(super) enum Planned {
 enum Ground {
     Permit(Permit<CallTool>),
     Approval(Unapproved, ApprovalId, [u8; 32]),
+}
+
+impl Ground {
+    /// The record's line for a call that is refused although it had a ground.
+    fn denied(&self) -> Draft {
+        match self {
+            Self::Permit(permit) => permit.draft(Phase::Act, Verdict::Denied, Map::new()),
+            Self::Approval(call, ..) => call.scope().draft("tool.call", call.call(), Phase::Act, Verdict::Denied),
+        }
+    }
 }
 
 /// What the model will read of a call, as stored.
@@ -311,6 +322,13 @@ impl Drive<'_> {
         let mut detail = Map::new();
         detail.insert("call".to_owned(), json!(row.id));
         let store = &self.inner.store;
+        if let Some(exhausted) = self.no_room(&row).await? {
+            let mut denied = ground.denied();
+            denied.detail = quota::refusal_detail(&exhausted);
+            denied.detail.extend(detail);
+            let code = exhausted.resource.reason();
+            return Ok(self.reject(turn, &row, code, &sentence(&exhausted), vec![denied]).await?);
+        }
         let begun = match ground {
             Ground::Permit(permit) => store.call_begin(&self.lease, permit, detail).await,
             Ground::Approval(call, approval, digest) => {
@@ -321,6 +339,11 @@ impl Drive<'_> {
             Ok(act) => act,
             Err(StoreError::Conflict { message, .. }) => {
                 return Ok(self.reject(turn, &row, "TOOL_EXECUTION_DENIED", message, Vec::new()).await?);
+            }
+            // The store has put it on record.
+            Err(StoreError::Exhausted(exhausted)) => {
+                let code = exhausted.resource.reason();
+                return Ok(self.reject(turn, &row, code, &sentence(&exhausted), Vec::new()).await?);
             }
             Err(error) => return Err(error.into()),
         };
@@ -349,6 +372,17 @@ impl Drive<'_> {
         })
         .await?;
         Ok(())
+    }
+
+    /// Why a call that can write must not run now: the account's files take up all that they may.
+    async fn no_room(&self, row: &CallRow) -> Result<Option<Exhausted>, StoreError> {
+        if !catalogue::find(row.tool.as_str()).is_some_and(ToolDefinition::writes_files) {
+            return Ok(None);
+        }
+        match self.inner.store.storage_admit(self.lease.tenant()).await {
+            Err(StoreError::Exhausted(exhausted)) => Ok(Some(exhausted)),
+            admitted => admitted.map(|()| None),
+        }
     }
 
     /// Ends a call that must not run.

@@ -218,7 +218,11 @@ impl Drive<'_> {
         let mut change = turn.change();
         change.state = Some(SessionState::Running);
         change.facts = Some(turn.facts_json());
-        Ok(self.inner.store.model_begin(&self.lease, permit, detail, change).await?)
+        let begun = self.inner.store.model_begin(&self.lease, permit, detail, change).await;
+        begun.map_err(|error| match error {
+            StoreError::Exhausted(exhausted) => Stop::exhausted(&exhausted),
+            other => other.into(),
+        })
     }
 
     fn piece(&self, turn: &Turn, pieces: &mut Pieces, piece: ModelEvent) {

@@ -78,6 +78,14 @@ verbs! {
     ReadPolicy(Account) = "policy.read";
     /// Set the account's own policies.
     PutPolicy(Account) = "policy.put";
+    /// Read one's own use, and how far the account's budgets are used up.
+    ReadUsage(Account) = "usage.read";
+    /// Read the use of all users of the account.
+    ReadAccountUsage(Account) = "usage.read.account";
+    /// Read what the operator set as the account's limits.
+    ReadAccountLimits(Account) = "account.limits.read";
+    /// Set the account's limits.
+    SetAccountLimits(Account) = "account.limits.set";
 
     /// See a user.
     ReadUser(User) = "user.read";

@@ -165,6 +165,7 @@ fn judge(layers: &mut Layers, raw: Raw, sources: &Sources) -> Option<Config> {
             principal: NonZeroU32::new(raw.limits.requests_per_second_per_principal),
             address: NonZeroU32::new(raw.limits.requests_per_second_per_address),
         },
+        quotas: raw.limits.account,
     })
 }
 

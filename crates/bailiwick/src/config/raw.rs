@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use bailiwick_types::agent::Egress;
-use bailiwick_types::{AccountName, ModelName};
+use bailiwick_types::{AccountName, ModelName, Quotas};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -30,6 +30,7 @@ pub(super) struct Raw {
 pub(super) struct Limits {
     pub(super) requests_per_second_per_principal: u32,
     pub(super) requests_per_second_per_address: u32,
+    pub(super) account: Quotas,
 }
 
 #[derive(Deserialize)]

@@ -6,11 +6,16 @@ use serde_json::{Value, json};
 use super::tenant::{Tenant, rule};
 
 /// Routes that answer nobody, and why: there is no control for them.
-pub(super) const ANSWER_NOBODY: [(&str, &str); 8] = [
+pub(super) const ANSWER_NOBODY: [(&str, &str); 13] = [
     ("/api/v1/ws", "it is a WebSocket, which a request without its handshake is told"),
     ("/api/auth/2fa/totp/confirm", "it asks for an app's present code"),
     ("/api/auth/2fa/totp/remove", "it asks for an app's present code"),
     ("/api/auth/2fa/recovery-codes", "it asks for an app's present code"),
+    ("/api/auth/passkeys", "the server has no name for which browsers make passkeys"),
+    ("/api/auth/passkeys/finish", "it asks for what an authenticator made"),
+    ("/api/auth/passkeys/{passkey}/remove", "it asks for an app's present code"),
+    ("/api/auth/passkeys/login", "the server has no name for which browsers make passkeys"),
+    ("/api/auth/passkeys/login/finish", "it asks for what an authenticator made"),
     ("/api/auth/setup", "it is for a server without an admin"),
     ("/api/auth/logout", "it ends the login that asks, and keys ask here"),
     ("/eve/v1/session/{session}/stubs", "tools are never stubbed"),
@@ -47,6 +52,7 @@ pub(super) fn body(method: &str, path: &str, whose: &Tenant, new: &str) -> Value
         ("post", "/api/auth/2fa/totp") => json!({ "password": whose.secret }),
         ("post", "/api/auth/password") => json!({ "currentPassword": whose.secret, "newPassword": whose.secret }),
         ("post", "/api/v1/admin/accounts") => json!({ "account_id": new, "admin_user_id": "chief" }),
+        ("put", "/api/v1/admin/accounts/{account}/limits") => json!({ "tokens_per_day": 1_000_000 }),
         ("put", "/api/v1/policies") => json!({ "text": rule(new) }),
         ("post", "/api/v1/spaces") => json!({ "name": new }),
         ("patch", "/api/v1/spaces/{space}") => json!({ "name": new }),

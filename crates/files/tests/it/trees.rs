@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 
-use bailiwick_files::{EntryKind, FileError, WalkLimits};
+use bailiwick_files::{EntryKind, FileError, Seen, WalkLimits, measure};
 use bailiwick_types::path::WorkspacePath;
 
 use crate::{Fixture, SECRET, path};
@@ -136,4 +136,56 @@ fn what_a_writer_left_behind_before_this_process_is_removed_and_nothing_else() {
         assert!(fixture.space.stat(&path(file)).is_ok(), "{file}");
     }
     assert!(matches!(fixture.space.stat(&path(&name)), Err(FileError::NotFound)));
+}
+
+#[test]
+fn i17_what_a_folder_holds_is_measured_whatever_hides_in_it() {
+    let fixture = Fixture::new();
+    let root = fixture.inside("");
+    let most = 1_000_000;
+    let before = measure(&root, most).unwrap();
+    fixture.space.write(&path("a/b/c/large"), &vec![1; 100_000]).unwrap();
+    let one = measure(&root, most).unwrap();
+    assert!((100_000..110_000).contains(&(one.bytes - before.bytes)), "{one:?}");
+    assert_eq!((one.entries - before.entries, one.seen), (4, Seen::Whole));
+    // Names that none of our paths can hold.
+    let hidden = root.join(OsStr::from_bytes(b"bad\xff\n"));
+    fs::create_dir(&hidden).unwrap();
+    fs::write(hidden.join(OsStr::from_bytes(b"\xfe")), vec![1; 100_000]).unwrap();
+    let two = measure(&root, most).unwrap();
+    assert!((100_000..110_000).contains(&(two.bytes - one.bytes)), "{two:?}");
+    // A second name makes no second file, and a link leads nowhere.
+    fs::hard_link(root.join("a/b/c/large"), root.join("again")).unwrap();
+    symlink("/", root.join("everything")).unwrap();
+    assert_eq!(measure(&root, most).unwrap().bytes, two.bytes);
+    // As long as it says, though the disk holds nothing of it.
+    fs::File::create(root.join("sparse")).unwrap().set_len(1 << 40).unwrap();
+    assert_eq!(measure(&root, most).unwrap().bytes, two.bytes + (1 << 40));
+    assert_eq!(measure(&root.join("nothing here"), most).unwrap().bytes, 0);
+}
+
+#[test]
+fn i17_a_measurement_is_bounded_and_says_when_it_did_not_see_everything() {
+    let fixture = Fixture::new();
+    for n in 0..20 {
+        fixture.space.write(&path(&format!("d{n}/f")), b"x").unwrap();
+    }
+    let root = fixture.inside("");
+    let all = measure(&root, 1_000).unwrap();
+    assert_eq!(all.seen, Seen::Whole);
+    for most in 1..all.entries {
+        let part = measure(&root, most).unwrap();
+        assert_eq!((part.entries, part.seen), (most, Seen::Part), "{most}");
+    }
+    assert_eq!(measure(&root, all.entries).unwrap(), all, "exactly so many are seen");
+    // Deeper than the kernel takes a path: said to be there, and no stack is used for it.
+    let name = "n".repeat(200);
+    let mut deep = rustix::fs::open(&root, rustix::fs::OFlags::PATH, rustix::fs::Mode::empty()).unwrap();
+    for _ in 0..40 {
+        rustix::fs::mkdirat(&deep, name.as_str(), rustix::fs::Mode::RWXU).unwrap();
+        deep = rustix::fs::openat(&deep, name.as_str(), rustix::fs::OFlags::PATH, rustix::fs::Mode::empty()).unwrap();
+    }
+    assert_eq!(measure(&root, 1_000).unwrap().seen, Seen::Part);
+    fixture.space.remove_all(&path(&name)).unwrap();
+    assert_eq!(measure(&root, 1_000).unwrap(), all, "and whole again without it");
 }

@@ -1,19 +1,15 @@
--- An application: what one user lets one client of the authorization server do for them. It begins with a
--- consent, and is nobody's until the code of it was exchanged (`last_used_at`).
-CREATE TABLE application (
-  account TEXT NOT NULL, id TEXT NOT NULL,
-  holder TEXT NOT NULL, client TEXT NOT NULL, name TEXT NOT NULL, scopes TEXT NOT NULL, agent TEXT, space TEXT,
-  resource TEXT NOT NULL, redirect_uri TEXT NOT NULL, challenge TEXT NOT NULL,
-  created_at INTEGER NOT NULL, last_used_at INTEGER,
-  PRIMARY KEY (account, id),
-  FOREIGN KEY (account, holder) REFERENCES account_user (account, name) ON DELETE CASCADE
+-- What the operator set as the account's limits; NULL is the server's default, 0 is none.
+CREATE TABLE account_limits (
+  account TEXT PRIMARY KEY,
+  tokens_per_day INTEGER, model_calls_per_day INTEGER, tool_calls_per_day INTEGER,
+  storage_mib INTEGER, concurrent_sessions INTEGER
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX application_holder ON application (account, holder);
--- Its code, its access tokens, its refresh tokens. Used ones stay for a while, so that one that comes twice is
--- known for what it is.
-CREATE TABLE application_token (
-  account TEXT NOT NULL, application TEXT NOT NULL, hash BLOB NOT NULL,
-  kind TEXT NOT NULL, scopes TEXT NOT NULL, created_at INTEGER NOT NULL, expires_at INTEGER NOT NULL, used_at INTEGER,
-  PRIMARY KEY (account, application, hash),
-  FOREIGN KEY (account, application) REFERENCES application (account, id) ON DELETE CASCADE
+
+-- What was spent, by day of UTC (counted from 1970) and by user. A spender without a name stands for users
+-- who are gone: what they spent stays spent.
+CREATE TABLE usage_day (
+  account TEXT NOT NULL, day INTEGER NOT NULL, spender TEXT NOT NULL,
+  tokens_in INTEGER NOT NULL DEFAULT 0, tokens_out INTEGER NOT NULL DEFAULT 0,
+  model_calls INTEGER NOT NULL DEFAULT 0, tool_calls INTEGER NOT NULL DEFAULT 0,
+  PRIMARY KEY (account, day, spender)
 ) STRICT, WITHOUT ROWID;

@@ -82,6 +82,7 @@ pub(crate) async fn write(
         put(&files, &named, &content, expect)
     })
     .await?;
+    manager.store().storage_grew(act.scope().tenant(), written.size);
     let mut detail = about(&path);
     detail.insert("bytes".to_owned(), json!(written.size));
     detail.insert("sha256".to_owned(), json!(bailiwick_audit::event::hex(&written.sha256)));
@@ -145,6 +146,7 @@ pub(crate) async fn edit(
         }
     })
     .await?;
+    manager.store().storage_grew(act.scope().tenant(), written.size);
     let mut detail = about(&path);
     detail.insert("bytes".to_owned(), json!(written.size));
     detail.insert("sha256".to_owned(), json!(bailiwick_audit::event::hex(&written.sha256)));

@@ -14,6 +14,7 @@ use bailiwick_auth::access::record;
 use bailiwick_auth::access::verb::{ReadSpace, WriteSpace};
 use bailiwick_files::{Entry, EntryKind, Expect, FileError, WalkLimits, Workspace, Written};
 use bailiwick_store::Store;
+use bailiwick_store::storage::{Need, Room};
 use bailiwick_types::limits::{PAGE_ROWS, UPLOAD_BYTES};
 use bailiwick_types::{Timestamp, WorkspacePath};
 use bytes::{Buf, Bytes};
@@ -181,7 +182,13 @@ async fn write(
     let files = app.store().space_files_to_write(&permit).await?;
     let own = Slot::take(Scarce::Uploads, &app, &caller)?;
     // A place is waited for before anything is on record, and held until the file is written.
-    let upload = receive(files, path.clone(), body, (app.upload_place().await?, own));
+    let place = app.upload_place().await?;
+    let (looking, at) = (files.clone(), path.clone());
+    // What is replaced makes room for what comes.
+    let replaced = blocking(move || looking.stat(&at).map_or(0, |stat| stat.size)).await?;
+    let need = body.length().map_or(Need::UpTo(UPLOAD_BYTES), |length| Need::All(length.saturating_sub(replaced)));
+    let room = app.store().storage_reserve(&permit, need).await?;
+    let upload = receive(files, path.clone(), body, (room, replaced), (place, own));
     let written = change(app.store(), permit, "put", &path, upload).await?;
     let hash = bailiwick_audit::event::hex(&written.sha256);
     Ok(reply::done(json!({
@@ -211,7 +218,10 @@ async fn remove(
         removed.await?.map_err(|error| Failure::of_file(error, &named))
     };
     let action = if place.recursive { "delete-all" } else { "delete" };
-    change(app.store(), permit, action, &path, removing).await?;
+    let removed = change(app.store(), permit, action, &path, removing).await;
+    // Also after a failure: a part of it may be gone.
+    app.store().storage_shrank(scope.tenant());
+    removed?;
     Ok(reply::done(json!({ "path": path.as_str(), "deleted": true })))
 }
 
@@ -247,21 +257,30 @@ async fn receive(
     files: Workspace,
     path: WorkspacePath,
     mut body: Unread,
+    (room, replaced): (Room, u64),
     places: (OwnedSemaphorePermit, Option<Slot>),
 ) -> Result<Written, Failure> {
     let (pieces, waiting) = mpsc::channel(PIECES);
     let target = path.clone();
+    let most = room.bytes().map_or(UPLOAD_BYTES, |room| room.saturating_add(replaced).min(UPLOAD_BYTES));
     let writing = tokio::task::spawn_blocking(move || {
-        files.write_from(&target, Upload { waiting, rest: Bytes::new(), ended: false }, UPLOAD_BYTES, Expect::Anything)
+        files.write_from(&target, Upload { waiting, rest: Bytes::new(), ended: false }, most, Expect::Anything)
     });
     let broken = pump(&mut body, pieces).await;
     let written = writing.await.map_err(|_| Failure::Defect("work on files panicked"))?;
     drop(places);
     broken?;
-    written.map_err(|error| match error {
-        FileError::TooLarge { limit } => Failure::TooLong(limit),
-        other => Failure::of_file(other, &path),
-    })
+    match written {
+        Ok(written) => {
+            room.fill(written.size.saturating_sub(replaced));
+            Ok(written)
+        }
+        Err(FileError::TooLarge { limit }) => Err(match room.exhausted().filter(|_| limit < UPLOAD_BYTES) {
+            Some(exhausted) => Failure::Store(exhausted.into()),
+            None => Failure::TooLong(limit),
+        }),
+        Err(other) => Err(Failure::of_file(other, &path)),
+    }
 }
 
 /// Hands on what comes, as long as it comes fast enough: an upload holds a thread.

@@ -75,7 +75,7 @@ pub(crate) async fn begin_passkey(
 ) -> Result<Begun, Failure> {
     let passkeys = app.passkeys()?;
     app.sign_ins().confirm(app.store(), &caller.principal, Password::new(password)).await?;
-    let others = app.store().passkeys_stored(permit).await?;
+    let others = app.store().passkey_begin(permit).await?;
     let user = permit.resource().name();
     Ok(passkeys.begin_registration(app.walk().ring(), permit.tenant(), user, &others)?)
 }
@@ -138,9 +138,16 @@ async fn remove(
     body: Unread,
 ) -> Result<Response, Failure> {
     let permit = own(&caller)?;
+    let id = own_passkey(&app, &caller, &id).await?;
     let Both { password, code } = body.json().await?;
-    remove_passkey(&app, &caller, permit, &id, (&password, &code)).await?;
+    remove_passkey(&app, &caller, permit, id, (&password, &code)).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// One of the caller's own.
+pub(crate) async fn own_passkey(app: &App, caller: &Caller, id: &str) -> Result<PasskeyId, Failure> {
+    let mut rows = rows(app, caller).await?.into_iter();
+    rows.find(|row| row.id.as_str() == id).map(|row| row.id).ok_or_else(|| Failure::not_found("passkey", id))
 }
 
 /// Takes a passkey away.
@@ -148,10 +155,9 @@ pub(crate) async fn remove_passkey(
     app: &App,
     caller: &Caller,
     permit: Permit<SetFactors>,
-    id: &str,
+    id: PasskeyId,
     (password, code): (&str, &str),
 ) -> Result<(), Failure> {
-    let id: PasskeyId = id.parse().map_err(|_| Failure::not_found("passkey", id))?;
     let Identified { factor, attempt, .. } = both(app, caller, password, code).await?;
     app.store().passkey_remove(permit, id, factor).await?;
     Ok(app.sign_ins().succeeded(app.store(), attempt).await?)

@@ -4,12 +4,16 @@ use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
 use bailiwick_auth::access::verb::ReadUser;
+use bailiwick_store::passkey::PasskeyRow;
+use bailiwick_types::PasskeyId;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::frame::{Frame, Notice, Said, again, go, notice_of, page};
+use super::frame::{Frame, Notice, Said, again, go, moment, notice_of, page};
+use super::passkey::Ceremony;
 use crate::app::App;
 use crate::auth::factor::{begin_totp, confirm_totp, own, remove_totp, renew_codes};
+use crate::auth::passkey::rows;
 use crate::caller::Caller;
 use crate::error::Failure;
 use crate::input::{Params, Unread};
@@ -26,30 +30,64 @@ routes! {
 
 #[derive(Template)]
 #[template(path = "factors.html")]
-struct Page {
+pub(super) struct Page {
     frame: Frame,
     notice: Option<Notice>,
     totp: bool,
     left: u64,
     /// The picture, which is ours and no text of anybody's, and the secret.
     begun: Option<(String, String)>,
+    /// A passkey that is being made.
+    ceremony: Option<Ceremony>,
+    passkeys: Vec<PasskeyLine>,
+    /// Whether this server's address is one for which browsers make passkeys.
+    offered: bool,
     codes: Vec<String>,
 }
 
-async fn shown(app: &App, caller: &Caller, notice: Option<Notice>) -> Result<Page, Failure> {
+impl Page {
+    /// The page on which the browser makes a passkey.
+    pub(super) fn with(self, ceremony: Ceremony) -> Self {
+        Self { ceremony: Some(ceremony), ..self }
+    }
+}
+
+struct PasskeyLine {
+    id: PasskeyId,
+    name: String,
+    made: String,
+    used: Option<String>,
+}
+
+pub(super) async fn shown(app: &App, caller: &Caller, notice: Option<Notice>) -> Result<Page, Failure> {
     let scope = caller.scope()?;
     let permit = scope.authorize::<ReadUser>(scope.user_named(own_name(&caller.principal)?))?;
     let factors = app.store().factors_read(permit).await?;
-    let (totp, left) = (factors.totp, factors.recovery_codes);
-    Ok(Page { frame: Frame::of(app, caller, "/2fa").await?, notice, totp, left, begun: None, codes: Vec::new() })
+    let line = |row: PasskeyRow| PasskeyLine {
+        id: row.id,
+        name: row.name,
+        made: moment(row.created_at),
+        used: row.last_used_at.map(moment),
+    };
+    Ok(Page {
+        frame: Frame::of(app, caller, "/2fa").await?,
+        notice,
+        totp: factors.totp,
+        left: factors.recovery_codes,
+        begun: None,
+        ceremony: None,
+        passkeys: rows(app, caller).await?.into_iter().map(line).collect(),
+        offered: app.passkeys().is_ok(),
+        codes: Vec::new(),
+    })
 }
 
-async fn failed(app: &App, caller: &Caller, failure: Failure) -> Result<Response, Failure> {
+pub(super) async fn failed(app: &App, caller: &Caller, failure: Failure) -> Result<Response, Failure> {
     let (notice, failure) = notice_of(failure)?;
     Ok(again(page(&shown(app, caller, Some(notice)).await?)?, failure))
 }
 
-async fn with_codes(
+pub(super) async fn with_codes(
     app: &App,
     caller: &Caller,
     made: Result<Vec<Zeroizing<String>>, Failure>,

@@ -76,7 +76,7 @@ impl Frame {
         if self.sets_up {
             entries.push(("/users", "Users"));
         }
-        entries.push(("/audit", "Audit log"));
+        entries.extend([("/audit", "Audit log"), ("/usage", "Usage")]);
         if self.signed_in {
             entries.push(("/2fa", "Second factors"));
         }
@@ -144,6 +144,8 @@ impl Said {
                 "deleted" => "They are deleted.",
                 "approved" => "Approved. The call runs once.",
                 "denied" => "Denied. The agent is told.",
+                "passkey_made" => "The passkey is kept. You can sign in with it from now on.",
+                "passkey_removed" => "The passkey is removed.",
                 "totp_removed" => "The app is removed. Your password alone opens this account now.",
                 "set_up" => "You are the admin. Sign in to begin.",
                 "signed_out" => "You are signed out.",

@@ -11,17 +11,20 @@ use http::header::SET_COOKIE;
 use serde::Deserialize;
 
 use super::frame::{ASSETS, Notice, Said, again, cookie, go, local, notice_of, page};
+use super::passkey::Ceremony;
 use crate::app::App;
+use crate::auth::passkey::credential_of;
 use crate::auth::setup::{is_here, make_first_admin};
 use crate::caller::{Caller, Visitor};
 use crate::error::Failure;
 use crate::input::{Params, Unread};
 use crate::route::routes;
-use crate::sign_in::{NotSignedIn, Shown, device_name, own_name, sign_in};
+use crate::sign_in::{NotSignedIn, Shown, SignedIn, device_name, own_name, sign_in, sign_in_by_passkey};
 
 routes! {
     GET "/login" form, Public, [], Nothing, "The login page";
     POST "/login" submit, Public, [], Form, "Sign in (username, password, totpCode)";
+    POST "/login/passkey" by_passkey, Public, [], Form, "Sign in by a passkey (ceremony, credential)";
     POST "/logout" logout, Known, [RevokeDevice], Form, "Sign out";
     GET "/setup" setup_form, Public, [], Nothing, "The set-up of a server without an admin";
     POST "/setup" setup, Public, [], Form, "Make the first admin (username, password, code)";
@@ -35,8 +38,49 @@ struct Page<'a> {
     notice: Option<Notice>,
     next: &'a str,
     username: &'a str,
-    ask_code: bool,
+    asked: Asked,
+    /// Whether this server's address is one for which browsers make passkeys.
+    passkeys: bool,
     new: bool,
+}
+
+/// What is asked for beside the password.
+#[derive(Default)]
+struct Asked {
+    /// The app's code, or a recovery code.
+    code: bool,
+    /// Whether there is an app: without, only a recovery code stands in for the passkey.
+    app: bool,
+    /// A ceremony and its options.
+    passkey: Option<Ceremony>,
+}
+
+impl Asked {
+    fn by(failure: &Failure) -> Self {
+        match failure {
+            Failure::SignIn(NotSignedIn::CodeWanted(_, begun)) => {
+                Self { code: true, app: true, passkey: begun.as_deref().map(Ceremony::of) }
+            }
+            Failure::SignIn(NotSignedIn::PasskeyWanted(_, begun)) => {
+                Self { code: true, app: false, passkey: begun.as_deref().map(Ceremony::of) }
+            }
+            Failure::SignIn(NotSignedIn::Code(_)) => Self { code: true, app: true, passkey: None },
+            _ => Self::default(),
+        }
+    }
+
+    fn notice(&self) -> Option<Notice> {
+        match self {
+            Self { app: true, passkey: None, .. } => {
+                Some(Notice::Done("Your password is right. Type it once more, with the code of your app."))
+            }
+            Self { passkey: Some(_), .. } => Some(Notice::Done("Your password is right. One more thing:")),
+            Self { code: true, .. } => Some(Notice::Done(
+                "Your password is right. Passkeys cannot be used at this address: type it once more, with a recovery code.",
+            )),
+            Self { .. } => None,
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -53,7 +97,8 @@ async fn form(
     let new = app.store().first_admin_missing().await?;
     let next = next.as_deref().and_then(local).unwrap_or("/");
     let server = &app.settings().server_name;
-    page(&Page { server, assets: &ASSETS, notice: said.notice(), next, username: "", ask_code: false, new })
+    let (asked, passkeys) = (Asked::default(), app.passkeys().is_ok());
+    page(&Page { server, assets: &ASSETS, notice: said.notice(), next, username: "", asked, passkeys, new })
 }
 
 #[derive(Deserialize)]
@@ -83,32 +128,50 @@ async fn submit(
         client: visitor.address,
     };
     match sign_in(&app, shown, visitor.request).await {
-        Ok(made) => {
-            let mut response = go(next);
-            response.headers_mut().insert(SET_COOKIE, cookie(&app, Some(&made.token))?);
-            Ok(response)
-        }
-        Err(failure) => {
-            let asked = matches!(failure, Failure::SignIn(NotSignedIn::CodeWanted(..)));
-            let ask_code = asked || matches!(failure, Failure::SignIn(NotSignedIn::Code(_)));
-            let (notice, failure) = notice_of(failure)?;
-            let server = &app.settings().server_name;
-            let notice = if asked {
-                Notice::Done("Your password is right. Type it once more, with the code of your app.")
-            } else {
-                notice
-            };
-            let page = page(&Page {
-                server,
-                assets: &ASSETS,
-                notice: Some(notice),
-                next,
-                username: &login.username,
-                ask_code,
-                new: false,
-            })?;
-            Ok(again(page, failure))
-        }
+        Ok(made) => enter(&app, next, &made),
+        Err(failure) => refused(&app, next, &login.username, failure),
+    }
+}
+
+/// Signed in, and on to the page that was asked for.
+fn enter(app: &App, next: &str, made: &SignedIn) -> Result<Response, Failure> {
+    let mut response = go(next);
+    response.headers_mut().insert(SET_COOKIE, cookie(app, Some(&made.token))?);
+    Ok(response)
+}
+
+/// The page again, with what is asked for, or what was wrong.
+fn refused(app: &App, next: &str, username: &str, failure: Failure) -> Result<Response, Failure> {
+    let wrong = matches!(failure, Failure::SignIn(NotSignedIn::Code(_)));
+    let asked = Asked::by(&failure);
+    let (notice, failure) = notice_of(failure)?;
+    let notice = if wrong { notice } else { asked.notice().unwrap_or(notice) };
+    let server = &app.settings().server_name;
+    let (notice, passkeys) = (Some(notice), app.passkeys().is_ok());
+    let page = page(&Page { server, assets: &ASSETS, notice, next, username, asked, passkeys, new: false })?;
+    Ok(again(page, failure))
+}
+
+#[derive(Deserialize)]
+struct ShownPasskey {
+    ceremony: String,
+    credential: String,
+    #[serde(default)]
+    next: Option<String>,
+}
+
+async fn by_passkey(
+    State(app): State<App>,
+    visitor: Visitor,
+    headers: HeaderMap,
+    body: Unread,
+) -> Result<Response, Failure> {
+    let shown: ShownPasskey = body.form().await?;
+    let next = shown.next.as_deref().and_then(local).unwrap_or("/");
+    let credential = credential_of(&shown.credential)?;
+    match sign_in_by_passkey(&app, (&shown.ceremony, credential), device_name(&headers), &visitor).await {
+        Ok(made) => enter(&app, next, &made),
+        Err(failure) => refused(&app, next, "", failure),
     }
 }
 

@@ -1,6 +1,8 @@
 //! What a route takes and gives, as JSON Schema. Written by hand beside the handlers that read it, and no
 //! narrower than they are: whoever sends what this describes is not told that it is malformed.
 
+use bailiwick_types::QuotaOverrides;
+use bailiwick_types::quota::Resource;
 use serde_json::{Value, json};
 
 use crate::route::Route;
@@ -174,6 +176,18 @@ pub(super) fn body(route: &Route) -> Value {
         (_, "/api/auth/2fa/totp/remove" | "/api/auth/2fa/recovery-codes") => {
             closed(&["password", "code"], json!({ "password": { "type": "string" }, "code": { "type": "string" } }))
         }
+        ("POST", "/api/auth/passkeys") => closed(&["password"], json!({ "password": { "type": "string" } })),
+        (_, "/api/auth/passkeys/finish") => {
+            let name = json!({ "type": ["string", "null"], "maxLength": 100 });
+            closed(&["ceremony", "credential"], ceremony(("name", name)))
+        }
+        (_, "/api/auth/passkeys/login/finish") => {
+            let name = json!({ "type": ["string", "null"], "maxLength": 100 });
+            closed(&["ceremony", "credential"], ceremony(("deviceName", name)))
+        }
+        (_, "/api/auth/passkeys/{passkey}/remove") => {
+            closed(&["password", "code"], json!({ "password": { "type": "string" }, "code": { "type": "string" } }))
+        }
         (_, "/api/auth/setup") => closed(
             &["username", "password"],
             json!({
@@ -196,6 +210,7 @@ pub(super) fn body(route: &Route) -> Value {
         ("POST", "/api/v1/audit/retire" | "/api/v1/admin/audit/retire") => {
             closed(&["before"], json!({ "before": { "type": "string", "format": "date-time" } }))
         }
+        ("PUT", "/api/v1/admin/accounts/{account}/limits") => limits(),
         ("PUT", "/api/v1/policies") => closed(&["text"], json!({ "text": { "type": "string" } })),
         ("PUT", "/api/v1/agents/{agent}") => agent(),
         ("POST", "/api/v1/approvals/{approval}") => closed(
@@ -230,6 +245,13 @@ pub(super) fn body(route: &Route) -> Value {
         }
         _ => object(&[], json!({})),
     }
+}
+
+/// A number for each limit: 0 for none, null for the default.
+fn limits() -> Value {
+    let figure = json!({ "type": ["integer", "null"], "minimum": 0, "maximum": QuotaOverrides::LARGEST });
+    let fields = Resource::ALL.iter().map(|resource| (resource.as_str().to_owned(), figure.clone()));
+    closed(&[], Value::Object(fields.collect()))
 }
 
 fn line(longest: u32) -> Value {
@@ -399,6 +421,15 @@ fn object(required: &[&str], properties: Value) -> Value {
 }
 
 /// An object with these fields alone.
+/// The second half of a passkey's ceremony.
+fn ceremony((name, shape): (&str, Value)) -> Value {
+    json!({
+        "ceremony": { "type": "string", "description": "As it was begun." },
+        "credential": { "type": "object", "description": "PublicKeyCredential.toJSON() of the browser." },
+        name: shape,
+    })
+}
+
 fn closed(required: &[&str], properties: Value) -> Value {
     let mut object = object(required, properties);
     object["additionalProperties"] = json!(false);

@@ -18,6 +18,7 @@ fn filled(route: &Route, space: &str) -> String {
         .replace("{key}", "aaaaaaaaaaaaaaaa")
         .replace("{mine}", "aaaaaaaaaaaaaaaa")
         .replace("{device}", "aaaaaaaaaaaaaaaa")
+        .replace("{passkey}", "aaaaaaaaaaaaaaaa")
         .replace("{login}", "aaaaaaaaaaaaaaaa")
         .replace("{application}", "aaaaaaaaaaaaaaaa")
         .replace("{client}", "aaaaaaaaaaaaaaaa")
@@ -37,11 +38,17 @@ async fn a01_every_route_but_the_public_ones_answers_401_without_and_with_a_wron
     let people = server.people().await;
     let space = server.space(&people.alice, "s").await;
     let open: Vec<&str> = table().filter(|r| r.access == Access::Public).map(|r| r.path).collect();
-    let signing_in = ["/api/auth/login", "/api/auth/setup/status", "/api/auth/setup"];
+    let signing_in = [
+        "/api/auth/login",
+        "/api/auth/passkeys/login",
+        "/api/auth/passkeys/login/finish",
+        "/api/auth/setup/status",
+        "/api/auth/setup",
+    ];
     let well = ["/ready", "/eve/v1/health"];
     let about = ["/.well-known/oauth-authorization-server", "/.well-known/oauth-protected-resource"];
     let programs = ["/oauth/register", "/oauth/token", "/oauth/revoke"];
-    let visited = ["/login", "/login", "/setup", "/setup", "/assets/style.css", "/assets/script.js"];
+    let visited = ["/login", "/login", "/login/passkey", "/setup", "/setup", "/assets/style.css", "/assets/script.js"];
     assert_eq!(open, [&well[..], &signing_in, &about, &programs, &visited].concat(), "this list may only shrink");
     // What their first frame must be, `socket.rs` asks of these.
     let sockets: Vec<&str> = table().filter(|r| r.access == Access::Socket).map(|r| r.path).collect();
@@ -87,12 +94,15 @@ fn is_page(route: &Route) -> bool {
 }
 
 /// What a viewer may change: how they themselves sign in (r06). This list may only shrink.
-const OWN_SIGN_IN: [&str; 17] = [
+const OWN_SIGN_IN: [&str; 23] = [
     "/logout",
     "/2fa/begin",
     "/2fa/confirm",
     "/2fa/remove",
     "/2fa/codes",
+    "/2fa/passkeys/begin",
+    "/2fa/passkeys/finish",
+    "/2fa/passkeys/{passkey}/remove",
     "/settings/password",
     "/devices/{device}/end",
     "/applications/{application}/end",
@@ -104,6 +114,9 @@ const OWN_SIGN_IN: [&str; 17] = [
     "/api/auth/2fa/totp/confirm",
     "/api/auth/2fa/totp/remove",
     "/api/auth/2fa/recovery-codes",
+    "/api/auth/passkeys",
+    "/api/auth/passkeys/finish",
+    "/api/auth/passkeys/{passkey}/remove",
     "/api/v1/devices/{device}",
 ];
 

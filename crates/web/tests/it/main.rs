@@ -3,6 +3,7 @@
 
 mod admin;
 mod audit;
+mod authenticator;
 mod console;
 mod document;
 mod doors;
@@ -11,7 +12,9 @@ mod jwt;
 mod limits;
 mod oauth;
 mod pages;
+mod passkey;
 mod proof;
+mod quota;
 mod sign_in;
 mod socket;
 mod space;

@@ -8,7 +8,7 @@ use bailiwick_web::route::Route;
 use serde_json::{Value, json};
 
 use super::{World, ask, parts, rows};
-use crate::support::Server;
+use crate::support::{ROOT, Server};
 
 /// Routes about a name that lives in the asker's own account. This list may only shrink.
 const OWN_NAMES: &[(&str, &str, &str)] =
@@ -134,7 +134,9 @@ async fn a03_a04_no_route_tells_a_foreign_thing_from_one_that_never_was() {
         if names.is_empty() || names.contains(&"call") || route.path.ends_with("/stubs") {
             continue;
         }
-        let answer = ask(&server, route, &acmes.path(route), &people.alice, json!({})).send().await.unwrap();
+        // What the operator alone may do, the operator is shown.
+        let key = if route.verbs == ["account.limits.read"] { ROOT } else { people.alice.as_str() };
+        let answer = ask(&server, route, &acmes.path(route), key, json!({})).send().await.unwrap();
         assert_eq!(answer.status(), 200, "{}", route.path);
     }
     let file = format!("/api/v1/spaces/{}/files/content?path=a.txt", acmes.0["space"]);

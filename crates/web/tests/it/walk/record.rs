@@ -7,6 +7,7 @@ use bailiwick_web::route::Route;
 use serde_json::{Value, json};
 
 use super::{World, ask, changes, rows};
+use crate::authenticator::Authenticator;
 use crate::support::{Login, ROOT, Server, consent, taken, totp_code};
 
 /// What the log must hold about one request.
@@ -110,6 +111,13 @@ const OWN: &[(&str, &str)] = &[];
 const ACTS: &[Act] = &[
     Act("POST", "/api/v1/admin/accounts", OWN, r#"{"account_id":"newco","admin_user_id":"nina"}"#, "account.create"),
     Act("DELETE", "/api/v1/admin/accounts/{account}", &[("account", "newco")], "", "account.delete"),
+    Act(
+        "PUT",
+        "/api/v1/admin/accounts/{account}/limits",
+        OWN,
+        r#"{"tool_calls_per_day":100000}"#,
+        "account.limits.set",
+    ),
     Act("POST", "/api/v1/admin/accounts/{account}/users", OWN, r#"{"user_id":"walter"}"#, "user.create"),
     Act("PUT", "/api/v1/admin/accounts/{account}/users/{user}/role", WALTER, r#"{"role":"viewer"}"#, "user.role.set"),
     Act("POST", "/api/v1/admin/accounts/{account}/users/{user}/key", WALTER, "{}", "key.create"),
@@ -135,6 +143,15 @@ const ACTS: &[Act] = &[
     Act("POST", "/api/auth/2fa/totp/confirm", OWN, r#"{"code":"SHOWN"}"#, "auth.2fa.set"),
     Act("POST", "/api/auth/2fa/recovery-codes", OWN, r#"{"password":"correct horse","code":"SHOWN"}"#, "auth.2fa.set"),
     Act("POST", "/api/auth/2fa/totp/remove", OWN, r#"{"password":"correct horse","code":"SHOWN"}"#, "auth.2fa.set"),
+    Act("POST", "/api/auth/passkeys", OWN, r#"{"password":"correct horse"}"#, "auth.2fa.set"),
+    Act("POST", "/api/auth/passkeys/finish", OWN, r#"{"passkey":"MADE"}"#, "auth.2fa.set"),
+    Act(
+        "POST",
+        "/api/auth/passkeys/{passkey}/remove",
+        OWN,
+        r#"{"password":"correct horse","code":"SHOWN"}"#,
+        "auth.2fa.set",
+    ),
     Act("POST", "/api/auth/logout", OWN, "", "device.revoke"),
     Act(
         "POST",
@@ -159,6 +176,15 @@ const ACTS: &[Act] = &[
     Act("POST", "/2fa/confirm", OWN, r#"{"code":"SHOWN"}"#, "auth.2fa.set"),
     Act("POST", "/2fa/codes", OWN, r#"{"password":"battery staple","code":"SHOWN"}"#, "auth.2fa.set"),
     Act("POST", "/2fa/remove", OWN, r#"{"password":"battery staple","code":"SHOWN"}"#, "auth.2fa.set"),
+    Act("POST", "/2fa/passkeys/begin", OWN, r#"{"password":"battery staple"}"#, "auth.2fa.set"),
+    Act("POST", "/2fa/passkeys/finish", OWN, r#"{"passkey":"MADE"}"#, "auth.2fa.set"),
+    Act(
+        "POST",
+        "/2fa/passkeys/{passkey}/remove",
+        OWN,
+        r#"{"password":"battery staple","code":"SHOWN"}"#,
+        "auth.2fa.set",
+    ),
     Act(
         "POST",
         "/settings/password",
@@ -214,8 +240,9 @@ async fn e01_e04_every_changing_route_that_is_done_leaves_its_event() {
     let keys = "/api/v1/admin/accounts/acme/users/alice/keys";
     let spare = server.done("POST", keys, &people.alice, json!({ "name": "spare" })).await;
     let spare = spare["id"].as_str().unwrap().to_owned();
-    // The code that the next act has to show.
+    // The code that the next act has to show, and the passkey.
     let mut shown = String::new();
+    let mut made = Value::Null;
     let (mut own, mut host) = (Vec::new(), Vec::new());
     for Act(method, path, about, body, action) in ACTS {
         let route = changing().into_iter().find(|route| (route.method, route.path) == (*method, *path)).unwrap();
@@ -228,6 +255,7 @@ async fn e01_e04_every_changing_route_that_is_done_leaves_its_event() {
             "CONSENT" => consent(&target.0["client"]),
             body => serde_json::from_str(body).unwrap(),
         };
+        let body = if body["passkey"] == "MADE" { made.clone() } else { body };
         if *path == "/devices/{device}/end" {
             third = Some(server.login_again("acme", "alice").await);
         }
@@ -257,6 +285,13 @@ async fn e01_e04_every_changing_route_that_is_done_leaves_its_event() {
         }
         if let Some((_, rest)) = answer.as_str().and_then(|page| page.split_once("class=\"codes\"><li>")) {
             shown = rest.split('<').next().unwrap().to_owned();
+        }
+        if path.ends_with("/passkeys") || path.ends_with("/passkeys/begin") {
+            let begun = crate::passkey::begun(&answer);
+            let credential = Authenticator::new().create(&begun["options"]);
+            world = world.with("passkey", &crate::passkey::id_of(&credential));
+            let sent = if answer.is_string() { json!(credential.to_string()) } else { credential };
+            made = json!({ "ceremony": begun["ceremony"], "credential": sent });
         }
         assert!(!answer.to_string().contains("no_active"), "{what} had nothing to do: {answer}");
         if let Some(secret) = answer["secret"].as_str() {
