@@ -4,4 +4,5 @@
 
 mod console;
 mod eve;
+mod mcp;
 mod server;

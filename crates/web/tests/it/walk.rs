@@ -270,7 +270,7 @@ impl World {
         match route.path {
             path_of if path_of.ends_with("/proof/inclusion") => format!("{path}?seq=0&size=1"),
             path_of if path_of.ends_with("/proof/consistency") => format!("{path}?from=1&to=2"),
-            "/oauth/authorize" => format!("{path}?{}", form(&consent(&self.0["client"]))),
+            "/oauth/authorize" if route.method == "GET" => format!("{path}?{}", form(&consent(&self.0["client"]))),
             path_of if path_of.ends_with("/files/content") => format!("{path}?path=a.txt"),
             path_of if path_of.ends_with("/stream") && path_of.starts_with("/eve/") => format!("{path}?follow=false"),
             _ => path,
