@@ -10,7 +10,7 @@ use bailiwick_types::{
     AccountName, AgentName, ApprovalId, CallId, DeviceId, EventId, Incarnation, KeyId, ModelName, RequestId, SessionId,
     SpaceId, Timestamp, ToolName, UserName,
 };
-use key::{Form, KeyHash, KeyRing, PresentedKey};
+use key::{Form, KeyHash, KeyRing, Kind, PresentedKey};
 use libfuzzer_sys::fuzz_target;
 
 #[allow(dead_code)]
@@ -70,6 +70,11 @@ fn presented(text: &str) {
     let begins = match shown.form() {
         Form::Key(id) => format!("bwk_{id}_"),
         Form::Device(id) => format!("bwd_{id}_"),
+        Form::Application(kind, id) => match kind {
+            Kind::Code => format!("bwc_{id}_"),
+            Kind::Access => format!("bwo_{id}_"),
+            Kind::Refresh => format!("bwr_{id}_"),
+        },
         Form::Other => return,
     };
     let secret = text.strip_prefix(&begins).expect("a key names its own id");

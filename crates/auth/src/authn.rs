@@ -4,6 +4,7 @@
 //! or there are none, the caller is unauthenticated. Anonymous callers are admitted only where the
 //! configuration ends in `none`.
 
+pub mod application;
 mod basic;
 pub mod jwt;
 pub mod oidc;
@@ -18,13 +19,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bailiwick_types::{
-    AccountName, AgentName, DeviceId, KeyId, KeyScope, PasskeyId, Role, SpaceId, Timestamp, UserName,
+    AccountName, AgentName, ApplicationId, DeviceId, KeyId, KeyScope, PasskeyId, Role, SpaceId, Timestamp, UserName,
 };
 
-use crate::key::{Form, KeyHash, KeyRing, PresentedKey};
+use crate::key::{Form, KeyHash, KeyRing, Kind, PresentedKey};
 use crate::lockout::Tally;
 use crate::password::Password;
 use crate::principal::{Bounds, Credential, Found, Member, Principal, RootMark, Tenant};
+use application::{ApplicationRecord, TokenRecord};
 use basic::Basic;
 use jwt::Issuer;
 use passkey::PasskeyRecord;
@@ -55,6 +57,19 @@ pub trait Directory: Send + Sync {
         record: &DeviceRecord,
         client: IpAddr,
     ) -> impl Future<Output = Result<(), DirectoryError>> + Send;
+    /// The application of that id, if its user still lets it act.
+    fn application(
+        &self,
+        id: &ApplicationId,
+    ) -> impl Future<Output = Result<Option<ApplicationRecord>, DirectoryError>> + Send;
+    /// The credential of an application that has that hash, if there is one: also one that was used or is too
+    /// old, which is for the caller to judge.
+    fn application_token(
+        &self,
+        id: &ApplicationId,
+        kind: Kind,
+        hash: &KeyHash,
+    ) -> impl Future<Output = Result<Option<TokenRecord>, DirectoryError>> + Send;
     /// What a user's attempt to sign in is held against, if there is such a user.
     fn sign_in(
         &self,
@@ -124,6 +139,8 @@ pub struct Presented {
     pub account: Option<AccountName>,
     /// `X-OpenViking-User`; honoured from the operator alone.
     pub user: Option<UserName>,
+    /// The path that is asked for. A token for a part of the server is none elsewhere.
+    pub path: String,
     /// The peer's socket address. Never a header.
     pub peer: IpAddr,
     /// The client's address for the record: the peer's, or what a trusted proxy said. Decides nothing.
@@ -387,6 +404,15 @@ impl Walk {
                 }
                 Found::User(member_of_device(&record))
             }
+            Credential::Application { .. } if !self.admits_logins() => return Err(Rejection::Invalid),
+            // A turn goes on while its application may renew its token.
+            Credential::Application { id, expires_at } => {
+                let record = directory.application(id).await?.ok_or(Rejection::Invalid)?;
+                if record.tenant.account() != account || record.user != *user {
+                    return Err(Rejection::Invalid);
+                }
+                Found::User(record.member(*expires_at))
+            }
             Credential::SignIn => return Err(Rejection::Invalid),
             Credential::Basic(_) if !self.admits_basic() => return Err(Rejection::Invalid),
             Credential::Basic(mark) => {
@@ -435,6 +461,11 @@ impl Walk {
                 return Err(Rejection::TimedOut);
             }
         }
+        if let Credential::Application { expires_at, .. } = principal.credential()
+            && *expires_at <= Timestamp::now()
+        {
+            return Err(Rejection::Invalid);
+        }
         let (account, address) = (tenant.account(), principal.address());
         self.resume(directory, account, user, principal.credential(), address).await
     }
@@ -474,7 +505,13 @@ impl Walk {
     }
 
     async fn session(&self, directory: &impl Directory, shown: &Presented) -> Result<Option<Principal>, Rejection> {
-        let Some((key, Form::Device(id))) = shown.key.as_ref().map(|key| (key, key.form())) else { return Ok(None) };
+        let (key, id) = match shown.key.as_ref().map(|key| (key, key.form())) {
+            Some((key, Form::Device(id))) => (key, id),
+            Some((key, Form::Application(kind, id))) => {
+                return self.application(directory, (key, *kind, id), shown).await.map(Some);
+            }
+            _ => return Ok(None),
+        };
         let Some(record) = directory.device(id).await? else { return Err(Rejection::Invalid) };
         // The hash first: who does not hold the token ends nobody's login.
         if !self.ring.matches(key, &record.hash) {

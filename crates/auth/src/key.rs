@@ -1,13 +1,14 @@
-//! Credentials that we make: API keys and the tokens of logins. 256 random bits, shown once, kept as a
-//! keyed hash.
+//! Credentials that we make: API keys, the tokens of logins, and those of applications. 256 random bits, shown
+//! once, kept as a keyed hash.
 //!
-//! A key reads `bwk_<id>_<secret>`, a login's token `bwd_<id>_<secret>`. The id locates the row, the secret
-//! proves the holder. What is stored is HMAC-SHA-256 of the whole text under a pepper that is not in the
+//! A key reads `bwk_<id>_<secret>`, a login's token `bwd_<id>_<secret>`, an application's code, access token and
+//! refresh token `bwc_…`, `bwo_…` and `bwr_…`, all three with the application's id. The id locates the row, the
+//! secret proves the holder. What is stored is HMAC-SHA-256 of the whole text under a pepper that is not in the
 //! database, so a stolen database alone neither reveals one nor lets a guess be checked.
 
 use std::str::FromStr;
 
-use bailiwick_types::{DeviceId, Incarnation, KeyId};
+use bailiwick_types::{ApplicationId, ClientId, DeviceId, Incarnation, KeyId};
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
@@ -47,6 +48,50 @@ impl PublicHalf for DeviceId {
     }
 }
 
+impl PublicHalf for ClientId {
+    const SCHEME: &'static str = "bws_";
+    fn of(bytes: [u8; 10]) -> Self {
+        Self::from_bytes(bytes)
+    }
+    fn text(&self) -> &str {
+        self.as_str()
+    }
+}
+
+/// Which of an application's credentials (RFC 6749, sections 1.3 to 1.5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The code that its user's consent gives it, good once and for a moment.
+    Code,
+    /// The token that it asks with.
+    Access,
+    /// The token by which it gets the next two.
+    Refresh,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 3] = [Self::Code, Self::Access, Self::Refresh];
+
+    /// The word that is stored.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Code => "code",
+            Self::Access => "access",
+            Self::Refresh => "refresh",
+        }
+    }
+
+    /// The beginning of its text. It is hashed with the rest, so that none passes for another.
+    const fn scheme(self) -> &'static str {
+        match self {
+            Self::Code => "bwc_",
+            Self::Access => "bwo_",
+            Self::Refresh => "bwr_",
+        }
+    }
+}
+
 /// What a credential's form says that it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Form {
@@ -54,6 +99,8 @@ pub enum Form {
     Key(KeyId),
     /// The token of a login.
     Device(DeviceId),
+    /// One of an application's.
+    Application(Kind, ApplicationId),
     /// None of ours: it can only be the root key, or something that another step knows.
     Other,
 }
@@ -90,7 +137,11 @@ fn form(text: &str) -> Form {
     };
     let key = half(KeyId::SCHEME).and_then(|id| KeyId::from_str(id).ok()).map(Form::Key);
     let device = || half(DeviceId::SCHEME).and_then(|id| DeviceId::from_str(id).ok()).map(Form::Device);
-    key.or_else(device).unwrap_or(Form::Other)
+    let application = || {
+        let of = |kind: Kind| Some(Form::Application(kind, half(kind.scheme())?.parse().ok()?));
+        Kind::ALL.into_iter().find_map(of)
+    };
+    key.or_else(device).or_else(application).unwrap_or(Form::Other)
 }
 
 /// The stored form of a key.
@@ -133,6 +184,10 @@ pub struct New<Id> {
 pub type NewKey = New<KeyId>;
 /// A login's token that was just made.
 pub type NewToken = New<DeviceId>;
+/// One of an application's credentials that was just made.
+pub type NewCredential = New<ApplicationId>;
+/// A client's secret that was just made.
+pub type NewSecret = New<ClientId>;
 
 impl<Id> New<Id> {
     /// The credential's text, to be shown once.
@@ -168,13 +223,34 @@ impl KeyRing {
         self.make_one()
     }
 
+    /// Makes a client's id, with a secret for one that can keep it.
+    ///
+    /// # Errors
+    /// If the system gives no random bytes.
+    pub fn make_secret(&self) -> Result<NewSecret, NoEntropy> {
+        self.make_one()
+    }
+
+    /// Makes an application's id, with its code.
+    ///
+    /// # Errors
+    /// If the system gives no random bytes.
+    pub fn make_code(&self) -> Result<NewCredential, NoEntropy> {
+        self.make_credential(Kind::Code, ApplicationId::from_bytes(random()?))
+    }
+
+    /// Makes another credential of an application.
+    ///
+    /// # Errors
+    /// If the system gives no random bytes.
+    pub fn make_credential(&self, kind: Kind, id: ApplicationId) -> Result<NewCredential, NoEntropy> {
+        let text = written(kind.scheme(), id.as_str())?;
+        Ok(New { hash: self.hash(&text), id, text })
+    }
+
     fn make_one<Id: PublicHalf>(&self) -> Result<New<Id>, NoEntropy> {
-        let mut id = [0u8; 10];
-        let mut secret = Zeroizing::new([0u8; 32]);
-        getrandom::fill(&mut id).map_err(|_| NoEntropy)?;
-        getrandom::fill(&mut *secret).map_err(|_| NoEntropy)?;
-        let id = Id::of(id);
-        let text = Zeroizing::new(format!("{}{}_{}", Id::SCHEME, id.text(), &*encode(&secret)));
+        let id = Id::of(random()?);
+        let text = written(Id::SCHEME, id.text())?;
         Ok(New { hash: self.hash(&text), id, text })
     }
 
@@ -207,6 +283,11 @@ impl KeyRing {
         std::array::from_fn(|n| hash.0[n])
     }
 
+    /// The stored form of what somebody shows.
+    pub fn hash_of(&self, shown: &PresentedKey) -> KeyHash {
+        self.hash(&shown.text)
+    }
+
     /// The stored form of any key text; for the root key and imported keys.
     pub fn hash(&self, text: &str) -> KeyHash {
         // HMAC takes a key of any length, so this cannot fail; a zero hash would match nothing we store.
@@ -214,6 +295,19 @@ impl KeyRing {
         mac.update(text.as_bytes());
         KeyHash(mac.finalize().into_bytes().into())
     }
+}
+
+fn random() -> Result<[u8; 10], NoEntropy> {
+    let mut id = [0u8; 10];
+    getrandom::fill(&mut id).map_err(|_| NoEntropy)?;
+    Ok(id)
+}
+
+/// A credential's text, with a new secret.
+fn written(scheme: &str, id: &str) -> Result<Zeroizing<String>, NoEntropy> {
+    let mut secret = Zeroizing::new([0u8; 32]);
+    getrandom::fill(&mut *secret).map_err(|_| NoEntropy)?;
+    Ok(Zeroizing::new(format!("{scheme}{id}_{}", &*encode(&secret))))
 }
 
 /// 256 bits as 43 characters of `A-Za-z0-9-.`: base64url, but with a dot where it has an underscore,
@@ -266,6 +360,20 @@ mod tests {
         assert!(ring.matches(&shown, &hash));
         let renamed = text.replacen("bwd_", "bwk_", 1);
         assert!(!ring.matches(&PresentedKey::new(&renamed), &hash), "the beginning is a part of what is hashed");
+    }
+
+    #[test]
+    fn an_applications_credentials_are_told_apart_and_none_passes_for_another() {
+        let ring = KeyRing::new([7; 32]);
+        let code = ring.make_code().unwrap();
+        let id = code.id.clone();
+        assert_eq!(*PresentedKey::new(&code.into_text()).form(), Form::Application(Kind::Code, id.clone()));
+        let refresh = ring.make_credential(Kind::Refresh, id.clone()).unwrap();
+        let (hash, text) = (refresh.hash.clone(), refresh.into_text());
+        assert!(ring.matches(&PresentedKey::new(&text), &hash), "the control");
+        let renamed = PresentedKey::new(&text.replacen("bwr_", "bwo_", 1));
+        assert_eq!(*renamed.form(), Form::Application(Kind::Access, id));
+        assert!(!ring.matches(&renamed, &hash));
     }
 
     #[test]

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use bailiwick_audit::Actor;
 use bailiwick_types::{
-    AccountName, AgentName, DeviceId, Incarnation, KeyId, KeyScope, RequestId, Role, SpaceId, Timestamp, UserName,
+    AccountName, AgentName, ApplicationId, DeviceId, Incarnation, KeyId, KeyScope, RequestId, Role, SpaceId, Timestamp,
+    UserName,
 };
 
 use crate::access::policy::AccountPolicies;
@@ -65,6 +66,13 @@ pub enum Credential {
     Key(KeyId),
     /// The token of a login.
     Device(DeviceId),
+    /// A token of an application, until then.
+    Application {
+        /// Which application, by its user's consent.
+        id: ApplicationId,
+        /// Until when the token is good. The application itself may go on.
+        expires_at: Timestamp,
+    },
     /// A user's name and password, shown with each request: that one.
     Basic(PasswordMark),
     /// A token of that issuer, until then, as no more than that role.
@@ -100,6 +108,7 @@ impl Credential {
             Self::RootKey(RootMark(mark)) => format!("root-key:{mark:08x}"),
             Self::Key(id) => format!("key:{id}"),
             Self::Device(id) => format!("device:{id}"),
+            Self::Application { id, expires_at } => format!("application:{id}:{}", expires_at.as_micros()),
             Self::SignIn => "sign-in".to_owned(),
             Self::Basic(PasswordMark(mark)) => format!("basic:{mark:08x}"),
             Self::Jwt { name, expires_at, role } => token_text("jwt", name, *expires_at, *role),
@@ -120,6 +129,11 @@ impl Credential {
                 ("key", id) => id.parse().ok().map(Self::Key),
                 ("basic", mark) => u32::from_str_radix(mark, 16).ok().map(|mark| Self::Basic(PasswordMark(mark))),
                 ("device", id) => id.parse().ok().map(Self::Device),
+                ("application", rest) => {
+                    let (id, end) = rest.split_once(':')?;
+                    let expires_at = Timestamp::from_micros(end.parse().ok()?);
+                    Some(Self::Application { id: id.parse().ok()?, expires_at })
+                }
                 ("jwt", rest) => token_parse(rest).map(|(name, expires_at, role)| Self::Jwt { name, expires_at, role }),
                 ("oidc", rest) => {
                     token_parse(rest).map(|(name, expires_at, role)| Self::Oidc { name, expires_at, role })
@@ -134,6 +148,7 @@ impl Credential {
         match self {
             Self::RootKey(_) | Self::Key(_) => "api-key",
             Self::Device(_) | Self::SignIn => "session",
+            Self::Application { .. } => "oauth",
             Self::Basic(_) => "http-basic",
             Self::Jwt { .. } => "jwt",
             Self::Oidc { .. } => "oidc",

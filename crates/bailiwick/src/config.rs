@@ -79,6 +79,8 @@ pub(crate) struct SignInSettings {
     /// How long a login may lie unused; for ever, if there is none.
     pub(crate) idle: Option<Duration>,
     pub(crate) lockout: LockoutSettings,
+    /// Of the authorization server.
+    pub(crate) oauth: bailiwick_web::OAuth,
     /// The first admin, made at the start where there is none.
     pub(crate) first_admin: Option<FirstAdmin>,
 }

@@ -411,6 +411,7 @@ fn edge(config: &Config, models: Vec<ModelName>) -> web::Settings {
         first_agents: first_agents(),
         models,
         rates: config.rates,
+        oauth: config.sign_in.oauth,
         ..web::Settings::default()
     }
 }

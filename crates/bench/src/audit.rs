@@ -49,6 +49,7 @@ async fn scope(store: &Store) -> Scope {
     let new = NewAccount { name: "acme".parse().unwrap(), admin, agents: Vec::new() };
     store.account_bootstrap(new).await.unwrap();
     let shown = Presented {
+        path: "/".to_owned(),
         key: Some(PresentedKey::new(&made.into_text())),
         account: None,
         user: None,

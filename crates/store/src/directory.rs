@@ -3,12 +3,13 @@
 use std::net::IpAddr;
 
 use bailiwick_auth::Tenant;
+use bailiwick_auth::authn::application::{ApplicationRecord, TokenRecord};
 use bailiwick_auth::authn::passkey::PasskeyRecord;
 use bailiwick_auth::authn::sign_in::SignInRecord;
 use bailiwick_auth::authn::{DeviceRecord, Directory, DirectoryError, KeyRecord};
-use bailiwick_auth::key::KeyHash;
+use bailiwick_auth::key::{KeyHash, Kind};
 use bailiwick_auth::lockout::Tally;
-use bailiwick_types::{AccountName, DeviceId, KeyId, PasskeyId, Role, UserName};
+use bailiwick_types::{AccountName, ApplicationId, DeviceId, KeyId, PasskeyId, Role, UserName};
 
 use crate::account::{tenant_columns, tenant_of_columns};
 use crate::error::StoreError;
@@ -56,6 +57,19 @@ impl Directory for Store {
         client: IpAddr,
     ) -> Result<(), DirectoryError> {
         self.device_expire(id, record, client).await.map_err(failed)
+    }
+
+    async fn application(&self, id: &ApplicationId) -> Result<Option<ApplicationRecord>, DirectoryError> {
+        self.application_record(id).await.map_err(failed)
+    }
+
+    async fn application_token(
+        &self,
+        id: &ApplicationId,
+        kind: Kind,
+        hash: &KeyHash,
+    ) -> Result<Option<TokenRecord>, DirectoryError> {
+        self.application_token_record(id, kind, hash).await.map_err(failed)
     }
 
     async fn sign_in(&self, account: &AccountName, user: &UserName) -> Result<Option<SignInRecord>, DirectoryError> {

@@ -13,7 +13,7 @@ use crate::engine::Tx;
 use crate::error::StoreError;
 use crate::sql::args;
 use crate::store::Store;
-use crate::{log, passkey, user};
+use crate::{application, log, passkey, user};
 
 /// What a user has set up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -196,9 +196,11 @@ impl Store {
                 let ended = device::end(tx, &name, &Which::All)?;
                 draft.detail.insert("totp".to_owned(), json!(totp));
                 draft.detail.insert("passkeys".to_owned(), json!(passkeys.len()));
+                let applications = application::end_all(tx, &name)?;
                 draft.detail.insert("logins_ended".to_owned(), json!(ended.len()));
+                draft.detail.insert("applications_ended".to_owned(), json!(applications.len()));
                 log::append(tx, draft)?;
-                Ok([ended, passkeys].concat())
+                Ok([ended, passkeys, applications].concat())
             })
             .await?;
         self.key_unlocate(ended).await

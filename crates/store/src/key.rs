@@ -84,6 +84,34 @@ pub(crate) fn insert(
     Ok(())
 }
 
+/// Whether the user, and what their credential is to be bound to, is there.
+pub(crate) fn bounds_are_there(
+    tx: &Tx<'_>,
+    user: &UserName,
+    agent: Option<&AgentName>,
+    space: Option<SpaceId>,
+) -> Result<(), StoreError> {
+    let exists = |found: Option<()>, kind, name: String| found.ok_or(StoreError::NotFound { kind, name });
+    let found = tx.one("SELECT 1 FROM account_user WHERE account = ?1 AND name = ?2", args![user], |_| Ok(()))?;
+    exists(found, "user", user.to_string())?;
+    if let Some(agent) = agent {
+        let found =
+            tx.one("SELECT 1 FROM agent WHERE account = ?1 AND name = ?2 AND deleted = 0", args![agent], |_| Ok(()))?;
+        exists(found, "agent", agent.to_string())?;
+    }
+    if let Some(space) = space {
+        // Only a space that the user owns or was granted: else the answer would tell that it exists.
+        let found = tx.one(
+            "SELECT 1 FROM space s WHERE account = ?1 AND id = ?2 AND (owner = ?3 OR EXISTS (SELECT 1 FROM \
+             space_grant g WHERE g.account = s.account AND g.space = s.id AND g.grantee = ?3))",
+            args![space, user],
+            |_| Ok(()),
+        )?;
+        exists(found, "space", space.to_string())?;
+    }
+    Ok(())
+}
+
 /// Writes in the host's file where a credential's holder lives, by its public half.
 pub(crate) fn locate(tx: &mut Tx<'_>, id: &str, incarnation: Incarnation) -> Result<(), StoreError> {
     tx.exec("INSERT INTO key_locator (key_id, incarnation) SELECT ?2, ?3 WHERE ?1 = 'host'", args![id, incarnation])?;
@@ -118,28 +146,7 @@ impl Store {
         self.key_locate(id.as_str(), permit.tenant().incarnation()).await?;
         let mut draft = permit.draft(Phase::Act, Verdict::Ok, Map::new());
         self.write(permit.tenant(), move |tx| {
-            let exists = |found: Option<()>, kind, name: String| found.ok_or(StoreError::NotFound { kind, name });
-            let found =
-                tx.one("SELECT 1 FROM account_user WHERE account = ?1 AND name = ?2", args![&user], |_| Ok(()))?;
-            exists(found, "user", user.to_string())?;
-            if let Some(agent) = &terms.agent {
-                let found = tx.one(
-                    "SELECT 1 FROM agent WHERE account = ?1 AND name = ?2 AND deleted = 0",
-                    args![agent],
-                    |_| Ok(()),
-                )?;
-                exists(found, "agent", agent.to_string())?;
-            }
-            if let Some(space) = terms.space {
-                // Only a space that the key's holder owns or was granted: else the answer would tell that it exists.
-                let found = tx.one(
-                    "SELECT 1 FROM space s WHERE account = ?1 AND id = ?2 AND (owner = ?3 OR EXISTS (SELECT 1 FROM \
-                     space_grant g WHERE g.account = s.account AND g.space = s.id AND g.grantee = ?3))",
-                    args![space, &user],
-                    |_| Ok(()),
-                )?;
-                exists(found, "space", space.to_string())?;
-            }
+            bounds_are_there(tx, &user, terms.agent.as_ref(), terms.space)?;
             insert(tx, &user, &id, &hash, &terms)?;
             draft.detail.insert("key".to_owned(), json!(id));
             draft.detail.insert("name".to_owned(), json!(terms.name));

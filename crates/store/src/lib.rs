@@ -6,9 +6,11 @@
 
 pub mod account;
 pub mod agent;
+pub mod application;
 pub mod approval;
 pub mod area;
 pub mod checkpoint;
+pub mod client;
 pub mod device;
 mod directory;
 mod engine;

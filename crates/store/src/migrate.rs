@@ -18,6 +18,7 @@ impl Schema {
                 include_str!("schema/host_1.sql"),
                 include_str!("schema/host_2.sql"),
                 include_str!("schema/host_3.sql"),
+                include_str!("schema/host_4.sql"),
             ],
             Self::Account => &[
                 include_str!("schema/account_1.sql"),
@@ -25,6 +26,7 @@ impl Schema {
                 include_str!("schema/account_3.sql"),
                 include_str!("schema/account_4.sql"),
                 include_str!("schema/account_5.sql"),
+                include_str!("schema/account_6.sql"),
             ],
         }
     }

@@ -12,7 +12,7 @@ use crate::engine::Tx;
 use crate::error::StoreError;
 use crate::sql::{Sql, args};
 use crate::store::Store;
-use crate::{log, user};
+use crate::{application, log, user};
 
 /// Puts a user's password in place of the one before.
 pub(crate) fn put(tx: &mut Tx<'_>, user: &UserName, password: &StoredPassword) -> Result<(), StoreError> {
@@ -144,7 +144,10 @@ fn replace(
     user::role(tx, &user)?;
     put(tx, &user, &password)?;
     let ended = device::end(tx, &user, &which)?;
+    // Whoever knew the old one may have let an application of theirs in.
+    let applications = application::end_all(tx, &user)?;
     draft.detail.insert("logins_ended".to_owned(), json!(ended.len()));
+    draft.detail.insert("applications_ended".to_owned(), json!(applications.len()));
     log::append(tx, draft)?;
-    Ok(ended)
+    Ok([ended, applications].concat())
 }

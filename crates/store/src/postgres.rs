@@ -17,6 +17,7 @@ const STEPS: &[&str] = &[
     include_str!("schema/postgres_1.sql"),
     include_str!("schema/postgres_2.sql"),
     include_str!("schema/postgres_3.sql"),
+    include_str!("schema/postgres_4.sql"),
 ];
 const GRANTS: &str = include_str!("schema/postgres_grants.sql");
 

@@ -121,6 +121,8 @@ into_arg! {
     &'a bailiwick_types::KeyId, Text: id => Arg::Text(id.as_str());
     &'a bailiwick_types::DeviceId, Text: id => Arg::Text(id.as_str());
     &'a bailiwick_types::PasskeyId, Text: id => Arg::Text(id.as_str());
+    &'a bailiwick_types::ApplicationId, Text: id => Arg::Text(id.as_str());
+    &'a bailiwick_types::ClientId, Text: id => Arg::Text(id.as_str());
 }
 
 impl<'a, T: Into<Arg<'a>> + Kinded<'a>> From<Option<T>> for Arg<'a> {
@@ -181,6 +183,10 @@ impl Row<'_> {
     }
 
     pub(crate) fn optional_text(&self, at: usize) -> Result<Option<String>, StoreError> {
+        self.raw(at)
+    }
+
+    pub(crate) fn optional_blob(&self, at: usize) -> Result<Option<Vec<u8>>, StoreError> {
         self.raw(at)
     }
 

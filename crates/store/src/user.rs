@@ -13,7 +13,7 @@ use crate::error::StoreError;
 use crate::key::{self, KeyTerms};
 use crate::sql::{Row, Sql, args};
 use crate::store::Store;
-use crate::{approval, device, log, passkey, password, space, usage};
+use crate::{application, approval, device, log, passkey, password, space, usage};
 
 /// A user.
 #[derive(Debug, Clone)]
@@ -209,6 +209,7 @@ impl Store {
                     })?;
                 let devices = device::of_user(tx, &name)?;
                 let passkeys = passkey::of_user(tx, &name)?;
+                let applications = application::of_user(tx, &name)?;
                 let spaces = space::owned_by(tx, &name)?;
                 for id in &spaces {
                     tx.exec("DELETE FROM space WHERE account = ?1 AND id = ?2", args![*id])?;
@@ -220,8 +221,9 @@ impl Store {
                 draft.detail.insert("keys".to_owned(), json!(keys.len()));
                 draft.detail.insert("spaces".to_owned(), json!(spaces.len()));
                 draft.detail.insert("devices".to_owned(), json!(devices.len()));
+                draft.detail.insert("applications".to_owned(), json!(applications.len()));
                 log::append(tx, draft)?;
-                Ok(([keys, devices, passkeys].concat(), spaces))
+                Ok(([keys, devices, passkeys, applications].concat(), spaces))
             })
             .await?;
         self.key_unlocate(keys).await?;

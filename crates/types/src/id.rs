@@ -163,6 +163,10 @@ public_halves! {
     DeviceId;
     /// Names a passkey; made of the credential's id, so that one credential is known once.
     PasskeyId;
+    /// Names an application that a user lets act for them, and stands in each of its tokens.
+    ApplicationId;
+    /// Names a registered client of the authorization server, and stands in its secret.
+    ClientId;
 }
 
 fn public_half(bytes: [u8; 10]) -> String {

@@ -15,7 +15,10 @@ pub mod role;
 pub mod time;
 
 pub use agent::AgentDefinition;
-pub use id::{ApprovalId, CallId, DeviceId, EventId, Incarnation, KeyId, PasskeyId, RequestId, SessionId, SpaceId};
+pub use id::{
+    ApplicationId, ApprovalId, CallId, ClientId, DeviceId, EventId, Incarnation, KeyId, PasskeyId, RequestId,
+    SessionId, SpaceId,
+};
 pub use name::{AccountName, AgentName, ModelName, NameError, ToolName, UserName};
 pub use path::{PathError, WorkspacePath};
 pub use quota::{Day, Exhausted, Quota, QuotaOverrides, Quotas};

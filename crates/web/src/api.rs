@@ -4,8 +4,10 @@
 
 mod account;
 mod agent;
+mod application;
 pub(crate) mod approval;
 pub(crate) mod audit;
+mod client;
 mod device;
 mod file;
 mod grant;
@@ -34,6 +36,8 @@ pub(crate) fn tables() -> impl Iterator<Item = &'static [Route]> {
         user::ROUTES,
         key::ROUTES,
         device::ROUTES,
+        application::ROUTES,
+        client::ROUTES,
         policy::ROUTES,
         agent::ROUTES,
         space::ROUTES,

@@ -1,6 +1,7 @@
 //! What the handlers share, and the settings of the edge.
 
-use std::sync::Arc;
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bailiwick_agent::Runtime;
@@ -18,6 +19,8 @@ use tokio_util::sync::CancellationToken;
 use crate::error::Failure;
 use crate::meters::Meters;
 use crate::network::Network;
+use crate::oauth::OAuth;
+use crate::presented::is_loopback;
 use crate::rate::{Limiter, Rates};
 
 /// The server's parts, as the binary puts them together.
@@ -121,6 +124,8 @@ pub struct Settings {
     pub connections: usize,
     /// How long things may take.
     pub times: Times,
+    /// Of the authorization server.
+    pub oauth: OAuth,
 }
 
 impl Settings {
@@ -151,6 +156,7 @@ impl Default for Settings {
             rates: Rates::default(),
             connections: 4096,
             times: Times::default(),
+            oauth: OAuth::default(),
         }
     }
 }
@@ -168,6 +174,7 @@ struct Inner {
     uploads: Arc<Semaphore>,
     verifications: Arc<Semaphore>,
     closing: CancellationToken,
+    listening: OnceLock<SocketAddr>,
 }
 
 /// No browser makes passkeys for the address that is configured.
@@ -187,7 +194,17 @@ impl App {
         let (meters, closing) = (Meters::default(), CancellationToken::new());
         let (uploads, verifications) = (Arc::new(Semaphore::new(UPLOADS)), Arc::new(Semaphore::new(VERIFICATIONS)));
         let (principals, addresses) = (Limiter::new(settings.rates.principal), Limiter::new(settings.rates.address));
-        Self(Arc::new(Inner { parts, settings, meters, principals, addresses, uploads, verifications, closing }))
+        Self(Arc::new(Inner {
+            parts,
+            settings,
+            meters,
+            principals,
+            addresses,
+            uploads,
+            verifications,
+            closing,
+            listening: OnceLock::new(),
+        }))
     }
 
     pub(crate) fn store(&self) -> &Store {
@@ -226,6 +243,24 @@ impl App {
 
     pub(crate) fn settings(&self) -> &Settings {
         &self.0.settings
+    }
+
+    /// Says where the server listens; the first that is said stays.
+    pub(crate) fn listens_on(&self, address: SocketAddr) {
+        let _ = self.0.listening.set(address);
+    }
+
+    /// The server's own address, by which tokens are told for whom they are: the configured one, or that of a
+    /// socket that nobody else can reach. `None` where it would go over the network in the clear.
+    pub(crate) fn issuer(&self) -> Option<String> {
+        let Some(url) = self.settings().public_url.as_deref() else {
+            let address = self.0.listening.get().filter(|address| address.ip().is_loopback())?;
+            return Some(format!("http://{address}"));
+        };
+        let url = url.trim_end_matches('/');
+        let own = |rest: &str| is_loopback(rest.split('/').next().unwrap_or(rest));
+        let kept = url.starts_with("https://") || url.strip_prefix("http://").is_some_and(own);
+        (kept && !url.contains(['?', '#', '@'])).then(|| url.to_owned())
     }
 
     pub(crate) fn meters(&self) -> &Meters {

@@ -5,9 +5,11 @@
 //! What a form sends is believed only with the token that a page of this login was given (the gate looks).
 
 mod agent;
+mod application;
 mod approval;
 mod asset;
 mod audit;
+mod consent;
 mod dashboard;
 mod device;
 mod factor;
@@ -37,6 +39,8 @@ pub(crate) fn tables() -> impl Iterator<Item = &'static [Route]> {
         approval::ROUTES,
         user::ROUTES,
         device::ROUTES,
+        application::ROUTES,
+        consent::ROUTES,
         key::ROUTES,
         factor::ROUTES,
         passkey::ROUTES,
@@ -49,7 +53,7 @@ pub(crate) fn tables() -> impl Iterator<Item = &'static [Route]> {
 
 /// Whether a path is that of a page, by its first part.
 pub(crate) fn is_page(path: &str) -> bool {
-    const PAGES: [&str; 15] = [
+    const PAGES: [&str; 16] = [
         "",
         "login",
         "logout",
@@ -59,6 +63,7 @@ pub(crate) fn is_page(path: &str) -> bool {
         "approvals",
         "users",
         "devices",
+        "applications",
         "keys",
         "2fa",
         "audit",
@@ -67,5 +72,6 @@ pub(crate) fn is_page(path: &str) -> bool {
         "sessions",
     ];
     let first = path.trim_start_matches('/').split('/').next().unwrap_or("");
-    PAGES.contains(&first)
+    // Beside this one page, `/oauth` is for programs.
+    PAGES.contains(&first) || path == "/oauth/authorize"
 }

@@ -30,6 +30,7 @@ use crate::app::App;
 use crate::console;
 use crate::json::JsonProblem;
 use crate::meters::Scarce;
+use crate::oauth::{self, OAuthError};
 use crate::rate::TooFast;
 use crate::sign_in::{NotSignedIn, seconds_until};
 
@@ -42,6 +43,9 @@ pub(crate) enum Failure {
     /// Somebody could not sign in.
     #[error(transparent)]
     SignIn(#[from] NotSignedIn),
+    /// A client of the authorization server asks wrongly, or for what it may not have.
+    #[error(transparent)]
+    OAuth(#[from] OAuthError),
     /// A page of somebody else may have asked for this. Why it is thought so.
     #[error("this request may come from a page of another site: use a page of this server, or a key in a header")]
     Forged(&'static str),
@@ -166,6 +170,8 @@ pub(crate) enum Voice {
     Eve,
     /// That of `/api/auth`: a code and a message.
     Sign,
+    /// That of the authorization server's routes for programs.
+    OAuth,
     /// A page for a person.
     Page,
 }
@@ -177,6 +183,7 @@ impl Voice {
             path if path.starts_with("/eve/") => Self::Eve,
             path if path.starts_with("/api/auth/") => Self::Sign,
             path if console::is_page(path) => Self::Page,
+            path if path.starts_with("/oauth/") => Self::OAuth,
             _ => Self::Viking,
         }
     }
@@ -324,6 +331,7 @@ impl Failure {
             Self::Rejected(rejection) => of_rejection(rejection),
             Self::SignIn(refused) => of_sign_in(refused),
             Self::Forged(code) => Told::forbidden(self.to_string(), code),
+            Self::OAuth(error) => Told::new(error.status(), "INVALID_ARGUMENT", error.description).because(error.code),
             Self::SetUpCode => Told::forbidden(self.to_string(), "setup_code"),
             Self::Password(_) => Told::invalid(self.to_string()).because("weak_password"),
             Self::NoTenant(error) => Told::forbidden(error.to_string(), "tenant_required"),
@@ -545,6 +553,7 @@ pub(crate) fn reply(app: &App, failure: &Failure, (voice, target): (Voice, &str)
         Voice::Viking | Voice::Page => viking(&told, request),
         Voice::Eve => eve(failure, &told, request),
         Voice::Sign => sign(&told, request),
+        Voice::OAuth => oauth::body(failure, told.status, &told.message),
     };
     // A login that lay unused is answered without a word: what is there to say is for the login page.
     let silent = matches!(failure, Failure::Rejected(Rejection::TimedOut));
@@ -562,6 +571,8 @@ pub(crate) fn reply(app: &App, failure: &Failure, (voice, target): (Voice, &str)
     if told.status == StatusCode::UNAUTHORIZED && !matches!(failure, Failure::SignIn(_)) {
         let shown = matches!(failure, Failure::Rejected(Rejection::Invalid | Rejection::TimedOut));
         let challenge = match (shown, app.walk().admits_basic()) {
+            // There it is a client that has to prove who it is (RFC 6749, section 5.2).
+            _ if voice == Voice::OAuth => "Basic realm=\"oauth\"",
             (true, _) => "Bearer error=\"invalid_token\"",
             (false, true) => "Bearer, Basic realm=\"eve\", charset=\"UTF-8\"",
             (false, false) => "Bearer",

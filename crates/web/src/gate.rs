@@ -58,7 +58,7 @@ pub(crate) async fn pass(
     let mut caller = None;
     let from = peer.map(|peer| client(&app, request.headers(), peer));
     let method = request.method().clone();
-    let entered = match enter(&app, route, request.headers(), peer, id, &mut caller).await {
+    let entered = match enter(&app, route, (request.uri().path(), request.headers()), peer, id, &mut caller).await {
         Ok(()) if changes(&method) => own_page(&app, route, &mut request, caller.as_ref()).await,
         other => other,
     };
@@ -82,7 +82,7 @@ pub(crate) async fn pass(
 async fn enter(
     app: &App,
     route: &Route,
-    headers: &HeaderMap,
+    (path, headers): (&str, &HeaderMap),
     peer: Option<Peer>,
     request: RequestId,
     caller: &mut Option<Caller>,
@@ -95,7 +95,7 @@ async fn enter(
     if shown.is_some() {
         let peer = peer.ok_or(Failure::Defect("a request without its socket"))?;
         let (presented, wanted, via) =
-            presented::read(headers, (peer.0, gateway(app, peer)), client(app, headers, peer))?;
+            presented::read((path, headers), (peer.0, gateway(app, peer)), client(app, headers, peer))?;
         match app.walk().authenticate(app.store(), &presented).await {
             Ok(principal) => {
                 let who = (principal.tenant().map(Tenant::incarnation), principal.user().cloned());
@@ -209,6 +209,7 @@ fn record(
     }
     let of_nobody = match failure {
         Some(Failure::Forged(code)) => Some(("csrf.refused", *code)),
+        Some(Failure::OAuth(error)) => Some(("oauth.refused", error.code)),
         Some(Failure::SetUpCode) => Some(("setup.refused", "setup_code")),
         _ => None,
     };

@@ -21,6 +21,7 @@ mod input;
 mod json;
 mod meters;
 mod network;
+mod oauth;
 mod openapi;
 mod presented;
 mod public;
@@ -32,6 +33,7 @@ mod sign_in;
 
 pub use app::{App, AuthMode, Parts, Settings, Times};
 pub use network::{Network, NetworkError};
+pub use oauth::{OAuth, Registration};
 pub use rate::Rates;
 pub use route::router;
 pub use serve::serve;

@@ -30,7 +30,7 @@ pub(crate) fn document(settings: &Settings, part: Part) -> Value {
             "title": settings.server_name,
             "version": env!("CARGO_PKG_VERSION"),
             "description": "Errors under /api/v1 are {status, error: {code, message, details}}, and under /eve/v1 \
-                            {ok: false, error, code?}, and under /api/auth {code, message}. Every reply carries X-Request-Id.",
+                            {ok: false, error, code?}, under /api/auth {code, message}, and under /oauth {error, error_description}. Every reply carries X-Request-Id.",
         },
         "paths": paths,
         "components": {
@@ -38,7 +38,8 @@ pub(crate) fn document(settings: &Settings, part: Part) -> Value {
                 "key": { "type": "apiKey", "in": "header", "name": "X-API-Key" },
                 "bearer": { "type": "http", "scheme": "bearer", "description": "A key, or a login's token." },
             },
-            "responses": { "Failed": failed("Failed"), "EveFailed": failed("EveFailed"), "SignFailed": failed("SignFailed") },
+            "responses": { "Failed": failed("Failed"), "EveFailed": failed("EveFailed"), "SignFailed": failed("SignFailed"),
+                "OAuthFailed": failed("OAuthFailed") },
             "schemas": shape::components(),
         },
     });
@@ -52,6 +53,7 @@ fn operation(route: &Route) -> Value {
     let group = match route.path {
         path if path.starts_with("/eve/") => "eve sessions",
         path if path.starts_with("/api/auth/") => "signing in",
+        path if path.starts_with("/oauth/") || path.starts_with("/.well-known/oauth-") => "authorization server",
         path if path.starts_with("/api/") => "control plane",
         _ => "server",
     };
@@ -84,7 +86,9 @@ fn operation(route: &Route) -> Value {
                 schema.get("oneOf").is_some() || schema["required"].as_array().is_some_and(|all| !all.is_empty());
             json!({ "required": required, "content": { "application/json": { "schema": schema } } })
         }
-        Shape::Form => json!({ "content": { "application/x-www-form-urlencoded": {} } }),
+        Shape::Form => {
+            json!({ "required": true, "content": { "application/x-www-form-urlencoded": { "schema": shape::body(route) } } })
+        }
         Shape::File => json!({ "content": { "application/octet-stream": {} } }),
     };
     operation

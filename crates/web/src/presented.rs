@@ -44,14 +44,15 @@ pub(crate) const COOKIE_NAME: &str = "vibe_session";
 const KEY: HeaderName = HeaderName::from_static("x-api-key");
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Reads the headers. `client` is for the record alone.
+/// Reads the headers of a request for `path`. `client` is for the record alone.
 pub(crate) fn read(
-    headers: &HeaderMap,
+    (path, headers): (&str, &HeaderMap),
     (peer, gateway): (IpAddr, Gateway),
     client: IpAddr,
 ) -> Result<(Presented, Wanted, Via), Failure> {
     let (key, via) = credential(headers)?;
     let presented = Presented {
+        path: path.to_owned(),
         key,
         basic: once(headers, &AUTHORIZATION)?.filter(|_| !headers.contains_key(&KEY)).and_then(basic),
         account: aliased::<AccountName>(headers, ["x-openviking-account", "x-bailiwick-account"])?,
@@ -227,7 +228,7 @@ pub(crate) fn browser(headers: &HeaderMap) -> Browser {
 }
 
 /// Whether a `Host` names this host and cannot name another: `localhost`, `127.0.0.0/8` or `[::1]`.
-fn is_loopback(host: &str) -> bool {
+pub(crate) fn is_loopback(host: &str) -> bool {
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
         _ => host,
@@ -302,10 +303,13 @@ mod tests {
             &[("x-api-key", "a"), ("authorization", "Bearer b")],
             &[("x-api-key", "a"), ("authorization", "Basic a")],
         ] {
-            assert!(read(&headers(bad), peer, address).is_err(), "{bad:?}");
+            assert!(read(("/", &headers(bad)), peer, address).is_err(), "{bad:?}");
         }
         let (shown, wanted, _) = read(
-            &headers(&[("x-openviking-account", "a"), ("x-bailiwick-account", "a"), ("x-openviking-agent", "x")]),
+            (
+                "/",
+                &headers(&[("x-openviking-account", "a"), ("x-bailiwick-account", "a"), ("x-openviking-agent", "x")]),
+            ),
             peer,
             address,
         )

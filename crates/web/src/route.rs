@@ -10,7 +10,7 @@ use axum::routing::MethodRouter;
 
 use crate::app::App;
 use crate::error::Failure;
-use crate::{api, auth, console, eve, frame, gate, public};
+use crate::{api, auth, console, eve, frame, gate, oauth, public};
 
 /// Who may knock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,7 +87,7 @@ pub fn pages() -> impl Iterator<Item = &'static Route> {
 /// The routes for programs, as `/openapi.json` describes them.
 pub fn programs() -> impl Iterator<Item = &'static Route> {
     let own = [public::ROUTES, eve::public::ROUTES];
-    own.into_iter().chain(auth::tables()).chain(api::tables()).chain(eve::tables()).flatten()
+    own.into_iter().chain(auth::tables()).chain(oauth::tables()).chain(api::tables()).chain(eve::tables()).flatten()
 }
 
 /// The service: every route behind its gate, all of it in the frame.

@@ -43,7 +43,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// # Errors
 /// If the listener is of no use at all.
 pub async fn serve(listener: TcpListener, app: App, shutdown: CancellationToken) -> io::Result<()> {
-    listener.local_addr()?;
+    app.listens_on(listener.local_addr()?);
     let router = router(app.clone());
     let places = Arc::new(Semaphore::new(app.settings().connections));
     let connections = TaskTracker::new();

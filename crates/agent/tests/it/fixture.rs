@@ -176,6 +176,7 @@ pub fn message(text: &str) -> Incoming {
 
 async fn principal(store: &Store, walk: &Walk, key: &str) -> Principal {
     let shown = Presented {
+        path: "/".to_owned(),
         key: Some(PresentedKey::new(key)),
         account: None,
         user: None,

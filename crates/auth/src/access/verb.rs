@@ -43,6 +43,12 @@ verbs! {
     ReadHostAudit(Host) = "host.audit.read";
     /// Erase what the oldest events of the host's own log say.
     RetireHostAudit(Host) = "host.audit.retire";
+    /// List the registered clients of the authorization server.
+    ListClients(Host) = "host.client.list";
+    /// Register a client of the authorization server.
+    CreateClient(Host) = "host.client.create";
+    /// Take a client's registration away.
+    DeleteClient(Host) = "host.client.delete";
 
     /// See the account's own facts.
     ReadAccount(Account) = "account.read";
@@ -109,6 +115,14 @@ verbs! {
     ResetFactors(User) = "auth.2fa.reset";
     /// Let a user sign in again who failed too often.
     UnlockUser(User) = "auth.unlock";
+    /// Let an application act for oneself.
+    AllowApplication(User) = "application.allow";
+    /// List the applications that may act for a user.
+    ListApplications(User) = "application.list";
+    /// Let an application act for a user no more.
+    RevokeApplication(User) = "application.revoke";
+    /// Get an application's next tokens, or give them back.
+    UseApplication(User) = "application.use";
 
     /// Read an agent's definition.
     ReadAgent(Agent) = "agent.read";

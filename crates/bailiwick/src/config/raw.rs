@@ -54,6 +54,7 @@ pub(super) struct Auth {
     pub(super) password: Passwords,
     pub(super) session: Session,
     pub(super) lockout: Lockout,
+    pub(super) oauth: OAuth,
     #[serde(default)]
     pub(super) jwt: BTreeMap<String, Jwt>,
     #[serde(default)]
@@ -155,6 +156,21 @@ pub(super) struct Lockout {
     pub(super) address_hours: u32,
     pub(super) window_hours: u32,
     pub(super) keep: Counts,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OAuth {
+    pub(super) registration: Registration,
+    pub(super) access_token_minutes: u32,
+    pub(super) refresh_token_days: u32,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Registration {
+    Open,
+    Operator,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Deserialize)]

@@ -5,10 +5,11 @@ use std::time::Duration;
 use bailiwick_auth::lockout::{Keep, LockoutSettings, Rule};
 use bailiwick_auth::password::{Algorithm, Password};
 use bailiwick_types::UserName;
+use bailiwick_web as web;
 use zeroize::Zeroizing;
 
 use super::layers::Layers;
-use super::raw::{Auth, Counts, Hashing, Lockout, Passwords};
+use super::raw::{Auth, Counts, Hashing, Lockout, OAuth, Passwords, Registration};
 use super::{FirstAdmin, SignInSettings};
 
 /// The variables that name the first admin, and those of another system that people come from.
@@ -18,6 +19,11 @@ const VARIABLES: [(&str, &str); 2] = [
 ];
 /// Longest window and longest lock, hours: counts are kept for twice as long.
 const LONGEST_HOURS: u32 = 24;
+
+/// An access token cannot be told from a stolen one before its end, minutes.
+const LONGEST_ACCESS_MINUTES: u32 = 24 * 60;
+/// As long as a client stays known without any use, days.
+const LONGEST_REFRESH_DAYS: u32 = 180;
 
 /// Whether a variable is one of those.
 pub(super) fn is_variable(name: &str) -> bool {
@@ -32,6 +38,27 @@ pub(super) fn check(layers: &mut Layers, raw: &Auth, environment: &[(String, Str
         idle: (minutes > 0).then(|| Duration::from_secs(u64::from(minutes) * 60)),
         lockout: lockout(layers, &raw.lockout),
         first_admin: first_admin(layers, environment, algorithm),
+        oauth: oauth(layers, &raw.oauth),
+    }
+}
+
+fn oauth(layers: &mut Layers, raw: &OAuth) -> web::OAuth {
+    for (name, value, most) in [
+        ("access_token_minutes", raw.access_token_minutes, LONGEST_ACCESS_MINUTES),
+        ("refresh_token_days", raw.refresh_token_days, LONGEST_REFRESH_DAYS),
+    ] {
+        if value == 0 || value > most {
+            layers.wrong(&format!("auth.oauth.{name}"), format!("from 1 to {most}"));
+        }
+    }
+    web::OAuth {
+        registration: match raw.registration {
+            Registration::Open => web::Registration::Open,
+            Registration::Operator => web::Registration::Operator,
+        },
+        access: Duration::from_secs(u64::from(raw.access_token_minutes) * 60),
+        refresh: Duration::from_secs(u64::from(raw.refresh_token_days) * 24 * 3600),
+        ..web::OAuth::default()
     }
 }
 

@@ -5,5 +5,6 @@
 
 mod console;
 mod eve;
+mod mcp;
 mod oidc;
 mod server;

@@ -81,6 +81,7 @@ async fn lookup() -> Duration {
 pub(super) fn presented(key: &str) -> Presented {
     let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
     Presented {
+        path: "/".to_owned(),
         key: Some(PresentedKey::new(key)),
         basic: None,
         account: None,

@@ -198,6 +198,7 @@ pub(crate) fn walk() -> Walk {
 
 pub(crate) async fn login(store: &Store, walk: &Walk, key: &str) -> Result<Principal, Rejection> {
     let shown = Presented {
+        path: "/".to_owned(),
         key: Some(PresentedKey::new(key)),
         account: None,
         user: None,

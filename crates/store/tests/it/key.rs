@@ -223,6 +223,7 @@ async fn i15_what_a_root_key_began_ends_with_that_root_key() {
     on_every_backend(async |f| {
         let account: AccountName = "acme".parse().unwrap();
         let shown = Presented {
+            path: "/".to_owned(),
             key: Some(PresentedKey::new(ROOT_KEY)),
             account: Some(account.clone()),
             user: Some(f.acme.member.name.clone()),

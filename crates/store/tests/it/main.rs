@@ -7,6 +7,7 @@
 
 mod account;
 mod agent;
+mod application;
 mod approval;
 mod engine;
 mod event;

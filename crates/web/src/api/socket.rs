@@ -48,6 +48,9 @@ routes! {
     GET "/api/v1/ws" open, Socket, [ReadSession, SendSession, ControlSession, DecideApproval, ReadAccountAudit, ReadAudit], Nothing, "A WebSocket: sessions and the log as they grow, messages and decisions (first frame: {type: auth, token})";
 }
 
+/// Where the socket is, as tokens for a part of the server are told.
+const PATH: &str = "/api/v1/ws";
+
 /// Longest frame from a client, bytes.
 const FRAME_BYTES: usize = 256 * 1024;
 /// Frames that wait for a slow reader; whoever makes them waits, too.
@@ -146,7 +149,7 @@ async fn meet(app: &App, socket: &mut WebSocket, visitor: &Visitor, caller: Opti
 
 async fn know(app: &App, visitor: &Visitor, headers: &HeaderMap, request: RequestId) -> Result<Known, Failure> {
     let (peer, client) = (visitor.peer, visitor.client);
-    let (presented, wanted, via) = presented::read(headers, (peer.0, gate::gateway(app, peer)), client)?;
+    let (presented, wanted, via) = presented::read((PATH, headers), (peer.0, gate::gateway(app, peer)), client)?;
     let principal = app.walk().authenticate(app.store(), &presented).await?;
     let caller = Caller { principal, request, wanted, via };
     // The operator without a tenant has nothing to watch here.

@@ -80,7 +80,12 @@ impl Frame {
         if self.signed_in {
             entries.push(("/2fa", "Second factors"));
         }
-        entries.extend([("/keys", "API keys"), ("/devices", "Devices"), ("/settings", "Settings")]);
+        entries.extend([
+            ("/keys", "API keys"),
+            ("/applications", "Applications"),
+            ("/devices", "Devices"),
+            ("/settings", "Settings"),
+        ]);
         entries
     }
 }
@@ -130,6 +135,7 @@ impl Said {
                 "changed" => "It is changed.",
                 "removed" => "It is removed.",
                 "ended" => "That login has ended.",
+                "application_ended" => "That program can do nothing for you any more.",
                 "revoked" => "That key is revoked.",
                 "password" => "Your password is changed, and your other logins have ended.",
                 "given" => "They have a new password, and their logins have ended.",
@@ -210,6 +216,14 @@ fn html(status: StatusCode, text: String) -> Response {
     headers.insert("x-frame-options", HeaderValue::from_static("DENY"));
     headers.insert("cross-origin-opener-policy", HeaderValue::from_static("same-origin"));
     response
+}
+
+/// A page whose form leads on to somebody else's address, which its policy has to name.
+pub(super) fn leads_to(mut page: Response, source: &str) -> Result<Response, Failure> {
+    let policy = POLICY.replace("form-action 'self'", &format!("form-action 'self' {source}"));
+    let policy = HeaderValue::from_str(&policy).map_err(|_| Failure::Defect("a policy that is none"))?;
+    page.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);
+    Ok(page)
 }
 
 /// To another page, after something was done (RFC 9110, section 15.4.4).

@@ -66,6 +66,26 @@ pub(super) fn components() -> Value {
                 "requestId": { "type": "string", "pattern": "^req_" },
             },
         },
+        "OAuthFailed": {
+            "type": "object", "required": ["error", "error_description"],
+            "properties": {
+                "error": { "type": "string", "pattern": "^[a-z_]+$" }, "error_description": { "type": "string" },
+            },
+        },
+        "Client": {
+            "type": "object", "required": ["redirect_uris"],
+            "properties": {
+                "redirect_uris": {
+                    "type": "array", "minItems": 1, "maxItems": 10,
+                    "items": { "type": "string", "format": "uri", "maxLength": 500 },
+                    "examples": [["http://127.0.0.1:8123/callback"]],
+                },
+                "client_name": nullable(line(100)),
+                "token_endpoint_auth_method": {
+                    "type": "string", "enum": ["none", "client_secret_basic", "client_secret_post"],
+                },
+            },
+        },
         "Message": {
             "description": "A text, or parts.",
             "oneOf": [
@@ -127,6 +147,24 @@ pub(super) fn body(route: &Route) -> Value {
                 "password": { "type": "string" }, "account": nullable(schema("Name")),
                 "deviceName": { "type": ["string", "null"], "maxLength": 100 },
                 "totpCode": { "type": ["string", "null"], "description": "Or a recovery code." },
+            }),
+        ),
+        (_, "/oauth/register" | "/api/v1/admin/clients") => schema("Client"),
+        (_, "/oauth/token") => object(
+            &["grant_type"],
+            json!({
+                "grant_type": { "type": "string", "enum": ["authorization_code", "refresh_token"] },
+                "client_id": { "type": "string" }, "client_secret": { "type": "string" },
+                "code": { "type": "string" }, "redirect_uri": { "type": "string" },
+                "code_verifier": { "type": "string" }, "refresh_token": { "type": "string" },
+                "scope": { "type": "string" }, "resource": { "type": "string" },
+            }),
+        ),
+        (_, "/oauth/revoke") => object(
+            &["token"],
+            json!({
+                "token": { "type": "string" }, "client_id": { "type": "string" },
+                "client_secret": { "type": "string" }, "token_type_hint": { "type": "string" },
             }),
         ),
         (_, "/api/auth/password") => closed(
@@ -357,6 +395,7 @@ pub(super) fn failure(route: &Route) -> Value {
     let name = match route.path {
         path if path.starts_with("/eve/") => "EveFailed",
         path if path.starts_with("/api/auth/") => "SignFailed",
+        path if path.starts_with("/oauth/") => "OAuthFailed",
         _ => "Failed",
     };
     json!({ "$ref": format!("#/components/responses/{name}") })

@@ -112,7 +112,7 @@ proptest! {
         all.extend(map(AUTHORIZATION, &authorizations));
         all.extend(map(COOKIE, &cookies));
         let shown = all.contains_key(&KEY) || all.contains_key(AUTHORIZATION);
-        if let Ok((presented, _, via)) = read(&all, address(), address().0) {
+        if let Ok((presented, _, via)) = read(("/", &all), address(), address().0) {
             prop_assert!(all.get_all(&KEY).iter().count() <= 1 && all.get_all(AUTHORIZATION).iter().count() <= 1);
             prop_assert_eq!(presented.key.is_some(), shown || via == Via::Cookie, "a wrong one is not a missing one");
             prop_assert!(!shown || via == Via::Header);

@@ -10,17 +10,17 @@ use serde_json::{Value, json};
 use crate::support::{PASSWORD, ROOT, Server, Terms, form, page_reason, settings};
 
 /// A browser: it keeps the one cookie, and sends forms as its page's own.
-struct Browser<'s> {
-    server: &'s Server,
-    cookie: String,
+pub struct Browser<'s> {
+    pub server: &'s Server,
+    pub cookie: String,
 }
 
 impl<'s> Browser<'s> {
-    fn new(server: &'s Server) -> Self {
+    pub fn new(server: &'s Server) -> Self {
         Self { server, cookie: String::new() }
     }
 
-    async fn send(&mut self, method: &str, path: &str, fields: Option<Value>) -> Response {
+    pub async fn send(&mut self, method: &str, path: &str, fields: Option<Value>) -> Response {
         let mut request = self.server.request(method, path, "");
         if !self.cookie.is_empty() {
             request = request.header("cookie", format!("other=1; vibe_session={}", self.cookie));
@@ -37,32 +37,32 @@ impl<'s> Browser<'s> {
         response
     }
 
-    async fn get(&mut self, path: &str) -> Response {
+    pub async fn get(&mut self, path: &str) -> Response {
         self.send("GET", path, None).await
     }
 
-    async fn post(&mut self, path: &str, fields: Value) -> Response {
+    pub async fn post(&mut self, path: &str, fields: Value) -> Response {
         self.send("POST", path, Some(fields)).await
     }
 
-    async fn sign_in(&mut self, name: &str) {
+    pub async fn sign_in(&mut self, name: &str) {
         let response = self.post("/login", json!({ "username": name, "password": PASSWORD })).await;
         assert_eq!((response.status().as_u16(), place(&response)), (303, "/"), "{name}");
     }
 
     /// The form token of a page.
-    async fn token(&mut self, path: &str) -> String {
+    pub async fn token(&mut self, path: &str) -> String {
         let page = self.get(path).await.text().await.unwrap();
         let (_, rest) = page.split_once("name=\"_csrf\" value=\"").unwrap_or_else(|| panic!("{path}: {page}"));
         rest.split('"').next().unwrap().to_owned()
     }
 }
 
-fn place(response: &Response) -> &str {
+pub fn place(response: &Response) -> &str {
     response.headers().get("location").map_or("", |to| to.to_str().unwrap())
 }
 
-async fn server_with(settings: Settings, terms: Terms) -> Server {
+pub async fn server_with(settings: Settings, terms: Terms) -> Server {
     let server = Server::on(vec![Step::ApiKey, Step::Session], settings, terms).await;
     let _ = server.people().await;
     server.user("default", "ann", "admin", ROOT).await;

@@ -47,6 +47,46 @@ turns:
 
 pub const PASSWORD: &str = "correct horse";
 
+/// Where the client of these tests wants its codes.
+pub const CALLBACK: &str = "http://127.0.0.1:3000/callback";
+/// What the client of these tests proves with that it asked.
+pub const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
+
+/// What a user lets a client do, and what it got.
+pub struct Application {
+    pub id: String,
+    pub access: String,
+    pub refresh: String,
+}
+
+/// The fields of a request for consent; the challenge is RFC 7636's, appendix B.
+pub fn consent(client: &str) -> Value {
+    json!({
+        "response_type": "code", "client_id": client, "redirect_uri": CALLBACK, "state": "st&te",
+        "code_challenge": "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM", "code_challenge_method": "S256",
+    })
+}
+
+/// The fields with which a code is exchanged.
+pub fn redeeming(client: &str, code: &str) -> Value {
+    json!({
+        "grant_type": "authorization_code", "client_id": client, "code": code,
+        "redirect_uri": CALLBACK, "code_verifier": VERIFIER,
+    })
+}
+
+/// The fields with which a token is renewed.
+pub fn renewing(client: &str, refresh: &str) -> Value {
+    json!({ "grant_type": "refresh_token", "client_id": client, "refresh_token": refresh })
+}
+
+/// What a browser that is sent on takes with it.
+pub fn answered(response: &Response) -> BTreeMap<String, String> {
+    let to = response.headers()["location"].to_str().unwrap();
+    let (_, query) = to.split_once('?').unwrap_or_else(|| panic!("{to}"));
+    form_urlencoded::parse(query.as_bytes()).into_owned().collect()
+}
+
 pub struct Login {
     pub token: String,
     pub device: String,
@@ -207,6 +247,41 @@ impl Server {
         let vera = self.user("acme", "vera", "viewer", &alice).await;
         let dave = self.user("globex", "dave", "user", &bob).await;
         People { alice, carol, vera, bob, dave }
+    }
+
+    /// A client that the operator registered.
+    pub async fn client(&self) -> String {
+        let metadata = json!({ "client_name": "walker", "redirect_uris": [CALLBACK],
+            "token_endpoint_auth_method": "none" });
+        let made = self.done("POST", "/api/v1/admin/clients", ROOT, metadata).await;
+        made["client_id"].as_str().unwrap().to_owned()
+    }
+
+    /// What the holder of this key lets that client do for them, with its tokens.
+    pub async fn application(&self, client: &str, key: &str) -> Application {
+        let mut asked = consent(client);
+        asked["decision"] = json!("allow");
+        let sent = self.request("POST", "/oauth/authorize", key);
+        let sent = sent.header("content-type", "application/x-www-form-urlencoded").body(form(&asked));
+        let sent = sent.send().await.unwrap();
+        assert_eq!(sent.status(), 303, "{:?}", sent.text().await);
+        let code = answered(&sent)["code"].clone();
+        let (status, tokens) = self.tokens(&redeeming(client, &code)).await;
+        assert_eq!(status, 200, "{tokens}");
+        let text = |name: &str| tokens[name].as_str().unwrap().to_owned();
+        let id = code.split('_').nth(1).unwrap().to_owned();
+        Application { id, access: text("access_token"), refresh: text("refresh_token") }
+    }
+
+    /// Asks for tokens.
+    pub async fn tokens(&self, fields: &Value) -> (StatusCode, Value) {
+        taken(self.posted("/oauth/token", fields).await).await
+    }
+
+    /// A form of nobody's.
+    pub async fn posted(&self, path: &str, fields: &Value) -> Response {
+        let sent = self.request("POST", path, "").header("content-type", "application/x-www-form-urlencoded");
+        sent.body(form(fields)).send().await.unwrap()
     }
 
     pub async fn user(&self, account: &str, name: &str, role: &str, by: &str) -> String {

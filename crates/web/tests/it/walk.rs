@@ -14,7 +14,7 @@ use bailiwick_web::route::{Access, Route, Shape, programs, table};
 use reqwest::RequestBuilder;
 use serde_json::{Value, json};
 
-use crate::support::{Server, form, taken};
+use crate::support::{Server, consent, form, taken};
 
 /// A route, and on which of the things in `docs/permissions.txt` it asks for each of its verbs.
 pub(super) struct Row {
@@ -60,6 +60,10 @@ pub(super) const ROWS: &[Row] = &[
     row("POST", "/users/{user}/delete", OTHER),
     row("GET", "/devices", ONESELF),
     row("POST", "/devices/{device}/end", ONESELF),
+    row("GET", "/applications", ONESELF),
+    row("POST", "/applications/{application}/end", ONESELF),
+    row("GET", "/oauth/authorize", ONESELF),
+    row("POST", "/oauth/authorize", ONESELF),
     row("GET", "/keys", ONESELF),
     row("POST", "/keys", ONESELF),
     row("POST", "/keys/{mine}/revoke", ONESELF),
@@ -88,6 +92,11 @@ pub(super) const ROWS: &[Row] = &[
     row("POST", "/api/auth/passkeys/finish", ONESELF),
     row("POST", "/api/auth/passkeys/{passkey}/remove", ONESELF),
     row("DELETE", "/api/v1/admin/accounts/{account}/users/{user}/2fa", OTHER),
+    row("GET", "/api/v1/applications", ONESELF),
+    row("DELETE", "/api/v1/applications/{application}", ONESELF),
+    row("GET", "/api/v1/admin/clients", HOST),
+    row("POST", "/api/v1/admin/clients", HOST),
+    row("DELETE", "/api/v1/admin/clients/{client}", HOST),
     row("GET", "/api/v1/devices", ONESELF),
     row("DELETE", "/api/v1/devices/{device}", ONESELF),
     row("GET", "/api/v1/admin/accounts/{account}/users/{user}/devices", OTHER),
@@ -219,6 +228,8 @@ impl World {
         let own_login = server.login(account, owner_name.as_str().unwrap()).await;
         let login = server.login(account, other).await;
         let owner_name = owner_name.as_str().unwrap();
+        let client = server.client().await;
+        let application = server.application(&client, owner).await;
         let own_keys = server.done("GET", &format!("{users}/{owner_name}/keys"), owner, Value::Null).await;
         let mine = own_keys[0]["id"].as_str().unwrap().to_owned();
         let keys = server.done("GET", &format!("{users}/{other}/keys"), admin, Value::Null).await;
@@ -230,6 +241,8 @@ impl World {
             ("mine", mine),
             ("login", login.device),
             ("device", own_login.device),
+            ("application", application.id),
+            ("client", client),
             ("agent", "careful".to_owned()),
             ("space", space),
             ("session", session),
@@ -258,6 +271,7 @@ impl World {
         match route.path {
             path_of if path_of.ends_with("/proof/inclusion") => format!("{path}?seq=0&size=1"),
             path_of if path_of.ends_with("/proof/consistency") => format!("{path}?from=1&to=2"),
+            "/oauth/authorize" if route.method == "GET" => format!("{path}?{}", form(&consent(&self.0["client"]))),
             path_of if path_of.ends_with("/files/content") => format!("{path}?path=a.txt"),
             path_of if path_of.ends_with("/stream") && path_of.starts_with("/eve/") => format!("{path}?follow=false"),
             _ => path,

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{World, ask, changes, rows};
 use crate::authenticator::Authenticator;
-use crate::support::{Login, ROOT, Server, taken, totp_code};
+use crate::support::{Login, ROOT, Server, consent, taken, totp_code};
 
 /// What the log must hold about one request.
 pub(super) struct Line {
@@ -132,6 +132,11 @@ const ACTS: &[Act] = &[
     ),
     Act("DELETE", "/api/v1/admin/accounts/{account}/users/{user}/lock", WALTER, "", "auth.unlock"),
     Act("DELETE", "/api/v1/admin/accounts/{account}/users/{user}/devices/{login}", OWN, "", "device.revoke"),
+    Act("POST", "/api/v1/admin/clients", OWN, r#"{"redirect_uris":["http://127.0.0.1/cb"]}"#, "host.client.create"),
+    Act("POST", "/oauth/authorize", OWN, "CONSENT", "application.allow"),
+    Act("POST", "/applications/{application}/end", OWN, "{}", "application.revoke"),
+    Act("DELETE", "/api/v1/applications/{application}", OWN, "", "application.revoke"),
+    Act("DELETE", "/api/v1/admin/clients/{client}", OWN, "", "host.client.delete"),
     Act("DELETE", "/api/v1/devices/{device}", OWN, "", "device.revoke"),
     Act("DELETE", "/api/v1/admin/accounts/{account}/users/{user}/2fa", WALTER, "", "auth.2fa.reset"),
     Act("POST", "/api/auth/2fa/totp", OWN, r#"{"password":"correct horse"}"#, "auth.2fa.set"),
@@ -245,7 +250,15 @@ async fn e01_e04_every_changing_route_that_is_done_leaves_its_event() {
         let key = if operator { ROOT } else { people.alice.as_str() };
         let target = about.iter().fold(world.clone(), |world, (name, value)| world.with(name, value));
         let body = &body.replace("SHOWN", &shown);
-        let body = if body.is_empty() { Value::Null } else { serde_json::from_str(body).unwrap() };
+        let body = match body.as_str() {
+            "" => Value::Null,
+            "CONSENT" => {
+                let mut asked = consent(&target.0["client"]);
+                asked["decision"] = json!("allow");
+                asked
+            }
+            body => serde_json::from_str(body).unwrap(),
+        };
         let body = if body["passkey"] == "MADE" { made.clone() } else { body };
         if *path == "/devices/{device}/end" {
             third = Some(server.login_again("acme", "alice").await);
@@ -258,6 +271,10 @@ async fn e01_e04_every_changing_route_that_is_done_leaves_its_event() {
         };
         let target = match *path {
             "/approvals/{approval}" => target.with("approval", &another.0["approval"]),
+            "/applications/{application}/end" => {
+                let made = server.application(&another.0["client"], &people.alice).await;
+                target.with("application", &made.id)
+            }
             "/devices/{device}/end" => target.with("device", &server.login_again("acme", "alice").await.device),
             "/keys/{mine}/revoke" => target.with("mine", &spare),
             _ => target,
@@ -322,7 +339,7 @@ async fn e01_a03_what_is_hidden_from_its_asker_stands_in_the_admins_log_alone() 
         let status = response.status().as_u16();
         let request = response.headers()["x-request-id"].to_str().unwrap().to_owned();
         let what = format!("{} {}", route.method, route.path);
-        let host = route.verbs == ["account.delete"];
+        let host = matches!(route.verbs, ["account.delete" | "host.client.delete"]);
         assert_eq!(status, if host { 403 } else { 404 }, "{what}");
         lines.push(Line {
             what,
