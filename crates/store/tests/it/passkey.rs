@@ -3,7 +3,7 @@
 use bailiwick_auth::access::verb::{DeleteUser, ReadUser, ResetFactors, SetFactors, SignIn};
 use bailiwick_auth::authn::Directory;
 use bailiwick_auth::authn::passkey::{StoredPasskey, UsedPasskey};
-use bailiwick_auth::authn::sign_in::Factor;
+use bailiwick_auth::authn::sign_in::{Factor, First};
 use bailiwick_auth::key::KeyHash;
 use bailiwick_store::StoreError;
 use bailiwick_store::device::NewDevice;
@@ -32,7 +32,7 @@ async fn remove(f: &Fixture, person: &Person, n: u8, shown: Factor) -> Result<()
 async fn sign_in(f: &Fixture, person: &Person, factor: Factor) -> Result<(), StoreError> {
     let scope = f.scope(person).await;
     let token = f.walk.ring().make_token().unwrap();
-    let new = NewDevice { token: &token, name: "phone".to_owned(), factor, fitted: None, anew: None };
+    let new = NewDevice { token: &token, name: "phone".to_owned(), first: First::Passkey, factor };
     let permit = permit::<SignIn>(&scope, scope.user_named(person.name.clone()));
     f.store.device_create(permit, new).await
 }
