@@ -265,7 +265,7 @@ const checks = {
     await person.getByRole("button", { name: "Let in" }).click();
     await person.getByRole("cell", { name: "ben" }).or(person.locator("td", { hasText: "ben" })).first().waitFor();
     await look(person, "space");
-    for (const name of ["spaces", "agents", "settings", "devices"]) {
+    for (const name of ["spaces", "agents", "usage", "settings", "devices"]) {
       await person.goto(`${url}/${name}`);
       await look(person, name);
     }
@@ -350,7 +350,7 @@ const checks = {
   "u01 the pages work without a script": async () => {
     const plain = await window({ ...phone, javaScriptEnabled: false });
     await signIn(plain, "ben");
-    for (const name of ["spaces", "agents", "approvals", "audit", "keys", "devices", "2fa", "settings"]) {
+    for (const name of ["spaces", "agents", "approvals", "audit", "usage", "keys", "devices", "2fa", "settings"]) {
       const reply = await plain.goto(`${url}/${name}`);
       assert.equal(reply.status(), 200, name);
     }

@@ -89,6 +89,8 @@ pub fn recovery_form(text: &str) -> Option<Zeroizing<String>> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const RFC: &[u8] = b"12345678901234567890";
@@ -149,6 +151,49 @@ mod tests {
         }
         for other in ["", "123456", "abcd-efgh", "abcd-efgh_ijkm"] {
             assert!(recovery_form(other).is_none(), "{other}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn i05_what_is_taken_is_a_code_of_its_step_and_in_one_spelling(
+            at in prop_oneof![0u64..100, 0u64..1 << 40],
+            off in -3i64..=3,
+            last in prop_oneof![Just(0), 0u64..1 << 36],
+            typed in prop_oneof![Just(None), prop_oneof!["[0-9]{6}", "[0-9+ -]{5,7}", any::<String>()].prop_map(Some)],
+            secret in prop_oneof![Just(RFC.to_vec()), prop::collection::vec(any::<u8>(), 0..40)],
+        ) {
+            let right = code_at(&secret, at.saturating_add_signed(off * 30));
+            let Some(code) = typed.or(right) else {
+                // A secret that is too short for an app fits nothing.
+                let taken = (0..10).find_map(|n| check(&secret, &format!("{n:06}"), at, 0));
+                prop_assert_eq!(taken, None);
+                return Ok(());
+            };
+            let fits = |step: &u64| code_at(&secret, step * 30).as_deref() == Some(code.as_str());
+            let (now, found) = (at / 30, check(&secret, &code, at, last));
+            let wanted = (now.saturating_sub(1)..=now + 1).find(fits).filter(|step| *step > last);
+            prop_assert_eq!(found, wanted);
+            prop_assert!(found.is_none() || code.len() == 6 && code.bytes().all(|byte| byte.is_ascii_digit()));
+        }
+
+        #[test]
+        fn i05_a_recovery_code_has_one_form_whatever_was_typed(text in prop_oneof![
+            any::<String>(),
+            "[a-zA-Z0-9\u{212a}\u{130} -]{12,18}",
+            "( ?[a-kA-Z2-9]{4}[-_ ]?){3}",
+        ]) {
+            if let Some(form) = recovery_form(&text) {
+                let groups: Vec<&str> = form.split('-').collect();
+                prop_assert!(groups.len() == 3 && groups.iter().all(|group| group.len() == 4), "{}", *form);
+                prop_assert!(!form.contains(|c: char| c.is_ascii_uppercase() || c.is_whitespace() || !c.is_ascii()));
+                prop_assert_eq!(recovery_form(&form), Some(form.clone()), "the form of itself");
+                prop_assert_eq!(recovery_form(&form.to_uppercase()), Some(form));
+                // What an app shows is never taken for one, nor the other way round.
+                prop_assert_eq!(check(RFC, &text, 59, 0), None);
+            }
         }
     }
 }

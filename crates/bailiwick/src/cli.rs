@@ -118,6 +118,9 @@ pub(crate) enum Command {
     /// The account's own rules.
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
+    /// What the account used today, against what it may, and your own share.
+    #[command(after_help = "Example:\n  bailiwick usage")]
+    Usage,
     /// Prove against a running server that one account reaches nothing of another (operator).
     #[command(
         after_help = "Example:\n  bailiwick prove-isolation --url https://agents.example.com --api-key-file root.key"

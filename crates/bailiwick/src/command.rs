@@ -10,6 +10,7 @@ pub(crate) mod key;
 pub(crate) mod policy;
 pub(crate) mod session;
 pub(crate) mod space;
+pub(crate) mod usage;
 pub(crate) mod user;
 
 use reqwest::Method;

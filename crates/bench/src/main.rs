@@ -17,6 +17,7 @@ mod audit;
 mod bare;
 mod growth;
 mod load;
+mod people;
 mod report;
 mod sandbox;
 mod server;
@@ -105,6 +106,9 @@ fn main() {
         }
         if options.wants("spaces") {
             spaces::measure(&options, &mut report).await;
+        }
+        if options.wants("people") {
+            people::measure(&options, &mut report).await;
         }
     });
     report.print();

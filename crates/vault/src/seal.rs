@@ -92,6 +92,8 @@ impl Seal {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn purpose(account: Incarnation, of: &str) -> Purpose {
@@ -118,6 +120,37 @@ mod tests {
             changed[n] ^= 1;
             assert!(seal.open(&purpose(account, "alice"), &changed).is_err(), "byte {n}");
             assert!(seal.open(&purpose(account, "alice"), &sealed[..n]).is_err(), "cut at {n}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn i05_nothing_opens_but_what_was_sealed(
+            value in prop::collection::vec(any::<u8>(), 0..200),
+            edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+            cut in prop::option::of(any::<prop::sample::Index>()),
+            more in prop::collection::vec(any::<u8>(), 0..4),
+        ) {
+            let (seal, purpose) = (Seal::new(Zeroizing::new([7; 32])), purpose(Incarnation::new(), "alice"));
+            let sealed = seal.seal(&purpose, &value).unwrap();
+            let mut changed = sealed.clone();
+            for (at, byte) in edits {
+                let at = at.index(changed.len());
+                changed[at] = byte;
+            }
+            changed.truncate(cut.map_or(changed.len(), |cut| cut.index(sealed.len())));
+            changed.extend(more);
+            let opened = seal.open(&purpose, &changed).map(|opened| opened.to_vec());
+            prop_assert_eq!(opened, if changed == sealed { Ok(value) } else { Err(SealError::Closed) });
+        }
+
+        #[test]
+        fn i05_any_bytes_are_survived_and_stay_closed(bytes in prop::collection::vec(any::<u8>(), 0..120)) {
+            let (seal, purpose) = (Seal::new(Zeroizing::new([7; 32])), purpose(Incarnation::new(), "alice"));
+            let versioned = [&[VERSION], bytes.as_slice()].concat();
+            prop_assert!(seal.open(&purpose, &bytes).is_err() && seal.open(&purpose, &versioned).is_err());
         }
     }
 }

@@ -18,6 +18,7 @@ mod oidc;
 mod passkey;
 mod settings;
 mod space;
+mod usage;
 mod user;
 
 use crate::route::Route;
@@ -40,6 +41,7 @@ pub(crate) fn tables() -> impl Iterator<Item = &'static [Route]> {
         factor::ROUTES,
         passkey::ROUTES,
         audit::ROUTES,
+        usage::ROUTES,
         settings::ROUTES,
     ]
     .into_iter()
@@ -47,7 +49,7 @@ pub(crate) fn tables() -> impl Iterator<Item = &'static [Route]> {
 
 /// Whether a path is that of a page, by its first part.
 pub(crate) fn is_page(path: &str) -> bool {
-    const PAGES: [&str; 14] = [
+    const PAGES: [&str; 15] = [
         "",
         "login",
         "logout",
@@ -61,6 +63,7 @@ pub(crate) fn is_page(path: &str) -> bool {
         "2fa",
         "audit",
         "settings",
+        "usage",
         "sessions",
     ];
     let first = path.trim_start_matches('/').split('/').next().unwrap_or("");

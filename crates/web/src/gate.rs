@@ -328,3 +328,65 @@ pub(crate) fn unknown(action: &str, route: &Route, from: Option<IpAddr>, request
         detail: Map::new(),
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A name or a value as a form may spell it: every byte that is drawn as its number.
+    fn spelled(text: &str, numbers: &[bool]) -> String {
+        let bytes = text.bytes().zip(numbers.iter().cycle());
+        bytes
+            .map(|(byte, number)| {
+                if *number || !byte.is_ascii_alphanumeric() {
+                    format!("%{byte:02X}")
+                } else {
+                    char::from(byte).to_string()
+                }
+            })
+            .collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn i09_a_forms_token_is_its_one_field_of_that_name_however_it_is_spelled(
+            fields in prop::collection::vec(
+                (prop::sample::select(&["_csrf", "_CSRF", "csrf", "_csrf ", "_csrf[]", "", "name"]), ".{0,8}"),
+                0..5,
+            ),
+            numbers in prop::collection::vec(any::<bool>(), 1..9),
+        ) {
+            let pairs: Vec<String> = fields
+                .iter()
+                .map(|(name, value)| format!("{}={}", spelled(name, &numbers), spelled(value, &numbers)))
+                .collect();
+            let ours: Vec<&String> = fields.iter().filter(|(name, _)| *name == "_csrf").map(|(_, value)| value).collect();
+            let one = match ours.as_slice() {
+                [one] => Some((*one).clone()),
+                _ => None,
+            };
+            prop_assert_eq!(field(pairs.join("&").as_bytes()), one);
+        }
+
+        #[test]
+        fn i09_any_bytes_are_survived_where_a_form_should_be(
+            form in prop_oneof![
+                prop::collection::vec(any::<u8>(), 0..80),
+                "((_csrf|%5Fcsrf|_csr%66|a)(=|%3D)?[a-z%=+]{0,6}[&;]?){0,5}".prop_map(String::into_bytes),
+            ],
+        ) {
+            // What other readers of the same form see: the handler's, which takes it apart the same way.
+            let seen: Vec<(String, String)> = serde_urlencoded::from_bytes(&form).unwrap_or_default();
+            let ours: Vec<&(String, String)> = seen.iter().filter(|(name, _)| name == "_csrf").collect();
+            match field(&form) {
+                Some(found) => prop_assert!(ours.len() == 1 && ours[0].1 == found),
+                None => prop_assert!(ours.len() != 1),
+            }
+        }
+    }
+}

@@ -76,7 +76,7 @@ impl Frame {
         if self.sets_up {
             entries.push(("/users", "Users"));
         }
-        entries.push(("/audit", "Audit log"));
+        entries.extend([("/audit", "Audit log"), ("/usage", "Usage")]);
         if self.signed_in {
             entries.push(("/2fa", "Second factors"));
         }

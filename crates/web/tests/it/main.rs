@@ -16,6 +16,7 @@ mod pages;
 mod passkey;
 mod proof;
 mod provider;
+mod quota;
 mod sign_in;
 mod socket;
 mod space;

@@ -72,6 +72,7 @@ pub(super) const ROWS: &[Row] = &[
     row("POST", "/2fa/passkeys/finish", ONESELF),
     row("POST", "/2fa/passkeys/{passkey}/remove", ONESELF),
     row("GET", "/audit", &["account", "account"]),
+    row("GET", "/usage", ACCOUNT),
     row("GET", "/settings", ONESELF),
     row("POST", "/settings/password", ONESELF),
     row("POST", "/api/auth/logout", ONESELF),

@@ -34,7 +34,7 @@ pub enum PolicyError {
 }
 
 /// Longest text of an account's policies, bytes.
-const LONGEST_POLICY: usize = 32 * 1024;
+const LONGEST_POLICY: usize = 256 * 1024;
 /// Brackets inside brackets.
 const DEEPEST: usize = 12;
 /// Operators and branches of one policy.
