@@ -9,6 +9,7 @@ lives, its log is clean, and the tenant beside the one that was called is as it 
 """
 
 import base64
+import hashlib
 import hmac
 import json
 import os
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.parse
 
 import requests
 
@@ -164,6 +166,33 @@ def sign_in_and_out(server, users, key):
     server.call("POST", "/api/auth/password", token, change)
 
 
+def let_a_program_in(server, key):
+    """The whole way of a program that acts for a user, which takes a browser: done once as it should be."""
+    callback = "http://127.0.0.1:8123/callback"
+    metadata = {"redirect_uris": [callback], "token_endpoint_auth_method": "none"}
+    client = server.call("POST", "/oauth/register", "", metadata).json()["client_id"]
+    verifier = "v" * 43
+    challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
+    asked = {"response_type": "code", "client_id": client, "redirect_uri": callback, "decision": "allow"}
+    asked |= {"code_challenge": challenge, "code_challenge_method": "S256"}
+
+    def application():
+        form = {"X-API-Key": key}
+        sent = server.address + "/oauth/authorize"
+        back = requests.post(sent, data=asked, headers=form, allow_redirects=False, timeout=30).headers["location"]
+        code = urllib.parse.parse_qs(urllib.parse.urlsplit(back).query)["code"][0]
+        fields = {"grant_type": "authorization_code", "client_id": client, "code": code}
+        fields |= {"redirect_uri": callback, "code_verifier": verifier}
+        return code.split("_")[1], server.call("POST", "/oauth/token", "", data=fields).json()
+
+    _, tokens = application()
+    server.call("POST", "/oauth/revoke", "", data={"token": tokens["access_token"], "client_id": client})
+    ended, _ = application()
+    server.call("DELETE", f"/api/v1/applications/{ended}", key)
+    kept = server.done("POST", "/api/v1/admin/clients", ROOT_KEY, metadata)["client_id"]
+    server.call("DELETE", f"/api/v1/admin/clients/{kept}", ROOT_KEY)
+
+
 def totp(secret):
     """The present code of an authenticator app (RFC 6238)."""
     counter = int(time.time() // 30).to_bytes(8, "big")
@@ -261,6 +290,7 @@ def main():
             spare = {"account_id": "spare", "admin_user_id": "sam"}
             server.done("POST", "/api/v1/admin/accounts", ROOT_KEY, spare)
             sign_in_and_out(server, things["users"], alice)
+            let_a_program_in(server, alice)
             server.write("things.json", json.dumps(steer(things, ["acme", "alice", "globex", "bob"])))
             before = picture(server, bob, others)
             for who, key, examples in (("an admin", alice, 15), ("the operator", ROOT_KEY, 8)):

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::tenant::{Tenant, rule};
 
 /// Routes that answer nobody, and why: there is no control for them.
-pub(super) const ANSWER_NOBODY: [(&str, &str); 13] = [
+pub(super) const ANSWER_NOBODY: [(&str, &str); 15] = [
     ("/api/v1/ws", "it is a WebSocket, which a request without its handshake is told"),
     ("/api/auth/2fa/totp/confirm", "it asks for an app's present code"),
     ("/api/auth/2fa/totp/remove", "it asks for an app's present code"),
@@ -17,6 +17,8 @@ pub(super) const ANSWER_NOBODY: [(&str, &str); 13] = [
     ("/api/auth/passkeys/login", "the server has no name for which browsers make passkeys"),
     ("/api/auth/passkeys/login/finish", "it asks for what an authenticator made"),
     ("/api/auth/setup", "it is for a server without an admin"),
+    ("/oauth/token", "it asks for a code that a browser was given"),
+    ("/oauth/revoke", "it asks for a token of an application"),
     ("/api/auth/logout", "it ends the login that asks, and keys ask here"),
     ("/eve/v1/session/{session}/stubs", "tools are never stubbed"),
     ("/eve/v1/session/{session}/subagents/{call}/{child}/stream", "there are no remote agents"),
@@ -51,6 +53,9 @@ pub(super) fn body(method: &str, path: &str, whose: &Tenant, new: &str) -> Value
         }
         ("post", "/api/auth/2fa/totp") => json!({ "password": whose.secret }),
         ("post", "/api/auth/password") => json!({ "currentPassword": whose.secret, "newPassword": whose.secret }),
+        ("post", "/oauth/register" | "/api/v1/admin/clients") => {
+            json!({ "client_name": new, "redirect_uris": ["http://127.0.0.1/callback"] })
+        }
         ("post", "/api/v1/admin/accounts") => json!({ "account_id": new, "admin_user_id": "chief" }),
         ("put", "/api/v1/admin/accounts/{account}/limits") => json!({ "tokens_per_day": 1_000_000 }),
         ("put", "/api/v1/policies") => json!({ "text": rule(new) }),

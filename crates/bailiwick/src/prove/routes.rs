@@ -24,7 +24,7 @@ pub(super) struct Described {
 
 /// Variable parts whose ids are one account's alone. The others are names in the account, which two
 /// accounts may both have.
-const OWNED: [&str; 7] = ["account", "space", "session", "approval", "key", "device", "login"];
+const OWNED: [&str; 9] = ["account", "space", "session", "approval", "key", "device", "login", "application", "client"];
 
 impl Described {
     fn parts(&self) -> Vec<&str> {

@@ -35,7 +35,8 @@ BEGIN
     EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', t);
     EXECUTE format('ALTER TABLE %I FORCE ROW LEVEL SECURITY', t);
     EXECUTE format('CREATE POLICY tenant ON %I '
-      'USING (account = (SELECT NULLIF(current_setting(''app.account_id'', true), ))) WITH CHECK (account = (SELECT NULLIF(current_setting(app.account_id, true), )))', t);
+      'USING (account = (SELECT NULLIF(current_setting(''app.account_id'', true), ''''))) '
+      'WITH CHECK (account = (SELECT NULLIF(current_setting(''app.account_id'', true), '''')))', t);
   END LOOP;
   ALTER TABLE oauth_client ENABLE ROW LEVEL SECURITY;
   ALTER TABLE oauth_client FORCE ROW LEVEL SECURITY;
