@@ -7,9 +7,12 @@
 pub mod application;
 mod basic;
 pub mod jwt;
+pub mod oidc;
+pub mod outbound;
 pub mod passkey;
 pub mod sign_in;
 
+use std::fmt;
 use std::future::Future;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -189,6 +192,8 @@ pub enum Step {
     Basic,
     /// A token of that issuer, `[auth.jwt.<name>]`.
     Jwt(String),
+    /// A token of that OpenID provider, `[auth.oidc.<name>]`.
+    Oidc(String),
     /// A loopback socket in dev mode.
     LocalDev,
     /// Fails closed, and says that authentication is not set up.
@@ -207,8 +212,29 @@ impl Step {
             "local_dev" => Some(Self::LocalDev),
             "placeholder" => Some(Self::Placeholder),
             "none" => Some(Self::Anonymous),
-            _ => text.strip_prefix("jwt:").filter(|name| !name.is_empty()).map(|name| Self::Jwt(name.to_owned())),
+            _ => match text.split_once(':')? {
+                (_, "") => None,
+                ("jwt", name) => Some(Self::Jwt(name.to_owned())),
+                ("oidc", name) => Some(Self::Oidc(name.to_owned())),
+                _ => None,
+            },
         }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = match self {
+            Self::ApiKey => "api_key",
+            Self::Session => "session",
+            Self::Basic => "basic",
+            Self::Jwt(name) => return write!(f, "jwt:{name}"),
+            Self::Oidc(name) => return write!(f, "oidc:{name}"),
+            Self::LocalDev => "local_dev",
+            Self::Placeholder => "placeholder",
+            Self::Anonymous => "none",
+        };
+        f.write_str(word)
     }
 }
 
@@ -230,6 +256,9 @@ pub enum Rejection {
     /// `placeholder`: nobody has set authentication up.
     #[error("Authentication is not set up on this server: replace `placeholder` in auth.walk.")]
     NotConfigured,
+    /// A token of an issuer whose keys cannot be had just now: nothing is proven.
+    #[error(transparent)]
+    Issuer(#[from] jwt::Unavailable),
     /// The operator named an account or user that is not there.
     #[error("There is no such account or user: check X-OpenViking-Account and X-OpenViking-User.")]
     NoSuchTenant,
@@ -331,7 +360,7 @@ impl Walk {
                 Step::ApiKey => self.api_key(directory, shown).await?,
                 Step::Session => self.session(directory, shown).await?,
                 Step::Basic => self.with_password(directory, shown).await?,
-                Step::Jwt(name) => self.jwt(directory, shown, name).await?,
+                Step::Jwt(_) | Step::Oidc(_) => self.token(directory, shown, step).await?,
                 Step::LocalDev => self.local_dev(directory, shown).await?,
                 Step::Placeholder => return Err(Rejection::NotConfigured),
                 Step::Anonymous => self.anonymous(directory, shown).await?,
@@ -397,7 +426,10 @@ impl Walk {
             Credential::Jwt { name, .. } if !self.steps.contains(&Step::Jwt(name.clone())) => {
                 return Err(Rejection::Invalid);
             }
-            Credential::Jwt { expires_at, role, .. } => {
+            Credential::Oidc { name, .. } if !self.steps.contains(&Step::Oidc(name.clone())) => {
+                return Err(Rejection::Invalid);
+            }
+            Credential::Jwt { expires_at, role, .. } | Credential::Oidc { expires_at, role, .. } => {
                 Found::User(jwt::bounded(named(directory, account, user).await?, *expires_at, *role)?)
             }
             // The root key of then must be the one of now.
@@ -508,22 +540,27 @@ impl Walk {
         Ok(Some(Principal { found: Found::User(member), credential: Credential::Basic(mark), address: shown.client }))
     }
 
-    async fn jwt(
+    async fn token(
         &self,
         directory: &impl Directory,
         shown: &Presented,
-        name: &str,
+        step: &Step,
     ) -> Result<Option<Principal>, Rejection> {
         let Some((key, Form::Other)) = shown.key.as_ref().map(|key| (key, key.form())) else { return Ok(None) };
-        let Some(issuer) = self.issuers.iter().find(|issuer| issuer.name() == name) else { return Ok(None) };
-        let Some(claimed) = issuer.read(key.text())? else { return Ok(None) };
+        let Some(issuer) = self.issuers.iter().find(|issuer| issuer.step() == step) else { return Ok(None) };
+        let Some(claimed) = issuer.read(key.text()).await? else { return Ok(None) };
         let member = named(directory, &claimed.account, &claimed.user).await.map_err(|error| match error {
             // Whom a token names is not said to whom it names.
             Rejection::NoSuchTenant => Rejection::Invalid,
             other => other,
         })?;
-        let member = jwt::bounded(member, claimed.expires_at, claimed.role)?;
-        let credential = Credential::Jwt { name: name.to_owned(), expires_at: claimed.expires_at, role: claimed.role };
+        let (expires_at, role) = (claimed.expires_at, claimed.role);
+        let member = jwt::bounded(member, expires_at, role)?;
+        let credential = match step {
+            Step::Oidc(name) => Credential::Oidc { name: name.clone(), expires_at, role },
+            Step::Jwt(name) => Credential::Jwt { name: name.clone(), expires_at, role },
+            _ => return Ok(None),
+        };
         Ok(Some(Principal { found: Found::User(member), credential, address: shown.client }))
     }
 

@@ -84,6 +84,15 @@ pub enum Credential {
         /// What its claim says, if one is configured.
         role: Option<Role>,
     },
+    /// A token of that OpenID provider, likewise.
+    Oidc {
+        /// Of `[auth.oidc.<name>]`.
+        name: String,
+        /// Its `exp`.
+        expires_at: Timestamp,
+        /// What its claim says, if one is configured.
+        role: Option<Role>,
+    },
     /// What a person showed to sign in, in the request that does so; nothing goes on with it.
     SignIn,
     /// Nothing but a loopback socket, in dev mode.
@@ -102,10 +111,8 @@ impl Credential {
             Self::Application { id, expires_at } => format!("application:{id}:{}", expires_at.as_micros()),
             Self::SignIn => "sign-in".to_owned(),
             Self::Basic(PasswordMark(mark)) => format!("basic:{mark:08x}"),
-            Self::Jwt { name, expires_at, role } => {
-                let role = role.map_or("", Role::as_str);
-                format!("jwt:{name}:{}:{role}", expires_at.as_micros())
-            }
+            Self::Jwt { name, expires_at, role } => token_text("jwt", name, *expires_at, *role),
+            Self::Oidc { name, expires_at, role } => token_text("oidc", name, *expires_at, *role),
             Self::LocalDev => "local-dev".to_owned(),
             Self::Anonymous => "none".to_owned(),
         }
@@ -127,12 +134,9 @@ impl Credential {
                     let expires_at = Timestamp::from_micros(end.parse().ok()?);
                     Some(Self::Application { id: id.parse().ok()?, expires_at })
                 }
-                ("jwt", rest) => {
-                    let mut parts = rest.rsplitn(3, ':');
-                    let (role, end, name) = (parts.next()?, parts.next()?, parts.next()?);
-                    let role = if role.is_empty() { None } else { Some(role.parse().ok()?) };
-                    let expires_at = Timestamp::from_micros(end.parse().ok()?);
-                    Some(Self::Jwt { name: name.to_owned(), expires_at, role })
+                ("jwt", rest) => token_parse(rest).map(|(name, expires_at, role)| Self::Jwt { name, expires_at, role }),
+                ("oidc", rest) => {
+                    token_parse(rest).map(|(name, expires_at, role)| Self::Oidc { name, expires_at, role })
                 }
                 _ => None,
             },
@@ -147,10 +151,22 @@ impl Credential {
             Self::Application { .. } => "oauth",
             Self::Basic(_) => "http-basic",
             Self::Jwt { .. } => "jwt",
+            Self::Oidc { .. } => "oidc",
             Self::LocalDev => "local-dev",
             Self::Anonymous => "none",
         }
     }
+}
+
+fn token_text(kind: &str, name: &str, expires_at: Timestamp, role: Option<Role>) -> String {
+    format!("{kind}:{name}:{}:{}", expires_at.as_micros(), role.map_or("", Role::as_str))
+}
+
+fn token_parse(text: &str) -> Option<(String, Timestamp, Option<Role>)> {
+    let mut parts = text.rsplitn(3, ':');
+    let (role, end, name) = (parts.next()?, parts.next()?, parts.next()?);
+    let role = if role.is_empty() { None } else { Some(role.parse().ok()?) };
+    Some((name.to_owned(), Timestamp::from_micros(end.parse().ok()?), role))
 }
 
 /// What a credential allows of what its user may.

@@ -5,7 +5,7 @@
 //! that is wiped, and masked wherever the configuration is shown.
 
 mod check;
-mod jwt;
+mod issuer;
 mod layers;
 mod raw;
 mod secret;
@@ -18,7 +18,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bailiwick_auth::authn::Step;
-use bailiwick_auth::authn::jwt::Issuer;
+use bailiwick_auth::authn::jwt::{Issuer, IssuerSettings};
+use bailiwick_auth::authn::oidc::ProviderSettings;
 use bailiwick_auth::lockout::LockoutSettings;
 use bailiwick_auth::password::Algorithm;
 use bailiwick_sandbox::HostUse;
@@ -45,7 +46,7 @@ pub(crate) struct Config {
     pub(crate) mode: AuthMode,
     pub(crate) walk: Vec<Step>,
     pub(crate) sign_in: SignInSettings,
-    pub(crate) issuers: Vec<Issuer>,
+    pub(crate) issuers: Vec<IssuerPlan>,
     pub(crate) models: BTreeMap<ModelName, bailiwick_model::Config>,
     pub(crate) sandbox: SandboxSettings,
     pub(crate) agents_dir: Option<PathBuf>,
@@ -55,6 +56,21 @@ pub(crate) struct Config {
     pub(crate) rates: Rates,
     /// What an account may use for which the operator set nothing else.
     pub(crate) quotas: Quotas,
+}
+
+/// An issuer of tokens, as far as it can be made without anybody to ask.
+pub(crate) enum IssuerPlan {
+    /// With its key.
+    Fixed(Issuer),
+    /// With the address of its keys.
+    Publishing(IssuerSettings, String),
+    /// An OpenID provider.
+    Discovered {
+        /// Whose tokens are whose.
+        settings: IssuerSettings,
+        /// How people sign in by it, if they do.
+        client: Option<ProviderSettings>,
+    },
 }
 
 /// How people sign in.

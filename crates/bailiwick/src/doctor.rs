@@ -111,7 +111,9 @@ fn access(findings: &mut Findings, config: &Config) {
             );
         }
         Some(Step::ApiKey) => findings.good("callers", "keys alone"),
-        Some(Step::Jwt(_)) => findings.good("callers", "keys, people who signed in, and tokens of known issuers"),
+        Some(Step::Jwt(_) | Step::Oidc(_)) => {
+            findings.good("callers", "keys, people who signed in, and tokens of known issuers")
+        }
         Some(Step::Basic) => findings.good("callers", "keys, and people with their passwords"),
         Some(Step::Session) => findings.good("callers", "keys, and people who signed in"),
         Some(Step::Placeholder) => {

@@ -11,12 +11,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bailiwick_agent::{Models, Runtime, RuntimeLimits};
+use bailiwick_auth::authn::jwt::{Issuer, IssuerError};
+use bailiwick_auth::authn::oidc::{Provider as IdentityProvider, Providers};
+use bailiwick_auth::authn::outbound::Outbound;
 use bailiwick_auth::authn::passkey::Passkeys;
 use bailiwick_auth::authn::sign_in::SignIns;
 use bailiwick_auth::authn::{RootKeyUse, Step, Walk};
 use bailiwick_auth::password::{Password, Passwords, PasswordsError};
 use bailiwick_auth::totp;
 use bailiwick_model::{Http, HttpError, KeySource, Provider, Script};
+use bailiwick_outbound::{Client, ClientError, Patience};
 use bailiwick_sandbox::linux::HelperPath;
 use bailiwick_sandbox::{Sandboxes, Settings};
 use bailiwick_store::account::NewAccount;
@@ -33,7 +37,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
-use crate::config::{AuditSettings, AuthMode, Config, FirstAdmin, SecretFileError, read_secret};
+use crate::config::{AuditSettings, AuthMode, Config, FirstAdmin, IssuerPlan, SecretFileError, read_secret};
 
 /// The server could not be put together.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +66,10 @@ pub(crate) enum WiringError {
     ModelKeyVariable(String),
     #[error(transparent)]
     Http(#[from] HttpError),
+    #[error("identity providers cannot be asked")]
+    Outbound(#[from] ClientError),
+    #[error("an issuer of tokens cannot be used")]
+    Issuer(#[from] IssuerError),
     #[error("{0} cannot be bound")]
     Bind(SocketAddr, #[source] io::Error),
     #[error("an agent's file is wrong: {0}")]
@@ -107,7 +115,7 @@ pub(crate) async fn start(mut config: Config, spoken: Option<Script>) -> Result<
     };
     let passwords = Passwords::start(config.sign_in.algorithm)?;
     let sign_ins = Arc::new(SignIns::new(passwords.clone(), config.sign_in.lockout));
-    let issuers = std::mem::take(&mut config.issuers);
+    let (issuers, providers) = issuers(std::mem::take(&mut config.issuers))?;
     let walk = Walk::new(config.walk.clone(), keys.ring(), root_key);
     let walk = Arc::new(
         walk.with_idle(config.sign_in.idle)
@@ -139,6 +147,7 @@ pub(crate) async fn start(mut config: Config, spoken: Option<Script>) -> Result<
     let passkeys = Passkeys::new(config.public_url.as_deref(), &config.name);
     let parts = web::Parts {
         passkeys,
+        providers,
         store: store.clone(),
         walk,
         sign_ins,
@@ -156,6 +165,32 @@ pub(crate) async fn start(mut config: Config, spoken: Option<Script>) -> Result<
     background(&store, &runtime, &sandboxes, config.sandbox.idle, &ending);
     keep_record(&store, &config.audit, &ending);
     Ok(Server { address, store, runtime, sandboxes, ending, serving, setup_code })
+}
+
+/// The issuers of tokens for the walk, and the providers by which people sign in. Nobody is asked yet.
+fn issuers(plans: Vec<IssuerPlan>) -> Result<(Vec<Issuer>, Providers), WiringError> {
+    // Reading the system's certificates takes longer than all the rest of the start.
+    let mut outbound: Option<Arc<dyn Outbound>> = None;
+    let mut shared = || -> Result<Arc<dyn Outbound>, ClientError> {
+        Ok(match &outbound {
+            Some(client) => Arc::clone(client),
+            None => Arc::clone(outbound.insert(Arc::new(Client::new(Patience::default())?))),
+        })
+    };
+    let (mut issuers, mut providers) = (Vec::new(), Vec::new());
+    for plan in plans {
+        match plan {
+            IssuerPlan::Fixed(issuer) => issuers.push(issuer),
+            IssuerPlan::Publishing(settings, url) => issuers.push(Issuer::publishing(settings, url, shared()?)?),
+            // One set of keys for both uses. What is not in the walk is never asked there.
+            IssuerPlan::Discovered { settings, client } => {
+                let issuer = Issuer::discovered(settings, shared()?)?;
+                providers.extend(client.and_then(|client| IdentityProvider::new(client, &issuer)));
+                issuers.push(issuer);
+            }
+        }
+    }
+    Ok((issuers, Providers::new(providers)))
 }
 
 /// What goes on beside the requests.

@@ -6,7 +6,8 @@ use bailiwick_audit::{Actor, Draft, Phase, Verdict};
 use bailiwick_auth::Permit;
 use bailiwick_auth::access::verb::{ListDevices, RevokeDevice, SignIn};
 use bailiwick_auth::authn::DeviceRecord;
-use bailiwick_auth::authn::sign_in::Factor;
+use bailiwick_auth::authn::oidc::SecondFactor;
+use bailiwick_auth::authn::sign_in::{Factor, First};
 use bailiwick_auth::key::NewToken;
 use bailiwick_auth::password::StoredPassword;
 use bailiwick_types::{DeviceId, Incarnation, Timestamp, UserName};
@@ -30,12 +31,10 @@ pub struct NewDevice<'a> {
     pub token: &'a NewToken,
     /// For people.
     pub name: String,
-    /// By what its user signed in.
+    /// What its user showed first.
+    pub first: First,
+    /// And what else.
     pub factor: Factor,
-    /// The hash that the password fitted, where one was asked for.
-    pub fitted: Option<StoredPassword>,
-    /// The password's hash of today's settings, if the kept one is another.
-    pub anew: Option<StoredPassword>,
 }
 
 /// A login, without anything that could prove it.
@@ -99,14 +98,15 @@ impl Store {
         self.key_locate(id.as_str(), permit.tenant().incarnation()).await?;
         let unmade = id.to_string();
         let mut draft = permit.draft(Phase::Act, Verdict::Ok, Map::new());
-        let NewDevice { name, factor, fitted, anew, .. } = new;
+        let NewDevice { name, first, factor, .. } = new;
+        let by = factor.with(&first);
         let gone = self
             .write(permit.tenant(), move |tx| {
                 tx.one("SELECT 1 FROM account_user WHERE account = ?1 AND name = ?2", args![&user], |_| Ok(()))?
                     .ok_or_else(|| StoreError::not_found("user", &user))?;
-                still_opens(tx, &user, fitted.as_ref(), &factor)?;
+                still_opens(tx, &user, &first, &factor)?;
                 use_up(tx, &user, &factor)?;
-                if let Some(anew) = &anew {
+                if let First::Password { anew: Some(anew), .. } = &first {
                     password::put(tx, &user, anew)?;
                 }
                 let mut others = of_user(tx, &user)?;
@@ -118,11 +118,11 @@ impl Store {
                 tx.exec(
                     "INSERT INTO device (account, id, holder, name, hash, factor, address, created_at, last_seen_at) \
                      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8)",
-                    args![&id, &user, &name, hash.as_bytes(), factor.as_str(), &draft.address, now],
+                    args![&id, &user, &name, hash.as_bytes(), &by, &draft.address, now],
                 )?;
                 draft.detail.insert("device".to_owned(), json!(id));
                 draft.detail.insert("name".to_owned(), json!(name));
-                draft.detail.insert("by".to_owned(), json!(factor.as_str()));
+                draft.detail.insert("by".to_owned(), json!(by));
                 log::append(tx, draft)?;
                 Ok(others)
             })
@@ -246,17 +246,14 @@ impl Store {
 
 /// What was checked outside of the transaction must still be what is there: else a login could outlive the
 /// change of the password that it was made with.
-fn still_opens(
-    tx: &Tx<'_>,
-    user: &UserName,
-    fitted: Option<&StoredPassword>,
-    factor: &Factor,
-) -> Result<(), StoreError> {
-    match (fitted, factor) {
+fn still_opens(tx: &Tx<'_>, user: &UserName, first: &First, factor: &Factor) -> Result<(), StoreError> {
+    match (first, factor) {
         // Whose row is still there, which `use_up` sees to.
-        (None, Factor::PasskeyAlone(_)) => return Ok(()),
-        (None, _) => return Err(CHANGED),
-        (Some(fitted), _) => still_fits(tx, user, fitted)?,
+        (First::Passkey, Factor::PasskeyAlone(_)) => return Ok(()),
+        (First::Passkey, _) | (_, Factor::PasskeyAlone(_)) => return Err(CHANGED),
+        (First::Password { fitted, .. }, _) => still_fits(tx, user, fitted)?,
+        (First::Provider { second_factor: SecondFactor::Provider, .. }, _) => return Ok(()),
+        (First::Provider { second_factor: SecondFactor::Own, .. }, _) => {}
     }
     let wanted = tx.one(
         "SELECT 1 FROM account_user u WHERE u.account = ?1 AND u.name = ?2 AND (EXISTS (SELECT 1 FROM totp t \
@@ -265,7 +262,7 @@ fn still_opens(
         args![user],
         |_| Ok(()),
     )?;
-    if wanted.is_some() && matches!(factor, Factor::Password) { Err(CHANGED) } else { Ok(()) }
+    if wanted.is_some() && matches!(factor, Factor::Alone) { Err(CHANGED) } else { Ok(()) }
 }
 
 /// Whether the password that was checked is still the kept one.
@@ -285,7 +282,7 @@ const CHANGED: StoreError =
 /// A code is good once. Judged here, in the transaction that makes the login: two at once cannot both use it.
 pub(crate) fn use_up(tx: &mut Tx<'_>, user: &UserName, factor: &Factor) -> Result<(), StoreError> {
     let used = match factor {
-        Factor::Password => 1,
+        Factor::Alone => 1,
         Factor::Passkey(used) | Factor::PasskeyAlone(used) => passkey::use_one(tx, user, used)?,
         Factor::Totp { step } => tx.exec(
             "UPDATE totp SET last_step = ?3 WHERE account = ?1 AND holder = ?2 AND confirmed = 1 AND last_step < ?3",

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bailiwick_agent::Runtime;
 use bailiwick_auth::authn::Walk;
+use bailiwick_auth::authn::oidc::Providers;
 use bailiwick_auth::authn::passkey::{Passkeys, UnfitOrigin};
 use bailiwick_auth::authn::sign_in::SignIns;
 use bailiwick_sandbox::Sandboxes;
@@ -34,6 +35,8 @@ pub struct Parts {
     pub seal: Seal,
     /// Makes and checks passkeys; or why none can be made here.
     pub passkeys: Result<Passkeys, UnfitOrigin>,
+    /// By whose word people sign in, too.
+    pub providers: Providers,
     /// Sessions at work.
     pub runtime: Runtime,
     /// For the count of what runs.
@@ -219,6 +222,11 @@ impl App {
     /// What makes and checks passkeys.
     pub(crate) fn passkeys(&self) -> Result<&Passkeys, Failure> {
         self.0.parts.passkeys.as_ref().map_err(|_| PASSKEYS_OFF)
+    }
+
+    /// By whose word people sign in, too.
+    pub(crate) fn providers(&self) -> &Providers {
+        &self.0.parts.providers
     }
 
     pub(crate) fn seal(&self) -> &Seal {

@@ -5,11 +5,12 @@ pub(crate) mod factor;
 pub(crate) mod login;
 pub(crate) mod passkey;
 pub(crate) mod password;
+pub(crate) mod provider;
 pub(crate) mod setup;
 
 use crate::route::Route;
 
 /// The rows of every subject.
 pub(crate) fn tables() -> impl Iterator<Item = &'static [Route]> {
-    [login::ROUTES, factor::ROUTES, passkey::ROUTES, password::ROUTES, setup::ROUTES].into_iter()
+    [login::ROUTES, factor::ROUTES, passkey::ROUTES, password::ROUTES, provider::ROUTES, setup::ROUTES].into_iter()
 }

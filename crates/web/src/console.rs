@@ -16,6 +16,7 @@ mod factor;
 mod frame;
 mod key;
 mod login;
+mod oidc;
 mod passkey;
 mod settings;
 mod space;
@@ -31,6 +32,7 @@ pub(crate) fn tables() -> impl Iterator<Item = &'static [Route]> {
     [
         dashboard::ROUTES,
         login::ROUTES,
+        oidc::ROUTES,
         asset::ROUTES,
         space::ROUTES,
         agent::ROUTES,

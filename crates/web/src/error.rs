@@ -14,6 +14,7 @@ use bailiwick_auth::NoTenant;
 use bailiwick_auth::Refusal;
 use bailiwick_auth::access::JournalError;
 use bailiwick_auth::authn::Rejection;
+use bailiwick_auth::authn::oidc::ProviderError;
 use bailiwick_auth::authn::sign_in::SignInError;
 use bailiwick_auth::lockout::{Held, Locked};
 use bailiwick_auth::password::Unfit;
@@ -402,6 +403,7 @@ fn of_rejection(rejection: &Rejection) -> Told {
         Rejection::Missing | Rejection::Invalid | Rejection::TimedOut => Told::unauthenticated(rejection),
         Rejection::SignIn(error) => of_password(error),
         Rejection::NotConfigured => Told::unauthenticated(rejection).because("authentication_not_set_up"),
+        Rejection::Issuer(_) => Told::unavailable(&rejection.to_string()).because("provider_unavailable"),
         Rejection::NoSuchTenant => Told::invalid(rejection.to_string()).because("no_such_tenant"),
         Rejection::HalfTenant => Told::invalid(rejection.to_string()).because("tenant_required"),
         Rejection::Directory(_) => Told::unavailable("The server cannot tell who you are just now: try again."),
@@ -430,6 +432,8 @@ fn of_sign_in(refused: &NotSignedIn) -> Told {
         (StatusCode::TOO_MANY_REQUESTS, "RESOURCE_EXHAUSTED")
     } else if matches!(refused, NotSignedIn::Directory(_)) {
         return Told::unavailable("The server cannot tell who you are just now: try again.");
+    } else if matches!(refused, NotSignedIn::Provider(ProviderError::Unavailable)) {
+        return Told::unavailable(&refused.to_string()).because(refused.code());
     } else {
         (StatusCode::UNAUTHORIZED, "UNAUTHENTICATED")
     };

@@ -297,6 +297,7 @@ pub(crate) fn reject(app: &App, route: &Route, rejection: &Rejection, from: Opti
         Rejection::Invalid => "invalid",
         Rejection::TimedOut => "timed_out",
         Rejection::SignIn(_) => "password",
+        Rejection::Issuer(_) => "provider_unavailable",
         Rejection::NotConfigured => "not_set_up",
         Rejection::NoSuchTenant => "no_such_tenant",
         Rejection::HalfTenant => "half_a_tenant",

@@ -101,18 +101,26 @@ fn credential(headers: &HeaderMap) -> Result<(Option<PresentedKey>, Via), Failur
     })
 }
 
-/// The console's cookie (RFC 6265, section 5.4). Two of that name are an error: one of them was put there
-/// by somebody else, and nothing tells which.
+/// The console's cookie.
 fn cookie(headers: &HeaderMap) -> Result<Option<String>, Failure> {
+    cookie_of(headers, COOKIE_NAME).map_err(|_| Failure::Words("cookie vibe_session: sent more than once"))
+}
+
+/// A cookie came more than once.
+pub(crate) struct Twice;
+
+/// A cookie (RFC 6265, section 5.4). Two of one name are an error: one of them was put there by somebody else,
+/// and nothing tells which.
+pub(crate) fn cookie_of(headers: &HeaderMap, wanted: &str) -> Result<Option<String>, Twice> {
     let mut found = None;
     for value in headers.get_all(COOKIE) {
         for pair in lossy(value).split(';') {
             let Some((name, value)) = pair.split_once('=') else { continue };
-            if trimmed(name) != COOKIE_NAME {
+            if trimmed(name) != wanted {
                 continue;
             }
             if found.is_some() {
-                return Err(Failure::Words("cookie vibe_session: sent more than once"));
+                return Err(Twice);
             }
             found = Some(trimmed(value).to_owned());
         }

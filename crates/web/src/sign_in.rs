@@ -6,6 +6,7 @@ use axum::http::HeaderMap;
 use bailiwick_audit::{Actor, Verdict};
 use bailiwick_auth::Principal;
 use bailiwick_auth::access::verb::SignIn;
+use bailiwick_auth::authn::oidc::ProviderError;
 use bailiwick_auth::authn::passkey::Begun;
 use bailiwick_auth::authn::sign_in::{Claim, Factor, Identified, Proven, SignInError, Whose};
 use bailiwick_auth::authn::{DirectoryError, Rejection};
@@ -71,6 +72,8 @@ pub(crate) enum NotSignedIn {
     PasskeyWanted(Whose, Option<Box<Begun>>),
     #[error("This passkey was not accepted.")]
     Passkey(Option<Whose>),
+    #[error(transparent)]
+    Provider(ProviderError),
     #[error("Too many failed attempts: this user can sign in again later.")]
     UserLocked(Locked),
     #[error("Too many failed attempts from your address: try again later.")]
@@ -90,6 +93,7 @@ impl NotSignedIn {
             Self::Code(_) => "invalid_totp",
             Self::PasskeyWanted(..) => "passkey_required",
             Self::Passkey(_) => "invalid_passkey",
+            Self::Provider(error) => error.code(),
             Self::UserLocked(_) => "locked",
             Self::AddressLocked(_) => "ip_locked",
             Self::Busy => "busy",
@@ -207,14 +211,14 @@ pub(crate) async fn admit(
     device: String,
     request: RequestId,
 ) -> Result<SignedIn, Failure> {
-    let Identified { principal, factor, fitted, anew, attempt } = identified;
+    let Identified { principal, first, factor, attempt } = identified;
     let scope = principal.scope(request)?;
     let user = own_name(&principal)?;
     let permit = scope.authorize::<SignIn>(scope.user_named(user.clone()))?;
     let token = app.walk().ring().make_token()?;
-    let spent = !matches!(factor, Factor::Password);
+    let spent = !matches!(factor, Factor::Alone);
     let by_passkey = matches!(factor, Factor::Passkey(_) | Factor::PasskeyAlone(_));
-    let new = NewDevice { token: &token, name: device, factor, fitted, anew };
+    let new = NewDevice { token: &token, name: device, first, factor };
     let made = app.store().device_create(permit, new).await;
     match made {
         // Two at once with one code, or a recovery code that is none.
@@ -292,13 +296,15 @@ pub(crate) fn observe(app: &App, route: &Route, refused: &NotSignedIn, from: Opt
         }
         NotSignedIn::Credentials(None)
         | NotSignedIn::Passkey(None)
+        | NotSignedIn::Provider(_)
         | NotSignedIn::UserLocked(_)
         | NotSignedIn::AddressLocked(_)
         | NotSignedIn::Busy
         | NotSignedIn::Directory(_) => ("auth.login", Verdict::Denied, None),
     };
     // A guess costs a hash; what is refused without one costs nothing, and must not fill the log.
-    if refused.retry_after().is_some() && app.meters().rejection().is_none() {
+    let cheap = refused.retry_after().is_some() || matches!(refused, NotSignedIn::Provider(_));
+    if cheap && app.meters().rejection().is_none() {
         return;
     }
     let mut draft = unknown(action, route, from, request);

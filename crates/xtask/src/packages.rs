@@ -23,7 +23,7 @@ const DEBIAN: &[Package] = &[
 ];
 
 /// Folders with a `package-lock.json` of their own.
-const NPM: &[&str] = &["conformance/eve", "conformance/console", "conformance/mcp"];
+const NPM: &[&str] = &["conformance/eve", "conformance/console", "conformance/mcp", "conformance/oidc"];
 
 /// Makes sure of the Debian packages.
 pub(crate) fn debian() -> Result<(), String> {

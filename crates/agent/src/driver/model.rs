@@ -45,7 +45,25 @@ struct Pieces {
     events: Vec<Event>,
     text: String,
     reasoning: String,
+    /// Bytes of everything that came, calls of tools among it.
+    written: u64,
 }
+
+/// What a call that did not end is counted as: nobody told its tokens, and it was not free.
+#[derive(Clone, Copy, Default)]
+struct Begun {
+    read: u64,
+    written: u64,
+}
+
+impl Begun {
+    fn tokens(self) -> Tokens {
+        Tokens { input_tokens: self.read, output_tokens: self.written.div_ceil(BYTES_A_TOKEN), ..Tokens::default() }
+    }
+}
+
+/// Close enough to decide when to summarise, and to count what was not told.
+const BYTES_A_TOKEN: u64 = 4;
 
 impl Pieces {
     fn add(&mut self, field: &'static str, delta: &str, make: impl FnOnce(&str) -> Event) {
@@ -84,8 +102,16 @@ fn plain_message(message: &Value) -> String {
 }
 
 fn estimate(messages: &[Value]) -> u64 {
-    // Four characters a token is close enough to decide when to summarise.
-    messages.iter().map(|message| plain_message(message).len() as u64 / 4).sum()
+    messages.iter().map(|message| plain_message(message).len() as u64 / BYTES_A_TOKEN).sum()
+}
+
+/// Bytes that a piece of an answer says.
+fn length(piece: &ModelEvent) -> u64 {
+    match piece {
+        ModelEvent::TextDelta(delta) | ModelEvent::ReasoningDelta(delta) => delta.len() as u64,
+        ModelEvent::ToolInputDelta { delta, .. } => delta.len() as u64,
+        ModelEvent::Finished(_) => 0,
+    }
 }
 
 fn tokens_of(usage: &bailiwick_model::Usage) -> Tokens {
@@ -107,6 +133,7 @@ impl Drive<'_> {
             messages = self.inner.store.turn_messages(&self.lease).await?;
         }
         let provider = self.provider(turn)?;
+        let read = estimate(&messages);
         let request = self.request(turn, &provider, messages);
         if turn.step == Step::Closed {
             turn.events.push(event::step_started(turn.at, provider.model()));
@@ -128,14 +155,15 @@ impl Drive<'_> {
                     Poke::Nothing => {}
                     Poke::Cancel => {
                         cancel.cancel();
-                        self.settle_unfinished(turn, act, "canceled").await?;
+                        self.settle_unfinished(turn, act, "canceled", Begun { read, written: pieces.written }).await?;
                         return Err(Stop::Canceled);
                     }
                     Poke::Interrupt => {
                         cancel.cancel();
                         // Still the old message's: the new one joins after it.
                         turn.events.push(event::step_completed(turn.at, "other", None));
-                        self.settle_unfinished(turn, act, "interrupted").await?;
+                        let begun = Begun { read, written: pieces.written };
+                        self.settle_unfinished(turn, act, "interrupted", begun).await?;
                         return Ok(Answered::Interrupted);
                     }
                 },
@@ -143,8 +171,13 @@ impl Drive<'_> {
                 next = stream.next() => match next {
                     Some(Ok(ModelEvent::Finished(completion))) => break completion,
                     Some(Ok(event)) => self.piece(turn, &mut pieces, event),
-                    Some(Err(error)) => return Err(self.model_failed(act, &error).await?),
-                    None => return Err(self.model_failed(act, &ModelError::Interrupted).await?),
+                    Some(Err(error)) => {
+                        return Err(self.model_failed(turn, act, &error, Begun { read, written: pieces.written }).await?);
+                    }
+                    None => {
+                        let begun = Begun { read, written: pieces.written };
+                        return Err(self.model_failed(turn, act, &ModelError::Interrupted, begun).await?);
+                    }
                 },
                 () = tokio::time::sleep(FLUSH_AFTER), if !pieces.events.is_empty() => {
                     let mut change = turn.change();
@@ -226,6 +259,7 @@ impl Drive<'_> {
     }
 
     fn piece(&self, turn: &Turn, pieces: &mut Pieces, piece: ModelEvent) {
+        pieces.written = pieces.written.saturating_add(length(&piece));
         match piece {
             ModelEvent::TextDelta(delta) => {
                 pieces.text.push_str(&delta);
@@ -258,18 +292,31 @@ impl Drive<'_> {
         turn: &mut Turn,
         act: Recorded<CallModel>,
         why: &'static str,
+        begun: Begun,
     ) -> Result<(), StoreError> {
         let detail = Map::from_iter([("ended".to_owned(), json!(why))]);
+        let tokens = begun.tokens();
+        turn.tokens.add(&tokens);
         let mut change = turn.change();
+        change.tokens = tokens;
         change.audit = vec![act.outcome(Verdict::Fail, detail)];
         self.commit(change).await
     }
 
-    async fn model_failed(&self, act: Recorded<CallModel>, error: &ModelError) -> Result<Stop, Stop> {
+    async fn model_failed(
+        &self,
+        turn: &mut Turn,
+        act: Recorded<CallModel>,
+        error: &ModelError,
+        begun: Begun,
+    ) -> Result<Stop, Stop> {
         tracing::warn!(session = %self.session(), %error, code = error.code(), "a model call failed");
         let detail = Map::from_iter([("code".to_owned(), json!(error.code()))]);
         let audit = vec![act.outcome(Verdict::Fail, detail)];
-        self.commit(Change { audit, ..Change::default() }).await?;
+        // A call that was refused or not answered cost nothing.
+        let tokens = if begun.written == 0 { Tokens::default() } else { begun.tokens() };
+        turn.tokens.add(&tokens);
+        self.commit(Change { audit, tokens, ..Change::default() }).await?;
         let message = match error.provider_text() {
             Some(text) => text.as_str().to_owned(),
             None => error.to_string(),
@@ -404,19 +451,20 @@ impl Drive<'_> {
         let _cancel_on_drop = cancel.clone().drop_guard();
         let mut stream = provider.stream(&request, credential, cancel);
         drop(key);
+        let mut begun = Begun { read: before, written: 0 };
         let completion = loop {
             tokio::select! {
                 biased;
                 () = self.handle.poked.notified() => if let Some(Urgent::Cancel) = self.urgent(turn).await? {
-                    self.settle_unfinished(turn, act, "canceled").await?;
+                    self.settle_unfinished(turn, act, "canceled", begun).await?;
                     return Err(Stop::Canceled);
                 },
                 () = self.handle.stopping.cancelled() => return Err(Stop::Stopping),
                 next = stream.next() => match next {
                     Some(Ok(ModelEvent::Finished(completion))) => break completion,
-                    Some(Ok(_)) => {}
-                    Some(Err(error)) => return Err(self.model_failed(act, &error).await?),
-                    None => return Err(self.model_failed(act, &ModelError::Interrupted).await?),
+                    Some(Ok(piece)) => begun.written = begun.written.saturating_add(length(&piece)),
+                    Some(Err(error)) => return Err(self.model_failed(turn, act, &error, begun).await?),
+                    None => return Err(self.model_failed(turn, act, &ModelError::Interrupted, begun).await?),
                 },
             }
         };

@@ -1,7 +1,8 @@
-//! A person signs in: name and password, then a second factor where there is one.
+//! A person signs in: name and password or the word of an identity provider, then a second factor where there
+//! is one.
 //!
 //! Each stage is a type that only the stage before can make, so that a door cannot leave one out: a
-//! [`Proven`] password is no [`Principal`] yet, and becomes one only with what its user's set-up asks for.
+//! [`Proven`] password or provider's word is no [`Principal`] yet, and becomes one only with what its user's set-up asks for.
 //! Whoever is not there costs as much time as whoever is, and is answered alike.
 
 use std::collections::HashMap;
@@ -10,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bailiwick_types::{AccountName, Role, UserName};
 
+use super::oidc::{ProviderError, SecondFactor, Vouched};
 use super::passkey::{PasskeyRecord, StoredPasskey, UsedPasskey};
 use super::{Directory, DirectoryError};
 use crate::key::{KeyHash, KeyRing};
@@ -97,21 +99,41 @@ impl From<Held> for SignInError {
     }
 }
 
-/// The right password. Nobody is anybody yet: see what else is asked for.
+/// What somebody has shown first.
+#[derive(Clone)]
+pub enum First {
+    /// Their password.
+    Password {
+        /// The hash that it fitted. It must still be the kept one when the login is made: a password that is
+        /// changed meanwhile opens nothing any more.
+        fitted: StoredPassword,
+        /// Its hash of today's settings, if the kept one is another.
+        anew: Option<StoredPassword>,
+    },
+    /// The word of an identity provider.
+    Provider {
+        /// Of `[auth.oidc.<name>]`.
+        name: String,
+        /// Whose second factor counts.
+        second_factor: SecondFactor,
+    },
+    /// Nothing: a passkey is first and second at once.
+    Passkey,
+}
+
+/// The right password, or a provider's word. Nobody is anybody yet: see what else is asked for.
 #[must_use]
 pub struct Proven {
     record: SignInRecord,
-    fitted: StoredPassword,
-    anew: Option<StoredPassword>,
+    first: First,
     attempt: Attempt,
     client: IpAddr,
 }
 
-/// The right password of somebody whose passkey is waited for.
+/// What somebody has shown first whose passkey is waited for.
 pub struct Awaiting {
     record: SignInRecord,
-    fitted: StoredPassword,
-    anew: Option<StoredPassword>,
+    first: First,
 }
 
 impl Awaiting {
@@ -126,17 +148,17 @@ impl Awaiting {
     }
 }
 
-/// By what a person completed the password, as the store has to note it.
+/// By what a person completed what they showed first, as the store has to note it.
 #[derive(Clone)]
 pub enum Factor {
-    /// The password was enough.
-    Password,
+    /// It was enough.
+    Alone,
     /// A code of the authenticator app. It is used up.
     Totp {
         /// Its step.
         step: u64,
     },
-    /// A passkey, after the password.
+    /// A passkey, after it.
     Passkey(UsedPasskey),
     /// A passkey alone, which its holder unlocked: it is had, and known or been, at once.
     PasskeyAlone(UsedPasskey),
@@ -145,14 +167,18 @@ pub enum Factor {
 }
 
 impl Factor {
-    /// The word on record and in the list of logins.
-    pub fn as_str(&self) -> &'static str {
+    /// What both together are called on record and in the list of logins.
+    pub fn with(&self, first: &First) -> String {
+        let shown = match first {
+            First::Password { .. } => "password".to_owned(),
+            First::Provider { name, .. } => format!("oidc:{name}"),
+            First::Passkey => "passkey".to_owned(),
+        };
         match self {
-            Self::Password => "password",
-            Self::Totp { .. } => "password+totp",
-            Self::Passkey(_) => "password+passkey",
-            Self::PasskeyAlone(_) => "passkey",
-            Self::Recovery(_) => "password+recovery",
+            Self::Alone | Self::PasskeyAlone(_) => shown,
+            Self::Totp { .. } => shown + "+totp",
+            Self::Passkey(_) => shown + "+passkey",
+            Self::Recovery(_) => shown + "+recovery",
         }
     }
 }
@@ -163,12 +189,9 @@ pub struct Identified {
     /// Who. Good for the act of signing in.
     pub principal: Principal,
     /// By what.
+    pub first: First,
+    /// And by what else.
     pub factor: Factor,
-    /// The hash that the password fitted, where one was asked for. It must still be the kept one when the
-    /// login is made: a password that is changed meanwhile opens nothing any more.
-    pub fitted: Option<StoredPassword>,
-    /// The password's hash of today's settings, if the kept one is another.
-    pub anew: Option<StoredPassword>,
     /// To be ended when the login is there.
     pub attempt: Attempt,
 }
@@ -228,7 +251,7 @@ impl SignIns {
         };
         match (checked, record, stored) {
             (Checked::Right { anew }, Some(record), Some(fitted)) => {
-                Ok(Proven { record, fitted, anew, attempt, client: claim.client })
+                Ok(Proven { record, first: First::Password { fitted, anew }, attempt, client: claim.client })
             }
             (_, record, _) => {
                 let whose = record.map(|record| Whose { tenant: record.tenant, user: record.user });
@@ -260,7 +283,10 @@ impl SignIns {
         } else {
             self.lockout.succeed(directory, proven.attempt).await?;
         }
-        Ok(proven.fitted)
+        match proven.first {
+            First::Password { fitted, .. } => Ok(fitted),
+            First::Provider { .. } | First::Passkey => Err(SignInError::Wrong(None)),
+        }
     }
 
     /// Counts a guess of somebody who is known at something that is no password.
@@ -294,9 +320,9 @@ impl SignIns {
     /// # Errors
     /// If the counts cannot be written.
     pub async fn awaiting(&self, directory: &impl Directory, proven: Proven) -> Result<Awaiting, DirectoryError> {
-        let Proven { record, fitted, anew, attempt, client: _ } = proven;
+        let Proven { record, first, attempt, client: _ } = proven;
         self.lockout.forgive(directory, attempt).await?;
-        Ok(Awaiting { record, fitted, anew })
+        Ok(Awaiting { record, first })
     }
 
     /// Whoever passed the password has shown something for a passkey, which counts as a guess until it is
@@ -310,10 +336,46 @@ impl SignIns {
         awaiting: Awaiting,
         client: IpAddr,
     ) -> Result<Proven, SignInError> {
-        let Awaiting { record, fitted, anew } = awaiting;
+        let Awaiting { record, first } = awaiting;
         let user = Some((record.tenant.account(), &record.user));
         let attempt = self.lockout.begin(directory, user, client).await?;
-        Ok(Proven { record, fitted, anew, attempt, client })
+        Ok(Proven { record, first, attempt, client })
+    }
+
+    /// An identity provider vouches for somebody. Whoever is locked out stays so.
+    ///
+    /// # Errors
+    /// If there is no such user, they are less at the provider than here, or there were too many failures.
+    pub async fn by_provider(
+        &self,
+        directory: &impl Directory,
+        vouched: Vouched,
+        client: IpAddr,
+    ) -> Result<Proven, ProviderError> {
+        let Vouched { provider, second_factor, account, user, role, incarnation } = vouched;
+        let read = directory.sign_in(&account, &user).await.map_err(SignInError::from)?;
+        let record = read.ok_or(ProviderError::Stranger)?;
+        // A namesake that was made anew is somebody else.
+        if incarnation.is_some_and(|then| then != record.tenant.incarnation().to_string()) {
+            return Err(ProviderError::Gone);
+        }
+        // A login is all that its user is; where a token would be less, there is none.
+        if role.is_some_and(|role| role < record.role) {
+            return Err(ProviderError::Narrowed);
+        }
+        let begun = self.lockout.begin(directory, Some((&account, &user)), client).await;
+        let attempt = begun.map_err(SignInError::from)?;
+        let first = First::Provider { name: provider, second_factor };
+        Ok(Proven { record, first, attempt, client })
+    }
+
+    /// Counts an answer of a provider that may not hold, against the address alone: of whom it should be,
+    /// nobody knows.
+    ///
+    /// # Errors
+    /// If there were too many.
+    pub async fn answer(&self, directory: &impl Directory, client: IpAddr) -> Result<Attempt, SignInError> {
+        Ok(self.lockout.begin(directory, None, client).await?)
     }
 
     /// Somebody has shown a passkey alone, and it was right. Whoever is locked out stays so.
@@ -332,7 +394,7 @@ impl SignIns {
         let PasskeyRecord { tenant, user, role, .. } = record;
         let found = Found::User(Member { tenant, user, role, bounds: Bounds::none() });
         let principal = Principal { found, credential: Credential::SignIn, address: client };
-        Ok(Identified { principal, factor: Factor::PasskeyAlone(used), fitted: None, anew: None, attempt })
+        Ok(Identified { principal, first: First::Passkey, factor: Factor::PasskeyAlone(used), attempt })
     }
 
     /// Counts what was shown for a passkey and is none, against the address alone: whose it should be, nobody
@@ -376,10 +438,11 @@ impl Proven {
     /// The same again, if a second factor is set up.
     #[expect(clippy::result_large_err, reason = "it is handed back whole, to be completed otherwise")]
     pub fn alone(self) -> Result<Identified, Self> {
-        if self.totp().is_some() || self.has_passkeys() {
+        let trusted = matches!(self.first, First::Provider { second_factor: SecondFactor::Provider, .. });
+        if !trusted && (self.totp().is_some() || self.has_passkeys()) {
             return Err(self);
         }
-        Ok(self.identified(Factor::Password))
+        Ok(self.identified(Factor::Alone))
     }
 
     /// With a code of the authenticator app, whose secret was opened. A code that was used is none.
@@ -416,7 +479,7 @@ impl Proven {
         let SignInRecord { tenant, user, role, .. } = self.record;
         let found = Found::User(Member { tenant, user, role, bounds: Bounds::none() });
         let principal = Principal { found, credential: Credential::SignIn, address: self.client };
-        Identified { principal, factor, fitted: Some(self.fitted), anew: self.anew, attempt: self.attempt }
+        Identified { principal, first: self.first, factor, attempt: self.attempt }
     }
 }
 

@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 use super::layers::{Layers, Origin};
 use super::raw::{Audit, AuthMode, Cgroups, Database, Raw, Sandbox};
 use super::{
-    AuditSettings, Config, Loaded, Problem, Problems, SandboxSettings, Sources, jwt, read_secret, sign_in,
+    AuditSettings, Config, Loaded, Problem, Problems, SandboxSettings, Sources, issuer, read_secret, sign_in,
     width_problem,
 };
 
@@ -113,7 +113,8 @@ fn judge(layers: &mut Layers, raw: Raw, sources: &Sources) -> Option<Config> {
     }
     let sign_in = sign_in::check(layers, &raw.auth, &sources.environment);
     let root_key = root_key(layers, &raw, &walk, file);
-    let issuers = jwt::check(layers, raw.auth.jwt, &walk);
+    let public_url = raw.server.public_url.as_deref();
+    let issuers = issuer::check(layers, raw.auth.jwt, raw.auth.oidc, &walk, public_url);
     for (name, model) in &raw.model {
         check_model(layers, name.as_str(), model);
     }
@@ -232,7 +233,6 @@ fn walk(layers: &mut Layers, mode: AuthMode, words: Option<&[String]>) -> Vec<St
     };
     let mut steps = Vec::new();
     for (place, word) in words.iter().enumerate() {
-        let later = word == "basic" || word.starts_with("jwt:") || word.starts_with("oidc:");
         match Step::parse(word) {
             Some(step) if steps.contains(&step) => layers.wrong("auth.walk", format!("`{word}` stands there twice")),
             Some(step) => {
@@ -242,10 +242,9 @@ fn walk(layers: &mut Layers, mode: AuthMode, words: Option<&[String]>) -> Vec<St
                 }
                 steps.push(step);
             }
-            None if later => layers.wrong("auth.walk", format!("`{word}` is not supported in this version")),
             None => layers.wrong(
                 "auth.walk",
-                format!("there is no authenticator `{word}`: use api_key, session, basic, jwt:<name>, local_dev, placeholder or none"),
+                format!("there is no authenticator `{word}`: use api_key, session, basic, jwt:<name>, oidc:<name>, local_dev, placeholder or none"),
             ),
         }
     }

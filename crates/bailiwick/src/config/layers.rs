@@ -28,7 +28,7 @@ const NO_SETTINGS: [&str; 7] = [
 /// All defaults, commented.
 pub(crate) const DEFAULTS: &str = include_str!("default.toml");
 /// What the contract knows and this version does not do. Refused, because ignored it would deceive.
-const NOT_YET: [&str; 2] = ["auth.oidc", "relay"];
+const NOT_YET: [&str; 1] = ["relay"];
 
 /// Where a setting is from.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -57,14 +57,15 @@ pub(super) struct Auth {
     pub(super) oauth: OAuth,
     #[serde(default)]
     pub(super) jwt: BTreeMap<String, Jwt>,
+    #[serde(default)]
+    pub(super) oidc: BTreeMap<String, Oidc>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Jwt {
-    // What is missing is told in `jwt`: here each setting must fit alone.
-    #[serde(default)]
-    pub(super) algorithm: String,
+    // What is missing is told in `issuer`: here each setting must fit alone.
+    pub(super) algorithm: Option<String>,
     pub(super) secret_file: Option<PathBuf>,
     pub(super) public_key_file: Option<PathBuf>,
     pub(super) jwks_url: Option<String>,
@@ -81,6 +82,40 @@ pub(super) struct Jwt {
     pub(super) role_claim: Option<String>,
     #[serde(default = "half_a_minute")]
     pub(super) clock_skew_seconds: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Oidc {
+    #[serde(default)]
+    pub(super) issuer: String,
+    #[serde(default)]
+    pub(super) audiences: Vec<String>,
+    pub(super) algorithm: Option<String>,
+    #[serde(default)]
+    pub(super) subjects: Vec<String>,
+    pub(super) account: Option<AccountName>,
+    pub(super) account_claim: Option<String>,
+    #[serde(default = "sub")]
+    pub(super) user_claim: String,
+    pub(super) role_claim: Option<String>,
+    #[serde(default = "half_a_minute")]
+    pub(super) clock_skew_seconds: u64,
+    pub(super) client_id: Option<String>,
+    pub(super) client_secret_file: Option<PathBuf>,
+    #[serde(default)]
+    pub(super) scopes: Vec<String>,
+    pub(super) title: Option<String>,
+    #[serde(default)]
+    pub(super) second_factor: SecondFactor,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum SecondFactor {
+    #[default]
+    Own,
+    Provider,
 }
 
 fn sub() -> String {

@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
 
-const ROOT: &str = "root-key-of-the-eve-checks";
+pub const ROOT: &str = "root-key-of-the-eve-checks";
 
 /// The server, which ends with the test.
 pub struct Server {
@@ -22,11 +22,16 @@ impl Drop for Server {
 }
 
 pub fn server() -> Server {
+    server_on("127.0.0.1:0", "")
+}
+
+/// A server at that address, with more in its configuration.
+pub fn server_on(listen: &str, more: &str) -> Server {
     use std::os::unix::fs::PermissionsExt;
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("model.yaml"), bailiwick_testkit::eve::script()).unwrap();
     let config = format!(
-        "[server]\nlisten = \"127.0.0.1:0\"\ndata_dir = \"{0}/data\"\nroot_api_key = \"{ROOT}\"\n\
+        "[server]\nlisten = \"{listen}\"\ndata_dir = \"{0}/data\"\nroot_api_key = \"{ROOT}\"\n{more}\n\
          [model.default]\nprovider = \"scripted\"\nscript = \"{0}/model.yaml\"\n",
         dir.path().display()
     );

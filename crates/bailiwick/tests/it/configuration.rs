@@ -106,9 +106,9 @@ fn without_a_root_key_production_does_not_start() {
 fn what_this_version_does_not_do_is_refused_and_not_ignored() {
     let home = Home::new();
     let text = "egress = \"allow-all\"\n[database]\nurl = \"mysql://db/x\"\n[objects]\nurl = \"s3://x\"\n\
-                [auth]\nmode = \"trusted\"\n[auth.oidc.sso]\nissuer = \"x\"\n[limits]\nstorage_mib = 5\n";
+                [auth]\nmode = \"trusted\"\n[relay]\nlisten = \"x\"\n[limits]\nstorage_mib = 5\n";
     home.write("bailiwick.toml", text, 0o600);
-    let keys = ["egress", "database.url", "objects.url", "server.trusted_proxies", "auth.oidc.sso.issuer", "limits"];
+    let keys = ["egress", "database.url", "objects.url", "server.trusted_proxies", "relay.listen", "limits"];
     let mut command = home.command(&["serve"]);
     let done: crate::support::Done = command.env("BAILIWICK_ADMIN_PASSWORD", "hunter22").output().unwrap().into();
     let said = done.failed(64, &keys);
@@ -254,10 +254,55 @@ fn i12_an_issuer_starts_with_a_key_that_fits_and_every_other_is_told() {
         ("algorithm = \"HS256\"\nsecret_file = \"wide.key\"\naccount = \"default\"", "can be read by others"),
         ("algorithm = \"ES256\"\npublic_key_file = \"junk.pem\"\naccount = \"default\"", "cannot be read"),
         ("algorithm = \"HS256\"\nsecret_file = \"sso.key\"", "either account or account_claim"),
-        ("algorithm = \"HS256\"\naccount = \"default\"", "either secret_file or public_key_file"),
-        ("algorithm = \"RS256\"\njwks_url = \"https://sso.example/keys\"\naccount = \"default\"", "jwks_url"),
+        ("algorithm = \"HS256\"\naccount = \"default\"", "either secret_file or public_key_file or jwks_url"),
+        ("jwks_url = \"https://sso.example/keys\"\naccount = \"default\"", "algorithm: use HS256"),
+        ("algorithm = \"HS256\"\njwks_url = \"https://sso.example/keys\"\naccount = \"default\"", "another kind"),
+        ("algorithm = \"RS256\"\njwks_url = \"http://sso.example/keys\"\naccount = \"default\"", "must be https"),
+        ("algorithm = \"RS256\"\njwks_url = \"sso.example\"\naccount = \"default\"", "not a URL"),
     ] {
         home.write("bad.toml", &format!("{server}{}", issuer("sso", more)), 0o600);
         home.run(&["serve", "-c", "bad.toml"]).failed(64, &["auth.jwt.sso", told]);
+    }
+}
+
+#[test]
+fn i12_an_openid_provider_is_looked_at_before_the_start_and_need_not_be_there() {
+    let home = Home::new();
+    home.write("root.key", "root-key-of-the-configuration-tests", 0o600);
+    home.write("client.key", "client secret", 0o600);
+    home.write("wide.key", "client secret", 0o644);
+    let server = "[server]\nlisten = \"127.0.0.1:0\"\ndata_dir = \"data\"\nroot_api_key_file = \"root.key\"\n";
+    let public = "public_url = \"https://bailiwick.example\"\n";
+    let walk = "[auth]\nwalk = [\"api_key\", \"session\", \"oidc:sso\"]\n[auth.oidc.sso]\n";
+    // Nobody listens there.
+    let good = "issuer = \"http://127.0.0.1:9\"\naudiences = [\"bailiwick\"]\naccount = \"default\"\n\
+                client_id = \"bailiwick\"\nclient_secret_file = \"client.key\"\ntitle = \"Example\"\n\
+                second_factor = \"provider\"\nscopes = [\"openid\", \"profile\"]\n";
+    home.write("good.toml", &format!("{server}{public}{walk}{good}"), 0o600);
+    drop(home.start(&["serve", "-c", "good.toml"]));
+    home.write("bad.toml", &format!("{server}{walk}{good}"), 0o600);
+    home.run(&["serve", "-c", "bad.toml"]).failed(64, &["server.public_url", "/login/oidc/sso/callback"]);
+    let named = format!("{server}{public}{walk}{good}").replace("oidc:sso", "oidc:SSO").replace("oidc.sso", "oidc.SSO");
+    home.write("bad.toml", &named, 0o600);
+    home.run(&["serve", "-c", "bad.toml"]).failed(64, &["auth.oidc.SSO: its name is part of addresses"]);
+    home.write("bad.toml", &format!("{server}{}", walk.replace("[auth.oidc.sso]\n", "")), 0o600);
+    home.run(&["serve", "-c", "bad.toml"]).failed(64, &["`oidc:sso` needs a section [auth.oidc.sso]"]);
+    for (from, to, told) in [
+        ("issuer = \"http://127.0.0.1:9\"", "issuer = \"http://sso.example\"", "issuer: must be https"),
+        ("issuer = \"http://127.0.0.1:9\"", "issuer = \"https://a:b@sso.example\"", "issuer: holds a credential"),
+        ("issuer = \"http://127.0.0.1:9\"", "issuer = \"https://sso.example?x\"", "issuer: must have no query"),
+        ("issuer = \"http://127.0.0.1:9\"", "", "issuer: is missing"),
+        ("account = \"default\"", "", "account: give either account or account_claim"),
+        ("client.key", "wide.key", "can be read by others"),
+        ("client_id = \"bailiwick\"\n", "", "client_id: is missing"),
+        ("title = \"Example\"", "title = \" \"", "title: stands on a button"),
+        ("title = \"Example\"", "algorithm = \"HS256\"", "algorithm: the key is of another kind"),
+        ("title = \"Example\"", "discovery_url = \"x\"", "unknown key"),
+        ("\"provider\"", "\"none\"", "second_factor"),
+        ("\"profile\"", "\"a b\"", "scopes: one scope each"),
+    ] {
+        assert!(good.contains(from));
+        home.write("bad.toml", &format!("{server}{public}{walk}{}", good.replace(from, to)), 0o600);
+        home.run(&["serve", "-c", "bad.toml"]).failed(64, &["auth.oidc.sso", told]);
     }
 }

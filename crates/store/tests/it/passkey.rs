@@ -2,8 +2,9 @@
 
 use bailiwick_auth::access::verb::{DeleteUser, ReadUser, ResetFactors, SetFactors, SignIn};
 use bailiwick_auth::authn::Directory;
+use bailiwick_auth::authn::oidc::SecondFactor;
 use bailiwick_auth::authn::passkey::{StoredPasskey, UsedPasskey};
-use bailiwick_auth::authn::sign_in::Factor;
+use bailiwick_auth::authn::sign_in::{Factor, First};
 use bailiwick_auth::key::KeyHash;
 use bailiwick_store::StoreError;
 use bailiwick_store::device::NewDevice;
@@ -30,9 +31,13 @@ async fn remove(f: &Fixture, person: &Person, n: u8, shown: Factor) -> Result<()
 }
 
 async fn sign_in(f: &Fixture, person: &Person, factor: Factor) -> Result<(), StoreError> {
+    sign_in_by(f, person, First::Passkey, factor).await
+}
+
+async fn sign_in_by(f: &Fixture, person: &Person, first: First, factor: Factor) -> Result<(), StoreError> {
     let scope = f.scope(person).await;
     let token = f.walk.ring().make_token().unwrap();
-    let new = NewDevice { token: &token, name: "phone".to_owned(), factor, fitted: None, anew: None };
+    let new = NewDevice { token: &token, name: "phone".to_owned(), first, factor };
     let permit = permit::<SignIn>(&scope, scope.user_named(person.name.clone()));
     f.store.device_create(permit, new).await
 }
@@ -120,6 +125,28 @@ async fn i06_passkeys_go_with_their_user_and_with_a_reset() {
         assert_eq!(conflict(add(&f, vera, 30, &[]).await.map(drop)), "too_many_passkeys");
         assert!(f.store.passkey(&passkey(30).id).await.unwrap().is_none());
         add(&f, &f.globex.member, 30, &[]).await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i12_a_providers_word_is_not_enough_once_a_second_factor_is_set_up() {
+    on_every_backend(async |f| {
+        let (alice, bob) = (&f.acme.admin, &f.globex.admin);
+        let by = |second_factor| First::Provider { name: "corp".to_owned(), second_factor };
+        sign_in_by(&f, alice, by(SecondFactor::Own), Factor::Alone).await.unwrap();
+        let alices = codes(&f, alice).await;
+        add(&f, alice, 1, &alices).await.unwrap();
+        // Also if it was set up after the provider's word was looked at, and before the login is made.
+        let alone = sign_in_by(&f, alice, by(SecondFactor::Own), Factor::Alone).await;
+        assert_eq!(conflict(alone), "sign_in_changed");
+        sign_in_by(&f, alice, by(SecondFactor::Own), Factor::Recovery(alices[0].clone())).await.unwrap();
+        let again = sign_in_by(&f, alice, by(SecondFactor::Own), Factor::Recovery(alices[0].clone())).await;
+        assert_eq!(conflict(again), "code_used");
+        sign_in_by(&f, alice, by(SecondFactor::Provider), Factor::Alone).await.unwrap();
+        sign_in_by(&f, bob, by(SecondFactor::Own), Factor::Alone).await.unwrap();
+        // Nothing at all is nothing.
+        assert_eq!(conflict(sign_in_by(&f, bob, First::Passkey, Factor::Alone).await), "sign_in_changed");
     })
     .await;
 }

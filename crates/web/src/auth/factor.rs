@@ -146,7 +146,7 @@ pub(crate) async fn both(app: &App, caller: &Caller, password: &str, code: &str)
     };
     let proven = app.sign_ins().by_password(app.store(), claim).await?;
     let identified = complete(app, proven, Some(code)).await?;
-    if matches!(identified.factor, Factor::Password) {
+    if matches!(identified.factor, Factor::Alone) {
         app.sign_ins().no_failure(app.store(), identified.attempt).await?;
         return Err(Failure::NotAccepted { reason: "totp_not_set_up", message: "no authenticator app is set up" });
     }

@@ -176,8 +176,15 @@ pub(super) fn again(page: Response, failure: Failure) -> Response {
     let mut response = page;
     *response.status_mut() = failure.status();
     retry(&mut response, &failure);
+    told(&mut response, &failure);
     response.extensions_mut().insert(Noted(Arc::new(failure)));
     response
+}
+
+fn told(response: &mut Response, failure: &Failure) {
+    if let Ok(reason) = HeaderValue::from_str(failure.reason().unwrap_or("")) {
+        response.headers_mut().insert(REASON, reason);
+    }
 }
 
 fn retry(response: &mut Response, failure: &Failure) {
@@ -277,11 +284,9 @@ pub(crate) fn failed(app: &App, failure: &Failure, target: &str, request: Reques
         }
     };
     retry(&mut response, failure);
+    told(&mut response, failure);
     let headers = response.headers_mut();
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
-    if let Ok(reason) = HeaderValue::from_str(reason) {
-        headers.insert(REASON, reason);
-    }
     let gone = matches!(failure, Failure::Rejected(Rejection::TimedOut | Rejection::Invalid));
     if let (true, Ok(end)) = (gone, cookie(app, None)) {
         headers.insert(SET_COOKIE, end);

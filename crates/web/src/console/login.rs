@@ -11,6 +11,7 @@ use http::header::SET_COOKIE;
 use serde::Deserialize;
 
 use super::frame::{ASSETS, Notice, Said, again, cookie, go, local, notice_of, page};
+use super::oidc;
 use super::passkey::Ceremony;
 use crate::app::App;
 use crate::auth::passkey::credential_of;
@@ -42,21 +43,22 @@ struct Page<'a> {
     /// Whether this server's address is one for which browsers make passkeys.
     passkeys: bool,
     new: bool,
+    providers: Vec<oidc::Button>,
 }
 
 /// What is asked for beside the password.
 #[derive(Default)]
-struct Asked {
+pub(super) struct Asked {
     /// The app's code, or a recovery code.
-    code: bool,
+    pub(super) code: bool,
     /// Whether there is an app: without, only a recovery code stands in for the passkey.
-    app: bool,
+    pub(super) app: bool,
     /// A ceremony and its options.
-    passkey: Option<Ceremony>,
+    pub(super) passkey: Option<Ceremony>,
 }
 
 impl Asked {
-    fn by(failure: &Failure) -> Self {
+    pub(super) fn by(failure: &Failure) -> Self {
         match failure {
             Failure::SignIn(NotSignedIn::CodeWanted(_, begun)) => {
                 Self { code: true, app: true, passkey: begun.as_deref().map(Ceremony::of) }
@@ -97,8 +99,9 @@ async fn form(
     let new = app.store().first_admin_missing().await?;
     let next = next.as_deref().and_then(local).unwrap_or("/");
     let server = &app.settings().server_name;
-    let (asked, passkeys) = (Asked::default(), app.passkeys().is_ok());
-    page(&Page { server, assets: &ASSETS, notice: said.notice(), next, username: "", asked, passkeys, new })
+    let (asked, passkeys, notice) = (Asked::default(), app.passkeys().is_ok(), said.notice());
+    let providers = oidc::buttons(&app, next);
+    page(&Page { server, assets: &ASSETS, notice, next, username: "", asked, passkeys, new, providers })
 }
 
 #[derive(Deserialize)]
@@ -134,7 +137,7 @@ async fn submit(
 }
 
 /// Signed in, and on to the page that was asked for.
-fn enter(app: &App, next: &str, made: &SignedIn) -> Result<Response, Failure> {
+pub(super) fn enter(app: &App, next: &str, made: &SignedIn) -> Result<Response, Failure> {
     let mut response = go(next);
     response.headers_mut().insert(SET_COOKIE, cookie(app, Some(&made.token))?);
     Ok(response)
@@ -147,8 +150,8 @@ fn refused(app: &App, next: &str, username: &str, failure: Failure) -> Result<Re
     let (notice, failure) = notice_of(failure)?;
     let notice = if wrong { notice } else { asked.notice().unwrap_or(notice) };
     let server = &app.settings().server_name;
-    let (notice, passkeys) = (Some(notice), app.passkeys().is_ok());
-    let page = page(&Page { server, assets: &ASSETS, notice, next, username, asked, passkeys, new: false })?;
+    let (notice, passkeys, providers) = (Some(notice), app.passkeys().is_ok(), oidc::buttons(app, next));
+    let page = page(&Page { server, assets: &ASSETS, notice, next, username, asked, passkeys, new: false, providers })?;
     Ok(again(page, failure))
 }
 

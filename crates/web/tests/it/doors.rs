@@ -42,14 +42,23 @@ async fn a01_every_route_but_the_public_ones_answers_401_without_and_with_a_wron
         "/api/auth/login",
         "/api/auth/passkeys/login",
         "/api/auth/passkeys/login/finish",
+        "/api/auth/providers",
         "/api/auth/setup/status",
         "/api/auth/setup",
     ];
     let well = ["/ready", "/eve/v1/health"];
+    let visited = ["/login", "/login", "/login/passkey", "/setup", "/setup"];
+    let by_provider = [
+        "/login/oidc/{provider}",
+        "/login/oidc/{provider}/callback",
+        "/login/oidc/{provider}/code",
+        "/login/oidc/{provider}/code",
+    ];
     let about = ["/.well-known/oauth-authorization-server", "/.well-known/oauth-protected-resource"];
     let programs = ["/oauth/register", "/oauth/token", "/oauth/revoke"];
-    let visited = ["/login", "/login", "/login/passkey", "/setup", "/setup", "/assets/style.css", "/assets/script.js"];
-    assert_eq!(open, [&well[..], &signing_in, &about, &programs, &visited].concat(), "this list may only shrink");
+    let assets = ["/assets/style.css", "/assets/script.js"];
+    let all = [&well[..], &signing_in, &about, &programs, &visited, &by_provider, &assets].concat();
+    assert_eq!(open, all, "this list may only shrink");
     // What their first frame must be, `socket.rs` asks of these.
     let sockets: Vec<&str> = table().filter(|r| r.access == Access::Socket).map(|r| r.path).collect();
     assert_eq!(sockets, ["/api/v1/ws"]);

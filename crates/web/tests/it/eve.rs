@@ -6,7 +6,7 @@ use bailiwick_auth::authn::Step;
 use bailiwick_web::{Settings, Times};
 use serde_json::{Value, json};
 
-use crate::support::{Server, settings, taken};
+use crate::support::{ROOT, Server, settings, taken};
 
 /// Reads a stream until an event of a kind has come.
 async fn until(server: &Server, session: &str, key: &str, from: usize, kinds: &[&str]) -> Vec<Value> {
@@ -241,5 +241,47 @@ async fn streams_show_signs_of_life_and_end_with_their_lease() {
     let mut plain = server.get(&path, &people.carol).await;
     for _ in 0..8 {
         assert_eq!(plain.chunk().await.unwrap().unwrap().iter().filter(|byte| **byte != b'\n').count(), 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i14_a_turn_is_its_callers_and_the_session_stays_whose_it_is() {
+    let server = Server::start().await;
+    let people = server.people().await;
+    let narrow = json!({ "name": "reads", "scopes": ["read"] });
+    let reads = server.done("POST", "/api/v1/admin/accounts/acme/users/carol/keys", &people.alice, narrow).await;
+    let body = json!({ "message": "hello" });
+    let (status, begun) = taken(server.send("POST", "/eve/v1/session", &people.carol, body.clone()).await).await;
+    assert_eq!(status, 202, "{begun}");
+    let session = begun["sessionId"].as_str().unwrap().to_owned();
+    let turns = async |actor: &str| {
+        let of = |event: &Value| {
+            event["actor"] == actor
+                && event["action"] == "model.call"
+                && event["resource"].to_string().contains(&session)
+        };
+        server.event("/api/v1/audit?limit=500", &people.alice, of).await
+    };
+    let first = turns("user:carol").await;
+    // The same user by another credential: what that one may not, the turn may not, whoever began.
+    let path = format!("/eve/v1/session/{session}");
+    let refused = server.send("POST", &path, reads["key"].as_str().unwrap(), body.clone()).await;
+    assert_eq!(refused.status(), 403);
+    // The operator in carol's name: the turn is the operator's, and the session stays hers.
+    for _ in 0..200 {
+        let operator = server.request("POST", &path, ROOT).header("x-openviking-account", "acme");
+        let sent = operator.header("x-openviking-user", "carol").json(&body).send().await.unwrap();
+        if sent.status() == 202 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    let second = turns("operator-for:carol").await;
+    assert_ne!(first["credential"], second["credential"], "{first} {second}");
+    let row = server.done("GET", &format!("/api/v1/sessions/{session}"), &people.carol, Value::Null).await;
+    assert_eq!(row["initiator"], "carol");
+    // Nobody else is a caller of it: not the admin of the account, and not of another.
+    for (key, status) in [(&people.alice, 404), (&people.bob, 404)] {
+        assert_eq!(server.send("POST", &path, key, body.clone()).await.status(), status);
     }
 }

@@ -14,7 +14,7 @@ const SECRET: &[u8] = b"a secret that is long enough for it";
 fn issuer() -> Issuer {
     let settings = IssuerSettings {
         name: "sso".to_owned(),
-        algorithm: "HS256".to_owned(),
+        algorithm: Some("HS256".to_owned()),
         issuer: "https://sso.example".to_owned(),
         audiences: vec!["bailiwick".to_owned()],
         subjects: Vec::new(),

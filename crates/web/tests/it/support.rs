@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bailiwick_agent::{Models, Runtime, RuntimeLimits};
 use bailiwick_auth::authn::jwt::Issuer;
+use bailiwick_auth::authn::oidc::Providers;
 use bailiwick_auth::authn::passkey::Passkeys;
 use bailiwick_auth::authn::sign_in::SignIns;
 use bailiwick_auth::authn::{RootKeyUse, Step, Walk};
@@ -105,6 +106,7 @@ pub struct Terms {
     pub lockout: LockoutSettings,
     pub root_use: RootKeyUse,
     pub issuers: Vec<Issuer>,
+    pub providers: Providers,
 }
 
 impl Default for Terms {
@@ -114,6 +116,7 @@ impl Default for Terms {
             lockout: LockoutSettings::default(),
             root_use: RootKeyUse::Operator,
             issuers: Vec::new(),
+            providers: Providers::default(),
         }
     }
 }
@@ -184,7 +187,8 @@ impl Server {
         let models = Models::new(BTreeMap::from([(ModelName::first(), provider)]), ModelKeys::new());
         let runtime = Runtime::new(store.clone(), Arc::clone(&walk), tools, models, RuntimeLimits::default());
         let passkeys = Passkeys::new(None, "bailiwick.test");
-        let parts = Parts { passkeys, store: store.clone(), walk, sign_ins, seal: keys.seal(), runtime, sandboxes };
+        let (providers, store, seal) = (terms.providers, store.clone(), keys.seal());
+        let parts = Parts { passkeys, providers, store, walk, sign_ins, seal, runtime, sandboxes };
         let app = App::new(parts, settings);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

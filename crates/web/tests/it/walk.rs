@@ -248,6 +248,7 @@ impl World {
             ("session", session),
             ("approval", approval),
             ("passkey", "aaaaaaaaaaaaaaaa".to_owned()),
+            ("provider", "corp".to_owned()),
             ("call", "call_x".to_owned()),
             ("child", "ses_x".to_owned()),
         ]))

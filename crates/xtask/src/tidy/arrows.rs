@@ -11,6 +11,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("types", &[]),
     ("audit", &["types"]),
     ("auth", &["types", "audit"]),
+    ("outbound", &["auth"]),
     ("files", &["types"]),
     ("vault", &["types", "audit", "auth"]),
     ("shell", &["types", "files"]),
@@ -22,7 +23,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("web", &["types", "audit", "auth", "files", "vault", "store", "sandbox", "tools", "agent"]),
     ("crash", &["types"]),
     ("bench", &["types", "audit", "auth", "files", "sandbox", "shell", "store"]),
-    ("bailiwick", &["types", "audit", "auth", "vault", "store", "sandbox", "model", "tools", "agent", "web"]),
+    (
+        "bailiwick",
+        &["types", "audit", "auth", "outbound", "vault", "store", "sandbox", "model", "tools", "agent", "web"],
+    ),
     ("testkit", &["store"]),
     ("xtask", &[]),
 ];

@@ -19,8 +19,8 @@ const CONNECTS: &[(&str, &[&str])] = &[
     ("UnixStream::connect", &["sandbox"]),
     ("UnixDatagram::bind", &[]),
     ("net::socket", &["sandbox"]),
-    ("reqwest::Client::", &["model", "bailiwick", "testkit", "crash"]),
-    ("reqwest::ClientBuilder", &["model", "bailiwick", "testkit", "crash"]),
+    ("reqwest::Client::", &["model", "outbound", "bailiwick", "testkit", "crash"]),
+    ("reqwest::ClientBuilder", &["model", "outbound", "bailiwick", "testkit", "crash"]),
     ("reqwest::get", &[]),
 ];
 

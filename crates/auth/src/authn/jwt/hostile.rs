@@ -24,7 +24,7 @@ struct Signed {
 fn settings(algorithm: &str) -> IssuerSettings {
     IssuerSettings {
         name: "sso".to_owned(),
-        algorithm: algorithm.to_owned(),
+        algorithm: Some(algorithm.to_owned()),
         issuer: "https://sso.example".to_owned(),
         audiences: vec!["bailiwick".to_owned()],
         subjects: Vec::new(),
@@ -32,6 +32,15 @@ fn settings(algorithm: &str) -> IssuerSettings {
         user_claim: "sub".to_owned(),
         role_claim: None,
         clock_skew_seconds: 30,
+    }
+}
+
+/// Reads a token. With keys that are there already it waits for nothing.
+fn read(issuer: &Issuer, text: &str) -> Result<Option<Claimed>, Rejection> {
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    match std::pin::pin!(issuer.read(text)).poll(&mut context) {
+        std::task::Poll::Ready(read) => read,
+        std::task::Poll::Pending => panic!("it waits"),
     }
 }
 
@@ -146,7 +155,7 @@ proptest! {
     fn i12_a_token_with_another_letter_is_no_token(edits in prop::collection::vec(edit(), 0..4)) {
         for signed in [&*BY_SECRET, &*BY_KEY] {
             let changed = edited(&signed.token, &edits);
-            let accepted = matches!(signed.issuer.read(&changed), Ok(Some(_)));
+            let accepted = matches!(read(&signed.issuer, &changed), Ok(Some(_)));
             prop_assert_eq!(accepted, changed == signed.token, "{}", changed);
         }
     }
@@ -161,7 +170,7 @@ proptest! {
         }),
     ]) {
         for signed in [&*BY_SECRET, &*BY_KEY] {
-            prop_assert!(!matches!(signed.issuer.read(&text), Ok(Some(_))), "{text}");
+            prop_assert!(!matches!(read(&signed.issuer, &text), Ok(Some(_))), "{text}");
         }
     }
 
@@ -187,7 +196,7 @@ proptest! {
             head[name] = value;
         }
         let text = token(&head.to_string(), &claims.to_string(), by_secret);
-        if let Ok(Some(claimed)) = BY_SECRET.issuer.read(&text) {
+        if let Ok(Some(claimed)) = read(&BY_SECRET.issuer, &text) {
             prop_assert_eq!(&head["alg"], "HS256");
             let silent = |name: &str| head.get(name).is_none_or(Value::is_null);
             prop_assert!(["crit", "jwk", "jku", "x5c", "x5u"].into_iter().all(silent), "{head}");

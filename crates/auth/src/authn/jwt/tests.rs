@@ -16,7 +16,7 @@ const SECRET: &[u8] = b"a secret that is long enough for it";
 fn settings(algorithm: &str) -> IssuerSettings {
     IssuerSettings {
         name: "sso".to_owned(),
-        algorithm: algorithm.to_owned(),
+        algorithm: Some(algorithm.to_owned()),
         issuer: "https://sso.example".to_owned(),
         audiences: vec!["bailiwick".to_owned(), "other".to_owned()],
         subjects: Vec::new(),
@@ -66,8 +66,14 @@ enum Told {
     Rejected,
 }
 
+/// Nothing is waited for where the keys are fixed.
+fn read(issuer: &Issuer, text: &str) -> Result<Option<Claimed>, Rejection> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    runtime.block_on(issuer.read(text))
+}
+
 fn told(issuer: &Issuer, text: &str) -> Told {
-    match issuer.read(text) {
+    match read(issuer, text) {
         Ok(Some(_)) => Told::Accepted,
         Ok(None) => Told::Skipped,
         Err(_) => Told::Rejected,
@@ -238,7 +244,7 @@ fn i12_claims_become_an_account_a_user_and_a_role() {
         }
         signed(&claims)
     };
-    let read = issuer.read(&claims(json!({}))).unwrap_or(None).unwrap();
+    let read = read(&issuer, &claims(json!({}))).unwrap_or(None).unwrap();
     assert_eq!((read.account.as_str(), read.user.as_str()), ("globex", "bob@globex.example"));
     assert_eq!(read.role, Some(Role::Viewer));
     assert_eq!(told(&issuer, &claims(json!({ "sub": "repo:acme/site:ref:refs/heads/main" }))), Told::Accepted);
@@ -316,6 +322,12 @@ fn i12_wycheproofs_signatures_are_judged_as_it_says() {
                 continue;
             };
             let proven = key_of(algorithm, jwk).is_some_and(|key| proves(algorithm, &key, text));
+            if jwk["kty"] != "oct" {
+                let set = json!({ "keys": [{ "kty": "unknown" }, jwk] }).to_string();
+                let published = keys::read(set.as_bytes(), Some(algorithm)).unwrap();
+                let by_set = published.iter().any(|found| proves(found.algorithm, &found.key, text));
+                assert_eq!(by_set, proven, "{}: a key proves as much in a set", test.tc_id);
+            }
             match test.result {
                 TestResult::Invalid => {
                     // Two of them are, letter for letter, a valid one of the same group.
@@ -355,4 +367,68 @@ fn i12_the_examples_of_rfc_7515_and_8037_are_proven() {
         let (message, signature) = text.rsplit_once('.').unwrap();
         assert!(!proves(algorithm, &key, &format!("{message}x.{signature}")), "{algorithm:?}");
     }
+}
+
+#[test]
+fn i12_of_a_set_of_keys_what_cannot_be_used_is_left_out() {
+    let _ = hs256();
+    let ed = json!({ "kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo", "kid": "ed" });
+    let p256 = json!({ "kty": "EC", "crv": "P-256", "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
+        "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0", "kid": "ec" });
+    let rsa = |bits: usize| {
+        let n = URL_SAFE_NO_PAD.encode([&[0xc1][..], &vec![0x55; bits / 8 - 1]].concat());
+        json!({ "kty": "RSA", "n": n, "e": "AQAB", "kid": "rsa" })
+    };
+    let changed = |key: &Value, name: &str, value: Value| {
+        let mut key = key.clone();
+        key[name] = value;
+        key
+    };
+    let usable = |key: &Value, wanted: Option<Algorithm>| {
+        let set = json!({ "keys": [null, 7, {}, key] }).to_string();
+        keys::read(set.as_bytes(), wanted).unwrap().pop().map(|found| found.algorithm)
+    };
+    for (key, algorithm) in [
+        (ed.clone(), Algorithm::EdDSA),
+        (p256.clone(), Algorithm::ES256),
+        (rsa(2048), Algorithm::RS256),
+        (changed(&rsa(3072), "alg", json!("PS384")), Algorithm::PS384),
+        (changed(&ed, "use", json!("sig")), Algorithm::EdDSA),
+        (changed(&p256, "key_ops", json!(["verify"])), Algorithm::ES256),
+    ] {
+        assert_eq!(usable(&key, None), Some(algorithm), "{key}");
+        assert_eq!(usable(&key, Some(algorithm)), Some(algorithm), "{key}");
+        assert_eq!(
+            usable(&key, Some(Algorithm::RS512)).is_some(),
+            key["kty"] == "RSA" && key["alg"].is_null(),
+            "{key}"
+        );
+    }
+    for key in [
+        changed(&ed, "use", json!("enc")),
+        changed(&ed, "crv", json!("X25519")),
+        changed(&ed, "crv", json!("P-256")),
+        changed(&ed, "x", json!("AAAA")),
+        changed(&ed, "alg", json!("ES256")),
+        changed(&ed, "kid", json!("k".repeat(2000))),
+        changed(&p256, "crv", json!("P-521")),
+        changed(&p256, "crv", json!("secp256k1")),
+        changed(&p256, "key_ops", json!(["sign", "encrypt"])),
+        changed(&rsa(2048), "alg", json!("HS256")),
+        changed(&rsa(2048), "alg", json!("none")),
+        changed(&rsa(2048), "alg", json!("RSA-OAEP")),
+        rsa(1024),
+        rsa(16384),
+        json!({ "kty": "oct", "k": "c2VjcmV0IHNlY3JldCBzZWNyZXQgc2VjcmV0IHNlY3JldA", "alg": "HS256" }),
+    ] {
+        assert_eq!(usable(&key, None), None, "{key}");
+        assert_eq!(usable(&key, Some(Algorithm::HS256)), None, "{key}");
+    }
+    for no_set in ["", "[]", "{}", r#"{"keys":7}"#, r#"{"keys":[],"keys":[]}"#] {
+        assert!(keys::read(no_set.as_bytes(), None).is_none(), "{no_set}");
+    }
+    // By its name a key is chosen; a token that names none may be any one's.
+    let both = keys::read(json!({ "keys": [ed, p256] }).to_string().as_bytes(), None).unwrap();
+    let count = |kid: Option<&str>| keys::candidates(&both, kid).count();
+    assert_eq!((count(Some("ed")), count(Some("other")), count(Some("")), count(None)), (1, 0, 0, 2));
 }

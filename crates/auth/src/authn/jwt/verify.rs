@@ -3,7 +3,7 @@
 
 use jsonwebtoken::crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils};
 use jsonwebtoken::errors::{ErrorKind, Result, new_error};
-use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, PublicKeyUse};
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, PublicKeyUse};
 use jsonwebtoken::signature::{Error, Verifier};
 use jsonwebtoken::{Algorithm, DecodingKey, DecodingKeyKind, EncodingKey};
 use ring::{hmac, signature};
@@ -114,16 +114,19 @@ pub(super) fn is_of(algorithm: Algorithm, key: &DecodingKey) -> bool {
         Algorithm::ES256 => length == 65,
         Algorithm::ES384 => length == 97,
         Algorithm::EdDSA => length == 32,
-        _ => key.family() == algorithm.family(),
+        _ => match key.kind() {
+            DecodingKeyKind::RsaModulusExponent { n, .. } => rsa(algorithm).is_some() && is_long_enough(n),
+            DecodingKeyKind::SecretOrDer(_) => key.family() == algorithm.family(),
+        },
     }
 }
 
 /// A public key from a JWK (RFC 7517), if it is one of this algorithm, and for signatures.
-pub(super) fn of_jwk(algorithm: Algorithm, text: &[u8]) -> Option<DecodingKey> {
-    let jwk: Jwk = serde_json::from_slice(text).ok()?;
+pub(super) fn of_jwk(algorithm: Algorithm, jwk: &Jwk) -> Option<DecodingKey> {
     let for_signatures = jwk.common.public_key_use.as_ref().is_none_or(|used| *used == PublicKeyUse::Signature);
+    let verifies = jwk.common.key_operations.as_ref().is_none_or(|all| all.contains(&KeyOperations::Verify));
     let named = jwk.common.key_algorithm.map(|named| named.to_string());
-    if !for_signatures || named.is_some_and(|named| named != format!("{algorithm:?}")) {
+    if !for_signatures || !verifies || named.is_some_and(|named| named != format!("{algorithm:?}")) {
         return None;
     }
     let fits = match (&jwk.algorithm, algorithm) {
@@ -133,6 +136,13 @@ pub(super) fn of_jwk(algorithm: Algorithm, text: &[u8]) -> Option<DecodingKey> {
         (AlgorithmParameters::OctetKeyPair(key), Algorithm::EdDSA) => key.curve == EllipticCurve::Ed25519,
         _ => false,
     };
-    let key = DecodingKey::from_jwk(&jwk).ok().filter(|_| fits)?;
+    let key = DecodingKey::from_jwk(jwk).ok().filter(|_| fits)?;
     is_of(algorithm, &key).then_some(key)
+}
+
+/// Whether an RSA key is as long as ring takes them, and no shorter than anybody should (RFC 7518, section 3.3).
+fn is_long_enough(modulus: &[u8]) -> bool {
+    let plain: Vec<u8> = modulus.iter().copied().skip_while(|byte| *byte == 0).collect();
+    let bits = plain.first().map_or(0, |first| plain.len() * 8 - first.leading_zeros() as usize);
+    (2048..=8192).contains(&bits)
 }
