@@ -18,7 +18,7 @@ use crate::tree::is_dot;
 /// What a folder holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Measured {
-    /// Bytes: of each file what it holds or what it takes up on the disk, whichever is more.
+    /// Bytes: of each entry what it holds or what it takes up on the disk, whichever is more; 4 KiB at least.
     pub bytes: u64,
     /// Files, folders and all else.
     pub entries: u64,
@@ -37,6 +37,9 @@ pub enum Seen {
 
 /// Names of folders that wait to be entered, bytes: a hostile tree must not cost memory.
 const NAMES_WAITING: usize = 32 * 1024 * 1024;
+
+/// What each entry counts at least, bytes: a block of the usual file systems.
+const LEAST: u64 = 4096;
 
 impl Measured {
     const NOTHING: Self = Self { bytes: 0, entries: 0, seen: Seen::Whole };
@@ -132,14 +135,14 @@ impl Walk {
             }
         };
         self.found.entries += 1;
-        match FileType::from_raw_mode(u32::from(statx.stx_mode)) {
-            FileType::RegularFile => {
-                // A sparse file is as long as it says, and one with room set aside is as large as it is.
-                let size = statx.stx_size.max(statx.stx_blocks.saturating_mul(512));
-                // One file under several names is one file.
-                let share = size.div_ceil(u64::from(statx.stx_nlink).max(1));
-                self.found.bytes = self.found.bytes.saturating_add(share);
-            }
+        let kind = FileType::from_raw_mode(u32::from(statx.stx_mode));
+        // A sparse file is as long as it says, and one with room set aside is as large as it is. Whatever it is,
+        // it has an inode and a name, of which a disk has not many either.
+        let size = statx.stx_size.max(statx.stx_blocks.saturating_mul(512)).max(LEAST);
+        // One file under several names is one file; a directory has its names for other reasons.
+        let names = if kind == FileType::Directory { 1 } else { u64::from(statx.stx_nlink).max(1) };
+        self.found.bytes = self.found.bytes.saturating_add(size.div_ceil(names));
+        match kind {
             FileType::Directory if self.names < NAMES_WAITING => {
                 self.names += name.to_bytes().len();
                 self.waiting.push((depth, name.to_owned()));
