@@ -11,7 +11,7 @@ use bailiwick_model::{
 };
 use bailiwick_store::StoreError;
 use bailiwick_store::session::{SessionState, Tokens};
-use bailiwick_store::turn::{Change, Messages};
+use bailiwick_store::turn::Messages;
 use bailiwick_tools::catalogue;
 use bailiwick_types::agent::{BackendChoice, SandboxMode};
 use bailiwick_types::failpoint;
@@ -20,6 +20,7 @@ use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::calls::Planned;
+use super::spent::UnderWay;
 use super::{Drive, Step, Stop, Turn, Urgent};
 use crate::event::{self, Event};
 use crate::schema;
@@ -45,25 +46,7 @@ struct Pieces {
     events: Vec<Event>,
     text: String,
     reasoning: String,
-    /// Bytes of everything that came, calls of tools among it.
-    written: u64,
 }
-
-/// What a call that did not end is counted as: nobody told its tokens, and it was not free.
-#[derive(Clone, Copy, Default)]
-struct Begun {
-    read: u64,
-    written: u64,
-}
-
-impl Begun {
-    fn tokens(self) -> Tokens {
-        Tokens { input_tokens: self.read, output_tokens: self.written.div_ceil(BYTES_A_TOKEN), ..Tokens::default() }
-    }
-}
-
-/// Close enough to decide when to summarise, and to count what was not told.
-const BYTES_A_TOKEN: u64 = 4;
 
 impl Pieces {
     fn add(&mut self, field: &'static str, delta: &str, make: impl FnOnce(&str) -> Event) {
@@ -102,25 +85,8 @@ fn plain_message(message: &Value) -> String {
 }
 
 fn estimate(messages: &[Value]) -> u64 {
-    messages.iter().map(|message| plain_message(message).len() as u64 / BYTES_A_TOKEN).sum()
-}
-
-/// Bytes that a piece of an answer says.
-fn length(piece: &ModelEvent) -> u64 {
-    match piece {
-        ModelEvent::TextDelta(delta) | ModelEvent::ReasoningDelta(delta) => delta.len() as u64,
-        ModelEvent::ToolInputDelta { delta, .. } => delta.len() as u64,
-        ModelEvent::Finished(_) => 0,
-    }
-}
-
-fn tokens_of(usage: &bailiwick_model::Usage) -> Tokens {
-    Tokens {
-        input_tokens: usage.input_tokens,
-        output_tokens: usage.output_tokens,
-        cache_read_tokens: usage.cache_read_tokens,
-        cache_write_tokens: usage.cache_write_tokens,
-    }
+    // Four characters a token is close enough to decide when to summarise.
+    messages.iter().map(|message| plain_message(message).len() as u64 / 4).sum()
 }
 
 impl Drive<'_> {
@@ -133,19 +99,31 @@ impl Drive<'_> {
             messages = self.inner.store.turn_messages(&self.lease).await?;
         }
         let provider = self.provider(turn)?;
-        let read = estimate(&messages);
         let request = self.request(turn, &provider, messages);
         if turn.step == Step::Closed {
             turn.events.push(event::step_started(turn.at, provider.model()));
             turn.step = Step::Open;
         }
-        let act = self.record_call(turn, &provider).await?;
+        let mut under_way = UnderWay::new(&request);
+        let act = self.record_call(turn, &provider, &under_way).await?;
         failpoint::reach("model.intent");
+        let done = self.hear(turn, (&provider, &request), &act, &mut under_way).await;
+        self.spent(&act, &under_way, done).await
+    }
+
+    /// Hears an answer to its end, or to where nobody wants it any more.
+    async fn hear(
+        &self,
+        turn: &mut Turn,
+        (provider, request): (&Provider, &Request),
+        act: &Recorded<CallModel>,
+        under_way: &mut UnderWay,
+    ) -> Result<Answered, Stop> {
         let cancel = CancellationToken::new();
         let _cancel_on_drop = cancel.clone().drop_guard();
-        let key = self.inner.models.open(&act, &turn.agent.definition.model);
+        let key = self.inner.models.open(act, &turn.agent.definition.model);
         let credential = key.as_ref().map(|key| key as &dyn Credential);
-        let mut stream = provider.stream(&request, credential, cancel.clone());
+        let mut stream = provider.stream(request, credential, cancel.clone());
         drop(key);
         let mut pieces = Pieces::default();
         let completion = loop {
@@ -155,29 +133,26 @@ impl Drive<'_> {
                     Poke::Nothing => {}
                     Poke::Cancel => {
                         cancel.cancel();
-                        self.settle_unfinished(turn, act, "canceled", Begun { read, written: pieces.written }).await?;
+                        self.settle_unfinished(turn, act, under_way, "canceled").await?;
                         return Err(Stop::Canceled);
                     }
                     Poke::Interrupt => {
                         cancel.cancel();
                         // Still the old message's: the new one joins after it.
                         turn.events.push(event::step_completed(turn.at, "other", None));
-                        let begun = Begun { read, written: pieces.written };
-                        self.settle_unfinished(turn, act, "interrupted", begun).await?;
+                        self.settle_unfinished(turn, act, under_way, "interrupted").await?;
                         return Ok(Answered::Interrupted);
                     }
                 },
                 () = self.handle.stopping.cancelled() => return Err(Stop::Stopping),
                 next = stream.next() => match next {
                     Some(Ok(ModelEvent::Finished(completion))) => break completion,
-                    Some(Ok(event)) => self.piece(turn, &mut pieces, event),
-                    Some(Err(error)) => {
-                        return Err(self.model_failed(turn, act, &error, Begun { read, written: pieces.written }).await?);
+                    Some(Ok(event)) => {
+                        under_way.hear(&event);
+                        self.piece(turn, &mut pieces, event);
                     }
-                    None => {
-                        let begun = Begun { read, written: pieces.written };
-                        return Err(self.model_failed(turn, act, &ModelError::Interrupted, begun).await?);
-                    }
+                    Some(Err(error)) => return Err(self.model_failed(turn, act, under_way, &error).await?),
+                    None => return Err(self.model_failed(turn, act, under_way, &ModelError::Interrupted).await?),
                 },
                 () = tokio::time::sleep(FLUSH_AFTER), if !pieces.events.is_empty() => {
                     let mut change = turn.change();
@@ -187,7 +162,8 @@ impl Drive<'_> {
             }
         };
         failpoint::reach("model.effect");
-        self.answered(turn, act, pieces, completion).await
+        let tokens = under_way.answered(&completion.usage);
+        self.answered(turn, act, pieces, completion, tokens).await
     }
 
     pub(super) fn check_budget(&self, turn: &Turn) -> Result<(), Stop> {
@@ -238,7 +214,12 @@ impl Drive<'_> {
         request
     }
 
-    async fn record_call(&self, turn: &mut Turn, provider: &Provider) -> Result<Recorded<CallModel>, Stop> {
+    async fn record_call(
+        &self,
+        turn: &mut Turn,
+        provider: &Provider,
+        under_way: &UnderWay,
+    ) -> Result<Recorded<CallModel>, Stop> {
         let scope = self.scope(turn).await?;
         let permit = scope.authorize::<CallModel>(turn.session.clone()).map_err(|refusal| {
             self.inner.store.observe(Some(scope.tenant()), refusal.draft().clone());
@@ -248,18 +229,22 @@ impl Drive<'_> {
         detail.insert("model".to_owned(), json!(provider.model()));
         detail.insert("turn".to_owned(), json!(turn.at.turn));
         detail.insert("step".to_owned(), json!(turn.at.step));
+        turn.facts.sent = under_way.sent();
         let mut change = turn.change();
         change.state = Some(SessionState::Running);
         change.facts = Some(turn.facts_json());
         let begun = self.inner.store.model_begin(&self.lease, permit, detail, change).await;
         begun.map_err(|error| match error {
-            StoreError::Exhausted(exhausted) => Stop::exhausted(&exhausted),
+            StoreError::Exhausted(exhausted) => {
+                // Refused, so nothing was sent.
+                turn.facts.sent = 0;
+                Stop::exhausted(&exhausted)
+            }
             other => other.into(),
         })
     }
 
     fn piece(&self, turn: &Turn, pieces: &mut Pieces, piece: ModelEvent) {
-        pieces.written = pieces.written.saturating_add(length(&piece));
         match piece {
             ModelEvent::TextDelta(delta) => {
                 pieces.text.push_str(&delta);
@@ -290,15 +275,14 @@ impl Drive<'_> {
     async fn settle_unfinished(
         &self,
         turn: &mut Turn,
-        act: Recorded<CallModel>,
+        act: &Recorded<CallModel>,
+        under_way: &UnderWay,
         why: &'static str,
-        begun: Begun,
     ) -> Result<(), StoreError> {
         let detail = Map::from_iter([("ended".to_owned(), json!(why))]);
-        let tokens = begun.tokens();
+        let tokens = under_way.so_far();
         turn.tokens.add(&tokens);
-        let mut change = turn.change();
-        change.tokens = tokens;
+        let mut change = turn.settled(&tokens);
         change.audit = vec![act.outcome(Verdict::Fail, detail)];
         self.commit(change).await
     }
@@ -306,17 +290,17 @@ impl Drive<'_> {
     async fn model_failed(
         &self,
         turn: &mut Turn,
-        act: Recorded<CallModel>,
+        act: &Recorded<CallModel>,
+        under_way: &UnderWay,
         error: &ModelError,
-        begun: Begun,
     ) -> Result<Stop, Stop> {
         tracing::warn!(session = %self.session(), %error, code = error.code(), "a model call failed");
         let detail = Map::from_iter([("code".to_owned(), json!(error.code()))]);
-        let audit = vec![act.outcome(Verdict::Fail, detail)];
-        // A call that was refused or not answered cost nothing.
-        let tokens = if begun.written == 0 { Tokens::default() } else { begun.tokens() };
+        let tokens = under_way.of_failure();
         turn.tokens.add(&tokens);
-        self.commit(Change { audit, tokens, ..Change::default() }).await?;
+        let mut change = turn.settled(&tokens);
+        change.audit = vec![act.outcome(Verdict::Fail, detail)];
+        self.commit(change).await?;
         let message = match error.provider_text() {
             Some(text) => text.as_str().to_owned(),
             None => error.to_string(),
@@ -328,11 +312,11 @@ impl Drive<'_> {
     async fn answered(
         &self,
         turn: &mut Turn,
-        act: Recorded<CallModel>,
+        act: &Recorded<CallModel>,
         mut pieces: Pieces,
         completion: Completion,
+        tokens: Tokens,
     ) -> Result<Answered, Stop> {
-        let tokens = tokens_of(&completion.usage);
         turn.tokens.add(&tokens);
         let text = completion.message.text();
         let calls: Vec<ToolCall> = completion.message.tool_calls().cloned().collect();
@@ -353,7 +337,7 @@ impl Drive<'_> {
         let audit = act.outcome(verdict, detail);
         let message = serde_json::to_value(ModelMessage::Assistant(completion.message)).map_err(StoreError::from)?;
         if calls.is_empty() {
-            self.finish(turn, &act, audit, message, &text, finish, &tokens).await?;
+            self.finish(turn, act, audit, message, &text, finish, &tokens).await?;
             return Ok(Answered::Final);
         }
         turn.step_tokens = tokens;
@@ -361,15 +345,13 @@ impl Drive<'_> {
         let scope = match self.scope(turn).await {
             Ok(scope) => scope,
             Err(stop) => {
-                let mut change = turn.change();
-                change.tokens = tokens;
+                let mut change = turn.settled(&tokens);
                 change.audit.push(audit);
                 self.commit(change).await?;
                 return Err(stop);
             }
         };
-        let mut change = turn.change();
-        change.tokens = tokens;
+        let mut change = turn.settled(&tokens);
         change.audit.push(audit);
         change.messages = Messages::Append(vec![message]);
         Ok(Answered::Tools(self.plan_calls(turn, &scope, change, &calls).await?))
@@ -392,8 +374,7 @@ impl Drive<'_> {
         };
         if let Some(None) = structured {
             turn.events.push(event::step_completed(turn.at, finish, Some(tokens)));
-            let mut change = turn.change();
-            change.tokens = *tokens;
+            let mut change = turn.settled(tokens);
             change.audit.push(audit);
             change.messages = Messages::Append(vec![message]);
             self.commit(change).await?;
@@ -408,8 +389,7 @@ impl Drive<'_> {
         turn.events.push(event::turn_completed(turn.at));
         turn.events.push(event::session_waiting(self.session(), &turn.tokens));
         let ended = self.turn_audit(turn, act.scope(), Verdict::Ok);
-        let mut change = turn.change();
-        change.tokens = *tokens;
+        let mut change = turn.settled(tokens);
         change.audit = vec![audit, ended];
         // A model that said nothing at all leaves nothing that the next call could be shown.
         if !text.is_empty() {
@@ -417,7 +397,6 @@ impl Drive<'_> {
         }
         change.state = Some(SessionState::Idle);
         change.place = Some((turn.at.turn + 1, 0));
-        change.facts = Some(turn.facts_json());
         self.commit(change).await?;
         Ok(())
     }
@@ -437,7 +416,6 @@ impl Drive<'_> {
         let provider = self.provider(turn)?;
         let before = estimate(&stored);
         turn.events.push(event::compaction_requested(turn.at, self.session(), provider.model(), before));
-        let act = self.record_call(turn, &provider).await?;
         let text = stored[..stored.len() - keep].iter().map(plain_message).collect::<Vec<_>>().join("\n\n");
         let ask = format!(
             "Summarise this conversation for yourself, so that you can go on with it: what was asked, what was done \
@@ -445,34 +423,48 @@ impl Drive<'_> {
         );
         let mut request = Request::new(provider.model(), vec![ModelMessage::user(ask)]);
         request.max_output_tokens = provider.max_output_tokens().min(4_096);
-        let key = self.inner.models.open(&act, &turn.agent.definition.model);
+        let mut under_way = UnderWay::new(&request);
+        let act = self.record_call(turn, &provider, &under_way).await?;
+        let done = self.hear_summary(turn, (&provider, &request), &act, &mut under_way, kept).await;
+        self.spent(&act, &under_way, done).await
+    }
+
+    /// Hears a summary, and puts it before the messages that are kept.
+    async fn hear_summary(
+        &self,
+        turn: &mut Turn,
+        (provider, request): (&Provider, &Request),
+        act: &Recorded<CallModel>,
+        under_way: &mut UnderWay,
+        kept: Vec<Value>,
+    ) -> Result<(), Stop> {
+        let key = self.inner.models.open(act, &turn.agent.definition.model);
         let credential = key.as_ref().map(|key| key as &dyn Credential);
         let cancel = CancellationToken::new();
         let _cancel_on_drop = cancel.clone().drop_guard();
-        let mut stream = provider.stream(&request, credential, cancel);
+        let mut stream = provider.stream(request, credential, cancel);
         drop(key);
-        let mut begun = Begun { read: before, written: 0 };
         let completion = loop {
             tokio::select! {
                 biased;
                 () = self.handle.poked.notified() => if let Some(Urgent::Cancel) = self.urgent(turn).await? {
-                    self.settle_unfinished(turn, act, "canceled", begun).await?;
+                    self.settle_unfinished(turn, act, under_way, "canceled").await?;
                     return Err(Stop::Canceled);
                 },
                 () = self.handle.stopping.cancelled() => return Err(Stop::Stopping),
                 next = stream.next() => match next {
                     Some(Ok(ModelEvent::Finished(completion))) => break completion,
-                    Some(Ok(piece)) => begun.written = begun.written.saturating_add(length(&piece)),
-                    Some(Err(error)) => return Err(self.model_failed(turn, act, &error, begun).await?),
-                    None => return Err(self.model_failed(turn, act, &ModelError::Interrupted, begun).await?),
+                    Some(Ok(event)) => under_way.hear(&event),
+                    Some(Err(error)) => return Err(self.model_failed(turn, act, under_way, &error).await?),
+                    None => return Err(self.model_failed(turn, act, under_way, &ModelError::Interrupted).await?),
                 },
             }
         };
-        let tokens = tokens_of(&completion.usage);
+        let tokens = under_way.answered(&completion.usage);
         turn.tokens.add(&tokens);
         let summary = format!("Summary of the conversation so far:\n{}", completion.message.text());
         let mut messages = vec![serde_json::to_value(ModelMessage::user(summary)).map_err(StoreError::from)?];
-        if keep == 1 {
+        if !kept.is_empty() {
             // Two messages of the user in a row are one to a model; between them stands a word of its own.
             let noted = bailiwick_model::AssistantMessage {
                 parts: vec![bailiwick_model::AssistantPart::Text("Noted.".to_owned())],
@@ -482,8 +474,7 @@ impl Drive<'_> {
         }
         messages.extend(kept);
         turn.events.push(event::compaction_completed(turn.at, self.session(), provider.model()));
-        let mut change = turn.change();
-        change.tokens = tokens;
+        let mut change = turn.settled(&tokens);
         change.messages = Messages::Replace(messages);
         change.audit = vec![act.outcome(Verdict::Ok, Map::from_iter([("for".to_owned(), json!("compaction"))]))];
         self.commit(change).await?;
