@@ -8,6 +8,7 @@ mod calls;
 mod model;
 mod settle;
 mod spent;
+mod summary;
 
 use std::sync::Arc;
 
