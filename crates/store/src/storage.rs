@@ -3,8 +3,8 @@
 //! Files are written by us and by whatever runs in a sandbox, so that no sum of ours would stay right: the
 //! folders are measured. What was measured is remembered for a while and moved by what we write ourselves,
 //! so that the walk is not paid for each file; how long depends on how long the walk took, so that an account
-//! with very many files costs no more than a twentieth of a core. Nobody is refused by a memory that is older
-//! than a moment.
+//! with very many files costs no more than a fraction of a core, whatever its users do, and nobody else waits
+//! behind its walks. Nobody is refused by a memory that is older than a moment.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -26,18 +26,26 @@ use crate::store::Store;
 const MOST_ENTRIES: u64 = 4_000_000;
 /// Accounts that are measured at once; more wait.
 const WALKS: usize = 4;
+/// Of those whose last walk was a long one, so many at once: they wait for each other and for nobody else.
+const LONG_WALKS: usize = 2;
+/// From here on a walk is a long one.
+const LONG: Duration = Duration::from_millis(250);
+/// However long a walk took, it is not remembered for longer: sandboxes write meanwhile.
+const OLDEST: Duration = Duration::from_secs(60);
 /// Accounts that are remembered without a word about them.
 const REMEMBERED: usize = 4096;
 
 /// What is known of all accounts.
 pub(crate) struct Storage {
     accounts: Mutex<HashMap<Incarnation, Arc<Known>>>,
-    walks: Semaphore,
+    walks: Arc<Semaphore>,
+    long_walks: Arc<Semaphore>,
 }
 
 impl Default for Storage {
     fn default() -> Self {
-        Self { accounts: Mutex::default(), walks: Semaphore::new(WALKS) }
+        let (walks, long_walks) = (Arc::new(Semaphore::new(WALKS)), Arc::new(Semaphore::new(LONG_WALKS)));
+        Self { accounts: Mutex::default(), walks, long_walks }
     }
 }
 
@@ -46,7 +54,7 @@ impl Default for Storage {
 struct Known {
     state: Mutex<State>,
     /// One walk at a time; who comes meanwhile takes what it finds.
-    walking: tokio::sync::Mutex<()>,
+    walking: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Default)]
@@ -56,6 +64,8 @@ struct State {
     reserved: u64,
     /// How often something was deleted.
     deletions: u64,
+    /// Bytes that we wrote, ever.
+    written: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -63,6 +73,16 @@ struct Memory {
     found: Measured,
     at: Instant,
     took: Duration,
+    since: Since,
+}
+
+/// What happened since a measurement.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Since {
+    /// Nothing that makes it too high.
+    Growth,
+    /// Something was deleted, so that it may be.
+    Deletion,
 }
 
 /// How old a memory may be.
@@ -76,11 +96,18 @@ enum Age {
 
 impl Memory {
     fn is(&self, age: Age) -> bool {
-        let (least, walks) = match age {
-            Age::Recent => (Duration::from_secs(5), 20),
-            Age::Moment => (Duration::from_secs(1), 4),
+        self.at.elapsed() < self.lasts(age)
+    }
+
+    fn lasts(&self, age: Age) -> Duration {
+        let (least, walks) = match (self.since, age) {
+            (Since::Growth, Age::Recent) => (Duration::from_secs(5), 20),
+            (Since::Growth, Age::Moment) => (Duration::from_secs(1), 4),
+            // Who made room is not refused by an old memory; but a deletion must not buy a long walk each time.
+            (Since::Deletion, _) if self.took < LONG => return Duration::ZERO,
+            (Since::Deletion, _) => (Duration::ZERO, 4),
         };
-        self.at.elapsed() < least.max(self.took * walks)
+        least.max((self.took * walks).min(OLDEST))
     }
 }
 
@@ -91,6 +118,36 @@ impl Known {
 
     fn remembered(&self, age: Age) -> Option<Measured> {
         self.state().measured.filter(|memory| memory.is(age)).map(|memory| memory.found)
+    }
+
+    fn is_long(&self) -> bool {
+        self.state().measured.is_some_and(|memory| memory.took >= LONG)
+    }
+
+    /// Measures, and remembers what was found.
+    fn walk(&self, account: &Path) -> Result<Measured, StoreError> {
+        let (deletions, written) = {
+            let state = self.state();
+            (state.deletions, state.written)
+        };
+        let begun = Instant::now();
+        let mut found = walk(account)?;
+        let mut state = self.state();
+        // What was written meanwhile may lie where the walk had been before.
+        found.bytes = found.bytes.saturating_add(state.written.saturating_sub(written));
+        // What was deleted meanwhile may have been counted before it was gone.
+        let since = if state.deletions == deletions { Since::Growth } else { Since::Deletion };
+        state.measured = Some(Memory { found, at: Instant::now(), took: begun.elapsed(), since });
+        Ok(found)
+    }
+
+    /// We wrote so many bytes more.
+    fn grow(&self, bytes: u64) {
+        let mut state = self.state();
+        state.written = state.written.saturating_add(bytes);
+        if let Some(memory) = &mut state.measured {
+            memory.found.bytes = memory.found.bytes.saturating_add(bytes);
+        }
     }
 
     /// Takes room for so many bytes, or for as many of them as there is room for.
@@ -141,9 +198,8 @@ impl Room {
 
     /// So many bytes more are there now.
     pub fn fill(self, grown: u64) {
-        let Some((known, _)) = &self.of else { return };
-        if let Some(memory) = &mut known.state().measured {
-            memory.found.bytes = memory.found.bytes.saturating_add(grown);
+        if let Some((known, _)) = &self.of {
+            known.grow(grown);
         }
     }
 }
@@ -167,24 +223,24 @@ impl Store {
     }
 
     /// What was measured no longer ago than that; else it is measured now.
-    async fn storage_of(&self, tenant: &Tenant, known: &Known, age: Age) -> Result<Measured, StoreError> {
+    async fn storage_of(&self, tenant: &Tenant, known: &Arc<Known>, age: Age) -> Result<Measured, StoreError> {
         if let Some(found) = known.remembered(age) {
             return Ok(found);
         }
-        let _one = known.walking.lock().await;
+        let one = Arc::clone(&known.walking).lock_owned().await;
         if let Some(found) = known.remembered(age) {
             return Ok(found);
         }
-        let _place = self.storage().walks.acquire().await.map_err(|_| StoreError::Closed)?;
-        let dir = self.account_dir(tenant.incarnation());
-        let (begun, deletions) = (Instant::now(), known.state().deletions);
-        let found = tokio::task::spawn_blocking(move || walk(&dir)).await.map_err(|_| StoreError::Closed)??;
-        let mut state = known.state();
-        // What was deleted meanwhile may have been counted before it was gone: not worth remembering.
-        if state.deletions == deletions {
-            state.measured = Some(Memory { found, at: Instant::now(), took: begun.elapsed() });
-        }
-        Ok(found)
+        let places = if known.is_long() { &self.storage().long_walks } else { &self.storage().walks };
+        let place = Arc::clone(places).acquire_owned().await.map_err(|_| StoreError::Closed)?;
+        let (known, dir) = (Arc::clone(known), self.account_dir(tenant.incarnation()));
+        let walking = tokio::task::spawn_blocking(move || {
+            // Held by the walk and not by who waits for it: whoever asks and goes away, again and again, has
+            // one walk under way and no more.
+            let _held = (one, place);
+            known.walk(&dir)
+        });
+        walking.await.map_err(|_| StoreError::Closed)?
     }
 
     pub(crate) async fn storage_measured(&self, tenant: &Tenant) -> Result<Measured, StoreError> {
@@ -225,17 +281,16 @@ impl Store {
 
     /// We wrote so many bytes into a workspace. What was remembered is moved by it, and soon measured anew.
     pub fn storage_grew(&self, tenant: &Tenant, bytes: u64) {
-        let known = self.storage_known(tenant.incarnation());
-        if let Some(memory) = &mut known.state().measured {
-            memory.found.bytes = memory.found.bytes.saturating_add(bytes);
-        }
+        self.storage_known(tenant.incarnation()).grow(bytes);
     }
 
-    /// Something was deleted. Nobody who made room is refused by an old memory.
+    /// Something was deleted: what was measured before is too high.
     pub fn storage_shrank(&self, tenant: &Tenant) {
         let known = self.storage_known(tenant.incarnation());
         let mut state = known.state();
-        state.measured = None;
+        if let Some(memory) = &mut state.measured {
+            memory.since = Since::Deletion;
+        }
         state.deletions = state.deletions.wrapping_add(1);
     }
 }
@@ -249,4 +304,29 @@ fn walk(account: &Path) -> Result<Measured, StoreError> {
     let spaces = measure(&account.join("spaces"), MOST_ENTRIES)?;
     let scratch = measure(&account.join("scratch"), MOST_ENTRIES.saturating_sub(spaces.entries).max(1))?;
     Ok(spaces.and(scratch))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use super::*;
+
+    fn memory(took: Duration, since: Since) -> Memory {
+        let found = Measured { bytes: 0, entries: 0, seen: Seen::Whole };
+        Memory { found, at: Instant::now(), took, since }
+    }
+
+    #[test]
+    fn i17_who_deletes_is_measured_anew_and_does_not_buy_a_long_walk_each_time() {
+        let (short, long) = (Duration::from_millis(3), Duration::from_secs(2));
+        for age in [Age::Recent, Age::Moment] {
+            assert_eq!(memory(short, Since::Deletion).lasts(age), Duration::ZERO);
+            // Walking takes a fifth of the time at most.
+            assert_eq!(memory(long, Since::Deletion).lasts(age), long * 4);
+        }
+        assert_eq!(memory(short, Since::Growth).lasts(Age::Recent), Duration::from_secs(5));
+        assert_eq!(memory(long, Since::Growth).lasts(Age::Recent), long * 20);
+        assert_eq!(memory(long * 20, Since::Growth).lasts(Age::Recent), OLDEST);
+        assert_eq!(memory(short, Since::Growth).lasts(Age::Moment), Duration::from_secs(1));
+    }
 }
