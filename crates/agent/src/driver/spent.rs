@@ -85,10 +85,15 @@ impl Drive<'_> {
         under_way: &UnderWay,
         done: Result<T, Stop>,
     ) -> Result<T, Stop> {
-        if let Err(Stop::Store(StoreError::Fenced | StoreError::NotFound { .. })) = &done
-            && let Err(error) = self.inner.store.usage_count_gone(act, &under_way.so_far()).await
-        {
-            tracing::warn!(session = %self.session(), %error, "what a deleted session had spent could not be counted");
+        if let Err(Stop::Store(StoreError::Fenced | StoreError::NotFound { .. })) = &done {
+            match self.inner.store.usage_count_gone(act, &under_way.so_far()).await {
+                // Not even the account is there any more.
+                Ok(()) | Err(StoreError::NotFound { .. }) => {}
+                Err(error) => {
+                    let session = self.session();
+                    tracing::warn!(%session, %error, "what a deleted session had spent could not be counted");
+                }
+            }
         }
         done
     }

@@ -5,8 +5,9 @@ use std::time::Duration;
 use bailiwick_agent::Control;
 use bailiwick_audit::{Phase, Verdict};
 use bailiwick_auth::access::verb;
+use bailiwick_store::approval::Decision;
 use bailiwick_store::log::EventFilter;
-use bailiwick_store::session::SessionState::{Canceled, Failed, Idle, Running};
+use bailiwick_store::session::SessionState::{AwaitingApproval, Canceled, Failed, Idle, Running};
 use bailiwick_store::usage::Spent;
 use bailiwick_types::{Quota, Quotas, SessionId};
 use serde_json::json;
@@ -120,6 +121,68 @@ async fn i17_an_answer_whose_space_is_deleted_is_paid_for_and_its_end_is_on_reco
     let end = log.iter().rfind(|event| event.draft.action == "model.call" && event.draft.phase == Phase::Outcome);
     let end = &end.unwrap().draft;
     assert_eq!((end.verdict, &end.detail["ended"]), (Verdict::Fail, &json!("session deleted")));
+}
+
+/// What the model said last: in these scripts, what it read of its tools.
+async fn last_words(inside: &Inside, id: SessionId) -> String {
+    let events = inside.events(id).await;
+    let last = events.iter().rfind(|event| event["type"] == "message.completed").unwrap();
+    last["data"]["message"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i17_a_used_up_budget_of_tool_calls_is_told_to_the_model_and_runs_nothing() {
+    let inside = Inside::new(SCRIPT).await;
+    inside.store.limit_accounts(Quotas { tool_calls_per_day: Quota::new(1), ..Quotas::default() });
+    let id = inside.begin("default", "write it").await;
+    let row = inside.until(id, Idle, 0).await;
+    assert!(inside.wrote("notes.txt").await && !last_words(&inside, id).await.contains("budget_exceeded"));
+    inside.send(id, "both").await;
+    inside.until(id, Idle, row.events).await;
+    assert!(!inside.wrote("one.txt").await);
+    let types = inside.types(id).await;
+    assert_eq!(types.last().map(String::as_str), Some("session.waiting"), "{types:?}");
+    // One that a person approved meets the same budget, and its turn comes to its end.
+    let careful = inside.begin("careful", "write it").await;
+    let row = inside.until(careful, AwaitingApproval, 0).await;
+    let alice = inside.scope(&inside.alice).await;
+    let pending = inside.pending(&inside.alice).await;
+    inside.runtime.decide(&alice, pending[0].approval.id, Decision::Approve, None).await.unwrap();
+    inside.until(careful, Idle, row.events).await;
+    let words = last_words(&inside, careful).await;
+    assert!(words.contains("budget_exceeded") && words.contains("opens again at"), "{words}");
+    assert_eq!(spent(&inside, &inside.alice).await.tool_calls, 1);
+    bobs(&inside, "write it").await;
+    counted(&inside, &inside.bob).await;
+    assert_eq!(spent(&inside, &inside.bob).await.tool_calls, 1, "the other account has its own");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i17_a_tool_that_could_write_is_refused_while_nothing_is_left_and_one_that_reads_is_not() {
+    let inside = Inside::new(SCRIPT).await;
+    inside.store.limit_accounts(Quotas { storage_mib: Quota::new(1), ..Quotas::default() });
+    let scope = inside.scope(&inside.alice).await;
+    let space = inside.store.space_personal(&scope).await.unwrap();
+    let permit = scope.authorize::<verb::WriteSpace>(space).unwrap();
+    let files = inside.store.space_files_to_write(&permit).await.unwrap();
+    let (notes, big) = ("notes.txt".parse().unwrap(), "big.bin".parse().unwrap());
+    files.write(&notes, b"was here before").unwrap();
+    files.write(&big, &vec![1; 2 * 1024 * 1024]).unwrap();
+    let id = inside.begin("default", "both").await;
+    let row = inside.until(id, Idle, 0).await;
+    assert!(!inside.wrote("one.txt").await);
+    inside.send(id, "read it").await;
+    let row = inside.until(id, Idle, row.events).await;
+    assert!(last_words(&inside, id).await.contains("was here before"));
+    inside.send(id, "write it").await;
+    let row = inside.until(id, Idle, row.events).await;
+    assert!(last_words(&inside, id).await.contains("storage_exceeded"));
+    // Positive control: with room the same call runs.
+    files.remove(&big).unwrap();
+    inside.store.storage_shrank(scope.tenant());
+    inside.send(id, "both").await;
+    inside.until(id, Idle, row.events).await;
+    assert!(inside.wrote("one.txt").await);
 }
 
 const SILENT: &str = r#"

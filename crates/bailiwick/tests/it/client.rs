@@ -140,7 +140,7 @@ fn i17_the_operator_sets_limits_and_everybody_sees_what_is_used() {
         limits(ROOT_KEY, &["--set", wrong]).failed(2, &["LIMIT=NUMBER"]);
     }
     limits(ROOT_KEY, &["--set", "tokens=5"]).failed(1, &["tokens"]);
-    for (key, why) in [(&alice, "operator"), (&gina, "not found")] {
+    for (key, why) in [(&alice, "Requires role: root"), (&gina, "not found")] {
         limits(key, &[]).failed(1, &[why]);
         limits(key, &["--set", "model_calls_per_day=0"]).failed(1, &[why]);
     }
