@@ -166,6 +166,7 @@ const checks = {
     const { authenticatorId } = await cdp.send("WebAuthn.addVirtualAuthenticator", { options });
     await person.goto(`${url}/2fa`);
     await person.locator("#passkey-password").fill(password);
+    await person.locator("#passkey-code").fill(recovery[2]);
     await person.getByRole("button", { name: "Add a passkey" }).click();
     await look(person, "passkey-begun");
     await person.getByLabel("What you call it").fill("this phone");
@@ -177,6 +178,7 @@ const checks = {
     assert.deepEqual(credentials.map((one) => [one.rpId, one.isResidentCredential]), [["localhost", true]]);
     // The same authenticator makes no second one.
     await person.locator("#passkey-password").fill(password);
+    await person.locator("#passkey-code").fill(recovery[3]);
     await person.getByRole("button", { name: "Add a passkey" }).click();
     await person.getByRole("button", { name: "Make the passkey" }).click();
     await person.getByRole("alert").getByText("has a passkey of yours already").waitFor();

@@ -246,7 +246,7 @@ impl Store {
 
 /// What was checked outside of the transaction must still be what is there: else a login could outlive the
 /// change of the password that it was made with.
-fn still_opens(tx: &Tx<'_>, user: &UserName, first: &First, factor: &Factor) -> Result<(), StoreError> {
+pub(crate) fn still_opens(tx: &Tx<'_>, user: &UserName, first: &First, factor: &Factor) -> Result<(), StoreError> {
     match (first, factor) {
         // Whose row is still there, which `use_up` sees to.
         (First::Passkey, Factor::PasskeyAlone(_)) => return Ok(()),

@@ -3,13 +3,13 @@
 use bailiwick_audit::{Phase, Verdict};
 use bailiwick_auth::Permit;
 use bailiwick_auth::access::verb::{ReadUser, SetFactors};
-use bailiwick_auth::authn::passkey::{PasskeyRecord, StoredPasskey, UsedPasskey};
-use bailiwick_auth::authn::sign_in::Factor;
+use bailiwick_auth::authn::passkey::{NewPasskey, PasskeyRecord, StoredPasskey, UsedPasskey};
+use bailiwick_auth::authn::sign_in::{Factor, First};
 use bailiwick_auth::key::KeyHash;
 use bailiwick_types::{PasskeyId, Timestamp, UserName};
 use serde_json::{Map, json};
 
-use crate::device::use_up;
+use crate::device::{still_fits, still_opens, use_up};
 use crate::engine::Tx;
 use crate::error::StoreError;
 use crate::factor::{noted, put_codes};
@@ -82,12 +82,19 @@ impl Store {
     /// authenticator makes a second one.
     ///
     /// # Errors
-    /// `too_many_passkeys`.
-    pub async fn passkey_begin(&self, permit: &Permit<SetFactors>) -> Result<Vec<StoredPasskey>, StoreError> {
+    /// `too_many_passkeys`; `code_used`, where there is a second factor already and what was shown is none.
+    pub async fn passkey_begin(
+        &self,
+        permit: &Permit<SetFactors>,
+        first: First,
+        shown: Factor,
+    ) -> Result<Vec<StoredPasskey>, StoreError> {
         let name = permit.resource().name().clone();
         let draft = noted(permit, "passkey_begun");
         self.write(permit.tenant(), move |tx| {
             user::role(tx, &name)?;
+            still_opens(tx, &name, &first, &shown)?;
+            use_up(tx, &name, &shown)?;
             let there = tx.all(
                 "SELECT id, credential FROM passkey WHERE account = ?1 AND holder = ?2 ORDER BY created_at, id",
                 args![&name],
@@ -105,16 +112,17 @@ impl Store {
     /// Keeps a new passkey; and recovery codes, if the user has none.
     ///
     /// # Errors
-    /// `passkey_known` if it is somebody's already, `too_many_passkeys`.
+    /// `passkey_known` if it is somebody's already, `too_many_passkeys`; `sign_in_changed` if the password is
+    /// another since it was begun.
     pub async fn passkey_create(
         &self,
         permit: Permit<SetFactors>,
-        passkey: StoredPasskey,
+        made: NewPasskey,
         label: String,
         codes: Vec<KeyHash>,
     ) -> Result<NewCodes, StoreError> {
         let name = permit.resource().name().clone();
-        let StoredPasskey { id, credential } = passkey;
+        let NewPasskey { passkey: StoredPasskey { id, credential }, fitted } = made;
         if self.located(id.as_str()).await?.is_some() {
             return Err(KNOWN);
         }
@@ -125,6 +133,7 @@ impl Store {
         let made = self
             .write(permit.tenant(), move |tx| {
                 user::role(tx, &name)?;
+                still_fits(tx, &name, &fitted)?;
                 let count = |tx: &Tx<'_>, text: &'static str| tx.one(text, args![&name], |row| row.count(0));
                 let there = count(tx, "SELECT count(*) FROM passkey WHERE account = ?1 AND holder = ?2")?;
                 if there.unwrap_or(0) >= MOST as u64 {

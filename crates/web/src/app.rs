@@ -11,7 +11,7 @@ use bailiwick_auth::authn::passkey::{Passkeys, UnfitOrigin};
 use bailiwick_auth::authn::sign_in::SignIns;
 use bailiwick_sandbox::Sandboxes;
 use bailiwick_store::Store;
-use bailiwick_types::{AgentDefinition, AgentName, ModelName};
+use bailiwick_types::{AgentDefinition, AgentName, Incarnation, ModelName, UserName};
 use bailiwick_vault::Seal;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -227,6 +227,13 @@ impl App {
     /// By whose word people sign in, too.
     pub(crate) fn providers(&self) -> &Providers {
         &self.0.parts.providers
+    }
+
+    /// How a user signs in was changed: what they had begun with a passkey is void.
+    pub(crate) fn forget_ceremonies(&self, tenant: Incarnation, user: &UserName) {
+        if let Ok(passkeys) = &self.0.parts.passkeys {
+            passkeys.forget(tenant, user);
+        }
     }
 
     pub(crate) fn seal(&self) -> &Seal {

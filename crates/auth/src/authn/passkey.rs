@@ -5,14 +5,14 @@
 //! authenticator must have asked for a finger or a code (`userVerification: required`), so that a passkey
 //! alone is as good as a password with a second factor.
 
-use std::num::NonZeroUsize;
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+mod ceremony;
+
+use std::net::IpAddr;
+use std::time::Duration;
 
 use bailiwick_types::{Incarnation, PasskeyId, Role, UserName};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use lru::LruCache;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use webauthn_rs::prelude::{
@@ -20,17 +20,20 @@ use webauthn_rs::prelude::{
     PasskeyRegistration, PublicKeyCredential, RegisterPublicKeyCredential, Url, Uuid, Webauthn, WebauthnBuilder,
 };
 
+use self::ceremony::{Ceremonies, Owner};
 use super::sign_in::{Awaiting, Identified, SignInError, SignIns};
 use super::{Directory, DirectoryError};
 use crate::key::{KeyRing, NoEntropy};
+use crate::lockout::prefix;
+use crate::password::StoredPassword;
 use crate::principal::Tenant;
 
 /// How long a browser may take between the two halves.
 const WAITS: Duration = Duration::from_secs(300);
-/// Ceremonies under way of people who are known, or half known.
-const MOST_KNOWN: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
-/// Ceremonies under way of anybody. A flood of them pushes out its own kind alone.
-const MOST_UNKNOWN: NonZeroUsize = NonZeroUsize::new(16_384).unwrap();
+/// Longest credential that a browser sends, as its JSON's text, bytes. A real one is a tenth of it.
+const LONGEST: usize = 12 * 1024;
+/// Longest that is kept of one, bytes. What it says beside its key could else be as long as a request.
+const LONGEST_KEPT: usize = 8 * 1024;
 
 /// A passkey as it is kept: what it is called, and the credential with its counter, as JSON.
 #[derive(Clone)]
@@ -109,22 +112,21 @@ pub struct Begun {
 pub struct NewPasskey {
     /// With its credential.
     pub passkey: StoredPasskey,
+    /// The hash that the user's password fitted when they began. It must still be the kept one.
+    pub fitted: StoredPassword,
 }
 
 /// What the second half of a ceremony needs.
 enum Waiting {
-    Registration { tenant: Incarnation, user: UserName, state: Box<PasskeyRegistration> },
+    Registration { fitted: StoredPassword, state: Box<PasskeyRegistration> },
     AfterPassword { awaiting: Box<Awaiting>, state: Box<PasskeyAuthentication> },
     Alone { state: Box<DiscoverableAuthentication> },
 }
 
-type Ceremonies = Mutex<LruCache<String, (Instant, Waiting)>>;
-
 /// Makes and checks passkeys.
 pub struct Passkeys {
     webauthn: Webauthn,
-    known: Ceremonies,
-    unknown: Ceremonies,
+    ceremonies: Ceremonies<Waiting>,
 }
 
 impl Passkeys {
@@ -141,8 +143,7 @@ impl Passkeys {
         let builder = WebauthnBuilder::new(&name, &origin).map_err(|_| UnfitOrigin)?;
         let builder = builder.rp_name(server_name).timeout(WAITS).allow_any_port(public_url.is_none());
         let webauthn = builder.build().map_err(|_| UnfitOrigin)?;
-        let ceremonies = |most| Mutex::new(LruCache::new(most));
-        Ok(Self { webauthn, known: ceremonies(MOST_KNOWN), unknown: ceremonies(MOST_UNKNOWN) })
+        Ok(Self { webauthn, ceremonies: Ceremonies::new(WAITS) })
     }
 
     /// Begins to add a passkey to those that a user has.
@@ -155,6 +156,7 @@ impl Passkeys {
         tenant: &Tenant,
         user: &UserName,
         others: &[StoredPasskey],
+        fitted: StoredPassword,
     ) -> Result<Begun, PasskeyError> {
         let others: Vec<CredentialID> = read(others)?.iter().map(|(_, key)| key.cred_id().clone()).collect();
         let handle = Uuid::from_bytes(ring.user_handle(tenant.incarnation(), user.as_str()));
@@ -164,8 +166,8 @@ impl Passkeys {
         let mut options = shown(&options)?;
         // Kept by the authenticator with its name, so that it can sign in without one being typed.
         options["authenticatorSelection"]["residentKey"] = json!("preferred");
-        let (tenant, user, state) = (tenant.incarnation(), user.clone(), Box::new(state));
-        keep(&self.known, Waiting::Registration { tenant, user, state }, options)
+        let owner = Owner::Registering(tenant.incarnation(), user.clone());
+        self.keep(owner, Waiting::Registration { fitted, state: Box::new(state) }, options)
     }
 
     /// Ends it: the passkey is to be kept.
@@ -179,17 +181,29 @@ impl Passkeys {
         ceremony: &str,
         credential: Value,
     ) -> Result<NewPasskey, PasskeyError> {
-        let Some(Waiting::Registration { tenant: of, user: whose, state }) = take(&self.known, ceremony) else {
+        let Some((owner, Waiting::Registration { fitted, state })) = self.ceremonies.take(ceremony) else {
             return Err(PasskeyError::Gone);
         };
-        if of != tenant.incarnation() || whose != *user {
+        if owner != Owner::Registering(tenant.incarnation(), user.clone()) {
             return Err(PasskeyError::Gone);
+        }
+        if length(&credential) > LONGEST {
+            return Err(PasskeyError::Refused);
         }
         let credential: RegisterPublicKeyCredential =
             serde_json::from_value(credential).map_err(|_| PasskeyError::Refused)?;
         let made = self.webauthn.finish_passkey_registration(&credential, &state).map_err(|_| PasskeyError::Refused)?;
-        let id = id_of(made.cred_id());
-        Ok(NewPasskey { passkey: StoredPasskey { id, credential: written(&made)? } })
+        let (id, credential) = (id_of(made.cred_id()), written(&made)?);
+        if credential.len() > LONGEST_KEPT {
+            return Err(PasskeyError::Refused);
+        }
+        Ok(NewPasskey { passkey: StoredPasskey { id, credential }, fitted })
+    }
+
+    /// Drops what a user had begun: how they sign in was changed.
+    pub fn forget(&self, tenant: Incarnation, user: &UserName) {
+        self.ceremonies.forget(&Owner::Registering(tenant, user.clone()));
+        self.ceremonies.forget(&Owner::SigningIn(tenant, user.clone()));
     }
 
     /// Begins to complete a password by one of its user's passkeys.
@@ -203,18 +217,28 @@ impl Passkeys {
         }
         let begun = self.webauthn.start_passkey_authentication(&keys);
         let (options, state) = begun.map_err(|_| PasskeyError::Broken)?;
+        let whose = awaiting.whose();
+        let owner = Owner::SigningIn(whose.tenant.incarnation(), whose.user);
         let waiting = Waiting::AfterPassword { awaiting: Box::new(awaiting), state: Box::new(state) };
-        keep(&self.known, waiting, shown(&options)?)
+        self.keep(owner, waiting, shown(&options)?)
     }
 
     /// Begins with a passkey alone: whose, it says itself.
     ///
     /// # Errors
     /// If there is no entropy.
-    pub fn begin_alone(&self) -> Result<Begun, PasskeyError> {
+    pub fn begin_alone(&self, client: IpAddr) -> Result<Begun, PasskeyError> {
         let begun = self.webauthn.start_discoverable_authentication();
         let (options, state) = begun.map_err(|_| PasskeyError::Broken)?;
-        keep(&self.unknown, Waiting::Alone { state: Box::new(state) }, shown(&options)?)
+        self.keep(Owner::Network(prefix(client)), Waiting::Alone { state: Box::new(state) }, shown(&options)?)
+    }
+
+    fn keep(&self, owner: Owner, waiting: Waiting, options: Value) -> Result<Begun, PasskeyError> {
+        let mut name = [0u8; 24];
+        getrandom::fill(&mut name).map_err(|_| NoEntropy)?;
+        let ceremony = URL_SAFE_NO_PAD.encode(name);
+        self.ceremonies.keep(ceremony.clone(), owner, waiting);
+        Ok(Begun { ceremony, options })
     }
 
     /// Ends either.
@@ -226,10 +250,12 @@ impl Passkeys {
         sign_ins: &SignIns,
         directory: &impl Directory,
         (ceremony, credential): (&str, Value),
-        client: std::net::IpAddr,
+        client: IpAddr,
     ) -> Result<Identified, PasskeyError> {
-        let waiting = take(&self.known, ceremony).or_else(|| take(&self.unknown, ceremony));
-        let credential: Option<PublicKeyCredential> = serde_json::from_value(credential).ok();
+        let waiting = self.ceremonies.take(ceremony).map(|(_, waiting)| waiting);
+        let credential = Some(credential).filter(|credential| length(credential) <= LONGEST);
+        let credential: Option<PublicKeyCredential> =
+            credential.and_then(|credential| serde_json::from_value(credential).ok());
         match waiting {
             Some(Waiting::AfterPassword { awaiting, state }) => {
                 let proven = sign_ins.shown(directory, *awaiting, client).await?;
@@ -311,17 +337,7 @@ fn shown(options: &impl serde::Serialize) -> Result<Value, PasskeyError> {
     whole.get_mut("publicKey").map(Value::take).ok_or(PasskeyError::Broken)
 }
 
-fn keep(ceremonies: &Ceremonies, waiting: Waiting, options: Value) -> Result<Begun, PasskeyError> {
-    let mut name = [0u8; 24];
-    getrandom::fill(&mut name).map_err(|_| NoEntropy)?;
-    let ceremony = URL_SAFE_NO_PAD.encode(name);
-    let until = Instant::now() + WAITS;
-    ceremonies.lock().unwrap_or_else(PoisonError::into_inner).push(ceremony.clone(), (until, waiting));
-    Ok(Begun { ceremony, options })
-}
-
-/// A ceremony is good once.
-fn take(ceremonies: &Ceremonies, name: &str) -> Option<Waiting> {
-    let (until, waiting) = ceremonies.lock().unwrap_or_else(PoisonError::into_inner).pop(name)?;
-    (Instant::now() < until).then_some(waiting)
+/// How long a credential is as text, bytes.
+fn length(credential: &Value) -> usize {
+    credential.to_string().len()
 }

@@ -37,6 +37,8 @@ impl Described {
         match (segments.next(), segments.next(), segments.next()) {
             (Some("api"), _, Some("admin")) => format!("routes of admin {}", segments.next().unwrap_or("")),
             (Some("api"), Some("auth"), _) => "routes of signing in".to_owned(),
+            // What goes over it has routes of its own, too: sessions, the log, approvals.
+            (Some("api"), _, Some("ws")) => "routes of sessions".to_owned(),
             (Some("api"), _, Some(resource)) => format!("routes of {resource}"),
             (Some("eve"), ..) => "routes of eve".to_owned(),
             _ => "routes of the server".to_owned(),
@@ -63,7 +65,9 @@ impl Described {
     /// Whether the operator alone may do it.
     fn is_the_operators(&self) -> bool {
         let host = |verb: &String| {
-            verb.starts_with("host.") || matches!(verb.as_str(), "account.create" | "account.list" | "account.delete")
+            verb.starts_with("host.")
+                || verb.starts_with("account.limits.")
+                || matches!(verb.as_str(), "account.create" | "account.list" | "account.delete")
         };
         self.verbs.iter().any(host)
     }

@@ -108,6 +108,7 @@ impl Tenant {
             ("space", space),
         ]);
         ids.extend(logins(operator, &ids["account"], [&chief, &ids["user"].clone()], &secret, report).await?);
+        ids.extend(application(operator, &admin, &secret, report).await?);
         if let Some((session, approval)) = begin(&admin, &ids, &secret, label, report).await? {
             ids.insert("child", session.clone());
             ids.insert("call", "call_1".to_owned());
@@ -131,6 +132,7 @@ impl Tenant {
             format!("/api/v1/admin/accounts/{account}/users/{user}/keys"),
             format!("/api/v1/admin/accounts/{account}/users/{user}/devices"),
             "/api/v1/devices".to_owned(),
+            "/api/v1/applications".to_owned(),
             format!("/api/v1/agents/{}", self.id("agent")),
             "/api/v1/policies".to_owned(),
             format!("/api/v1/spaces/{space}"),
@@ -202,6 +204,46 @@ async fn logins(
                 break;
             }
         }
+    }
+    Ok(made)
+}
+
+/// A program that the admin lets act for them, with its tokens, as a browser and the program would do it.
+async fn application(
+    operator: &Client,
+    admin: &Client,
+    secret: &str,
+    report: &mut Report,
+) -> Result<Vec<(&'static str, String)>, Failure> {
+    const FORM: &str = "application/x-www-form-urlencoded";
+    // Of RFC 7636, appendix B: here it keeps nothing secret.
+    const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
+    const CHALLENGE: &str = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM";
+    let callback = "http://127.0.0.1:3000/callback";
+    let metadata = json!({ "client_name": secret, "redirect_uris": [callback], "token_endpoint_auth_method": "none" });
+    let client = operator.api(Method::POST, &["admin", "clients"], Ask::body(&metadata)).await.ok();
+    let Some(client) = client.as_ref().and_then(|client| client["client_id"].as_str()).map(str::to_owned) else {
+        report.note("no program could be registered: applications are not probed".to_owned());
+        return Ok(Vec::new());
+    };
+    let redirect = "redirect_uri=http%3A%2F%2F127.0.0.1%3A3000%2Fcallback";
+    let asked = format!(
+        "response_type=code&client_id={client}&{redirect}&code_challenge={CHALLENGE}&code_challenge_method=S256&\
+         decision=allow"
+    );
+    let back = admin.raw(&Method::POST, "/oauth/authorize", Some((FORM, asked.into_bytes()))).await?;
+    let location = back.headers.get("location").and_then(|value| value.to_str().ok()).unwrap_or("");
+    let code = location.split(['?', '&']).find_map(|pair| pair.strip_prefix("code="));
+    let mut made = vec![("client", client.clone())];
+    let Some((code, id)) = code.and_then(|code| Some((code, code.split('_').nth(1)?.to_owned()))) else {
+        report.note("this server has no authorization server: applications are not probed".to_owned());
+        return Ok(made);
+    };
+    let redeem =
+        format!("grant_type=authorization_code&client_id={client}&code={code}&{redirect}&code_verifier={VERIFIER}");
+    let tokens = operator.raw(&Method::POST, "/oauth/token", Some((FORM, redeem.into_bytes()))).await?;
+    if tokens.status.is_success() {
+        made.push(("application", id));
     }
     Ok(made)
 }

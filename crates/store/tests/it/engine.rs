@@ -31,8 +31,8 @@ async fn a_directory_of_a_newer_version_is_refused_and_left_alone() {
         let (dir, backend) = (f.dir().to_owned(), f.backend.clone());
         let hood = Hood::of_host(&f).await;
         let (newer, known) = match backend {
-            Backend::Sqlite => ("PRAGMA user_version = 99", "PRAGMA user_version = 3"),
-            Backend::Postgres(_) => ("UPDATE schema_version SET version = 99", "UPDATE schema_version SET version = 3"),
+            Backend::Sqlite => ("PRAGMA user_version = 99", "PRAGMA user_version = 4"),
+            Backend::Postgres(_) => ("UPDATE schema_version SET version = 99", "UPDATE schema_version SET version = 4"),
         };
         f.store.close();
         hood.run(newer).await;
@@ -180,7 +180,7 @@ async fn an_older_file_is_brought_to_the_newest_version_when_it_is_opened() {
                 "ALTER TABLE account_user RENAME TO user; ALTER TABLE user DROP COLUMN first_event; \
                  ALTER TABLE api_key RENAME COLUMN holder TO user; ALTER TABLE space_grant RENAME COLUMN grantee TO user; \
                  DROP TABLE account_password; DROP TABLE device; DROP TABLE totp; DROP TABLE recovery_code; \
-                 DROP TABLE passkey; DROP TABLE account_limits; DROP TABLE usage_day; DROP TABLE tree_tile; DROP TRIGGER event_is_not_changed; ALTER TABLE event DROP COLUMN untold; \
+                 DROP TABLE passkey; DROP TABLE account_limits; DROP TABLE usage_day; DROP TABLE application_token; DROP TABLE application; DROP TABLE tree_tile; DROP TRIGGER event_is_not_changed; ALTER TABLE event DROP COLUMN untold; \
                  CREATE TRIGGER event_is_not_changed BEFORE UPDATE ON event BEGIN SELECT RAISE(ABORT, 'x'); END; \
                  PRAGMA user_version = 1",
             )

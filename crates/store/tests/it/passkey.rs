@@ -1,27 +1,41 @@
 //! Passkeys: kept once, used once for each thing they say, and gone with whose they are.
 
-use bailiwick_auth::access::verb::{DeleteUser, ReadUser, ResetFactors, SetFactors, SignIn};
+use bailiwick_auth::access::verb::{DeleteUser, ReadUser, ResetFactors, ResetPassword, SetFactors, SignIn};
 use bailiwick_auth::authn::Directory;
 use bailiwick_auth::authn::oidc::SecondFactor;
-use bailiwick_auth::authn::passkey::{StoredPasskey, UsedPasskey};
+use bailiwick_auth::authn::passkey::{NewPasskey, StoredPasskey, UsedPasskey};
 use bailiwick_auth::authn::sign_in::{Factor, First};
 use bailiwick_auth::key::KeyHash;
+use bailiwick_auth::password::StoredPassword;
 use bailiwick_store::StoreError;
 use bailiwick_store::device::NewDevice;
 use bailiwick_store::passkey::NewCodes;
 use bailiwick_types::PasskeyId;
 
-use crate::fixture::{Fixture, Person, conflict, not_found, permit};
+use crate::fixture::{Fixture, House, Person, conflict, not_found, permit};
 use crate::on_every_backend;
 
 fn passkey(n: u8) -> StoredPasskey {
     StoredPasskey { id: PasskeyId::from_bytes([n; 10]), credential: format!("{{\"counter\":{n}}}") }
 }
 
+/// The hash of that person's password.
+fn hash() -> StoredPassword {
+    StoredPassword::from_text("not looked at".to_owned())
+}
+
+/// Gives that person a password, by the operator.
+async fn password(f: &Fixture, house: &House, person: &Person, hash: StoredPassword) {
+    let scope = f.set_up(house).await;
+    let reset = permit::<ResetPassword>(&scope, scope.user_named(person.name.clone()));
+    f.store.password_reset(reset, hash).await.unwrap();
+}
+
 async fn add(f: &Fixture, person: &Person, n: u8, codes: &[KeyHash]) -> Result<NewCodes, StoreError> {
     let scope = f.scope(person).await;
     let set = permit::<SetFactors>(&scope, scope.user_named(person.name.clone()));
-    f.store.passkey_create(set, passkey(n), format!("key {n}"), codes.to_vec()).await
+    let made = NewPasskey { passkey: passkey(n), fitted: hash() };
+    f.store.passkey_create(set, made, format!("key {n}"), codes.to_vec()).await
 }
 
 async fn remove(f: &Fixture, person: &Person, n: u8, shown: Factor) -> Result<(), StoreError> {
@@ -66,6 +80,8 @@ fn used(n: u8, was: &str, now: &str) -> UsedPasskey {
 async fn i06_a_passkey_is_one_persons_and_good_once_for_what_it_says() {
     on_every_backend(async |f| {
         let (alice, bob) = (&f.acme.admin, &f.globex.admin);
+        password(&f, &f.acme, alice, hash()).await;
+        password(&f, &f.globex, bob, hash()).await;
         let alices = codes(&f, alice).await;
         assert_eq!(add(&f, alice, 1, &alices).await.unwrap(), NewCodes::Kept);
         assert_eq!(add(&f, alice, 2, &codes(&f, bob).await).await.unwrap(), NewCodes::NotNeeded);
@@ -106,6 +122,9 @@ async fn i06_a_passkey_is_one_persons_and_good_once_for_what_it_says() {
 async fn i06_passkeys_go_with_their_user_and_with_a_reset() {
     on_every_backend(async |f| {
         let (bob, vera) = (&f.acme.member, &f.acme.viewer);
+        for (house, person) in [(&f.acme, bob), (&f.acme, vera), (&f.globex, &f.globex.member)] {
+            password(&f, house, person, hash()).await;
+        }
         add(&f, bob, 1, &codes(&f, bob).await).await.unwrap();
         add(&f, vera, 2, &codes(&f, vera).await).await.unwrap();
         add(&f, &f.globex.member, 3, &[]).await.unwrap();
@@ -133,6 +152,8 @@ async fn i06_passkeys_go_with_their_user_and_with_a_reset() {
 async fn i12_a_providers_word_is_not_enough_once_a_second_factor_is_set_up() {
     on_every_backend(async |f| {
         let (alice, bob) = (&f.acme.admin, &f.globex.admin);
+        password(&f, &f.acme, alice, hash()).await;
+        password(&f, &f.globex, bob, hash()).await;
         let by = |second_factor| First::Provider { name: "corp".to_owned(), second_factor };
         sign_in_by(&f, alice, by(SecondFactor::Own), Factor::Alone).await.unwrap();
         let alices = codes(&f, alice).await;
@@ -147,6 +168,34 @@ async fn i12_a_providers_word_is_not_enough_once_a_second_factor_is_set_up() {
         sign_in_by(&f, bob, by(SecondFactor::Own), Factor::Alone).await.unwrap();
         // Nothing at all is nothing.
         assert_eq!(conflict(sign_in_by(&f, bob, First::Passkey, Factor::Alone).await), "sign_in_changed");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i06_a_passkey_is_begun_with_all_that_is_asked_for_and_kept_while_the_password_stays() {
+    on_every_backend(async |f| {
+        let (alice, carol) = (&f.acme.admin, &f.globex.member);
+        password(&f, &f.acme, alice, hash()).await;
+        password(&f, &f.globex, carol, hash()).await;
+        let begin = async |person: &Person, shown: Factor| {
+            let scope = f.scope(person).await;
+            let set = permit::<SetFactors>(&scope, scope.user_named(person.name.clone()));
+            f.store.passkey_begin(&set, First::Password { fitted: hash(), anew: None }, shown).await
+        };
+        let alices = codes(&f, alice).await;
+        assert!(begin(alice, Factor::Alone).await.unwrap().is_empty());
+        add(&f, alice, 1, &alices).await.unwrap();
+        // Now there is a second factor, and the password alone begins nothing; a code does, once.
+        assert_eq!(conflict(begin(alice, Factor::Alone).await), "sign_in_changed");
+        assert_eq!(conflict(begin(alice, Factor::Recovery(codes(&f, carol).await.remove(0))).await), "code_used");
+        assert_eq!(begin(alice, Factor::Recovery(alices[0].clone())).await.unwrap().len(), 1);
+        assert_eq!(conflict(begin(alice, Factor::Recovery(alices[0].clone())).await), "code_used");
+        // The password is another one since: what was begun is not kept.
+        password(&f, &f.acme, alice, StoredPassword::from_text("another".to_owned())).await;
+        assert_eq!(conflict(add(&f, alice, 2, &[]).await.map(drop)), "sign_in_changed");
+        assert!(f.store.passkey(&passkey(2).id).await.unwrap().is_none());
+        add(&f, carol, 2, &[]).await.unwrap();
     })
     .await;
 }

@@ -209,8 +209,16 @@ async fn reset_factors(
     let (account, scope) = caller.account(&app, &account).await?;
     let user = named(&user)?;
     let permit = scope.authorize::<ResetFactors>(scope.user_named(user.clone()))?;
-    app.store().factors_reset(permit).await?;
+    taken_factors(&app, permit).await?;
     Ok(reply::done(json!({ "account_id": account, "user_id": user })))
+}
+
+/// Takes a user's second factors away, and what was begun towards one.
+pub(crate) async fn taken_factors(app: &App, permit: Permit<ResetFactors>) -> Result<(), Failure> {
+    let (tenant, user) = (permit.tenant().incarnation(), permit.resource().name().clone());
+    app.store().factors_reset(permit).await?;
+    app.forget_ceremonies(tenant, &user);
+    Ok(())
 }
 
 async fn unlock(

@@ -22,7 +22,7 @@ use crate::caller::Caller;
 use crate::error::Failure;
 use crate::input::Unread;
 use crate::route::routes;
-use crate::sign_in::{complete, own_name, unix_seconds};
+use crate::sign_in::{NotSignedIn, complete, own_name, unix_seconds};
 
 routes! {
     GET "/api/auth/2fa" show, Known, [ReadUser], Nothing, "Which second factors the caller has";
@@ -133,9 +133,14 @@ struct Both {
     code: String,
 }
 
-/// The password and a code once more, of somebody who is known. The attempt is to be ended when what they
-/// were asked for is done: until then a code is a guess.
-pub(crate) async fn both(app: &App, caller: &Caller, password: &str, code: &str) -> Result<Identified, Failure> {
+/// The password and all that is asked for beside it once more, of somebody who is known. The attempt is to be
+/// ended when what they were asked for is done: until then a code is a guess.
+pub(crate) async fn all_asked(
+    app: &App,
+    caller: &Caller,
+    password: &str,
+    code: Option<&str>,
+) -> Result<Identified, Failure> {
     let scope = caller.scope()?;
     let user = own_name(&caller.principal)?;
     let claim = Claim {
@@ -145,7 +150,20 @@ pub(crate) async fn both(app: &App, caller: &Caller, password: &str, code: &str)
         client: caller.principal.address(),
     };
     let proven = app.sign_ins().by_password(app.store(), claim).await?;
-    let identified = complete(app, proven, Some(code)).await?;
+    match complete(app, proven, code).await {
+        Err(Failure::SignIn(NotSignedIn::CodeWanted(..) | NotSignedIn::PasskeyWanted(..))) => {
+            Err(Failure::NotAccepted {
+                reason: "code_required",
+                message: "there is a second factor: a code of the app, or a recovery code, is needed as well",
+            })
+        }
+        asked => asked,
+    }
+}
+
+/// The password and a code once more: somebody without a second factor has none to show.
+pub(crate) async fn both(app: &App, caller: &Caller, password: &str, code: &str) -> Result<Identified, Failure> {
+    let identified = all_asked(app, caller, password, Some(code)).await?;
     if matches!(identified.factor, Factor::Alone) {
         app.sign_ins().no_failure(app.store(), identified.attempt).await?;
         return Err(Failure::NotAccepted { reason: "totp_not_set_up", message: "no authenticator app is set up" });

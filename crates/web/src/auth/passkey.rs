@@ -6,8 +6,7 @@ use axum::response::{IntoResponse, Response};
 use bailiwick_auth::Permit;
 use bailiwick_auth::access::verb::{ReadUser, SetFactors};
 use bailiwick_auth::authn::passkey::{Begun, PasskeyError};
-use bailiwick_auth::authn::sign_in::Identified;
-use bailiwick_auth::password::Password;
+use bailiwick_auth::authn::sign_in::{First, Identified};
 use bailiwick_store::passkey::{NewCodes, PasskeyRow};
 use bailiwick_types::PasskeyId;
 use http::{HeaderMap, StatusCode};
@@ -16,7 +15,7 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use crate::app::App;
-use crate::auth::factor::{both, new_codes, own};
+use crate::auth::factor::{all_asked, both, new_codes, own};
 use crate::auth::login::{device_said, signed_in};
 use crate::caller::{Caller, Visitor};
 use crate::error::Failure;
@@ -26,7 +25,7 @@ use crate::sign_in::{LONGEST_DEVICE, device_name, own_name, sign_in_by_passkey};
 
 routes! {
     GET "/api/auth/passkeys" list, Known, [ReadUser], Nothing, "The caller's passkeys";
-    POST "/api/auth/passkeys" begin, Known, [SetFactors], Json, "Begin to add a passkey (password); answers the options for navigator.credentials.create";
+    POST "/api/auth/passkeys" begin, Known, [SetFactors], Json, "Begin to add a passkey (password, code where there is a second factor); answers the options for navigator.credentials.create";
     POST "/api/auth/passkeys/finish" finish, Known, [SetFactors], Json, "Keep it (ceremony, credential, name); answers recovery codes, if there were none";
     POST "/api/auth/passkeys/{passkey}/remove" remove, Known, [SetFactors], Json, "Remove one (password, code)";
     POST "/api/auth/passkeys/login" begin_login, Public, [], Nothing, "Begin to sign in with a passkey; answers the options for navigator.credentials.get";
@@ -53,6 +52,8 @@ async fn list(State(app): State<App>, caller: Caller) -> Result<Response, Failur
 #[serde(deny_unknown_fields)]
 struct Begin {
     password: String,
+    #[serde(default)]
+    code: Option<String>,
 }
 
 fn shown(begun: &Begun) -> Value {
@@ -61,23 +62,27 @@ fn shown(begun: &Begun) -> Value {
 
 async fn begin(State(app): State<App>, caller: Caller, body: Unread) -> Result<Response, Failure> {
     let permit = own(&caller)?;
-    let Begin { password } = body.json().await?;
-    let begun = begin_passkey(&app, &caller, &permit, &password).await?;
+    let Begin { password, code } = body.json().await?;
+    let begun = begin_passkey(&app, &caller, &permit, (&password, code.as_deref())).await?;
     Ok(Json(shown(&begun)).into_response())
 }
 
-/// Begins to add a passkey.
+/// Begins to add a passkey. Where there is a second factor already the password is not enough: whoever stole
+/// it would make themselves one of their own.
 pub(crate) async fn begin_passkey(
     app: &App,
     caller: &Caller,
     permit: &Permit<SetFactors>,
-    password: &str,
+    (password, code): (&str, Option<&str>),
 ) -> Result<Begun, Failure> {
     let passkeys = app.passkeys()?;
-    app.sign_ins().confirm(app.store(), &caller.principal, Password::new(password)).await?;
-    let others = app.store().passkey_begin(permit).await?;
+    let Identified { first, factor, attempt, .. } = all_asked(app, caller, password, code).await?;
+    let First::Password { fitted, .. } = &first else { return Err(Failure::Defect("a password that was none")) };
+    let fitted = fitted.clone();
+    let others = app.store().passkey_begin(permit, first, factor).await?;
+    app.sign_ins().succeeded(app.store(), attempt).await?;
     let user = permit.resource().name();
-    Ok(passkeys.begin_registration(app.walk().ring(), permit.tenant(), user, &others)?)
+    Ok(passkeys.begin_registration(app.walk().ring(), permit.tenant(), user, &others, fitted)?)
 }
 
 #[derive(Deserialize)]
@@ -120,7 +125,7 @@ pub(crate) async fn finish_passkey(
     let made = app.passkeys()?.finish_registration(&tenant, &user, ceremony, credential)?;
     let (codes, hashes) = new_codes(app, &tenant, &user)?;
     let id = made.passkey.id.clone();
-    let kept = app.store().passkey_create(permit, made.passkey, name, hashes).await?;
+    let kept = app.store().passkey_create(permit, made, name, hashes).await?;
     Ok((id, (kept == NewCodes::Kept).then_some(codes)))
 }
 
@@ -163,8 +168,8 @@ pub(crate) async fn remove_passkey(
     Ok(app.sign_ins().succeeded(app.store(), attempt).await?)
 }
 
-async fn begin_login(State(app): State<App>) -> Result<Response, Failure> {
-    Ok(Json(shown(&app.passkeys()?.begin_alone()?)).into_response())
+async fn begin_login(State(app): State<App>, visitor: Visitor) -> Result<Response, Failure> {
+    Ok(Json(shown(&app.passkeys()?.begin_alone(visitor.address)?)).into_response())
 }
 
 #[derive(Deserialize)]

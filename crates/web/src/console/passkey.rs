@@ -18,7 +18,7 @@ use crate::input::{Segments, Unread};
 use crate::route::routes;
 
 routes! {
-    POST "/2fa/passkeys/begin" begin, Known, [SetFactors], Form, "Begin to add a passkey (password)";
+    POST "/2fa/passkeys/begin" begin, Known, [SetFactors], Form, "Begin to add a passkey (password, code)";
     POST "/2fa/passkeys/finish" finish, Known, [SetFactors], Form, "Keep it (ceremony, credential, name)";
     POST "/2fa/passkeys/{passkey}/remove" remove, Known, [SetFactors], Form, "Remove one (password, code)";
 }
@@ -37,14 +37,16 @@ impl Ceremony {
 }
 
 #[derive(Deserialize)]
-struct Password {
+struct Begin {
     password: String,
+    #[serde(default)]
+    code: Option<String>,
 }
 
 async fn begin(State(app): State<App>, caller: Caller, body: Unread) -> Result<Response, Failure> {
     let permit = own(&caller)?;
-    let Password { password }: Password = body.form().await?;
-    match begin_passkey(&app, &caller, &permit, &password).await {
+    let Begin { password, code }: Begin = body.form().await?;
+    match begin_passkey(&app, &caller, &permit, (&password, code.as_deref())).await {
         Ok(begun) => {
             let ceremony = Ceremony::of(&begun);
             page(&shown(&app, &caller, None).await?.with(ceremony))

@@ -10,7 +10,7 @@ use bailiwick_types::Role;
 use serde::Deserialize;
 
 use super::frame::{Frame, Notice, Said, again, go, moment, notice_of, page};
-use crate::api::user::{first_password, given_password, named};
+use crate::api::user::{first_password, given_password, named, taken_factors};
 use crate::app::App;
 use crate::caller::Caller;
 use crate::error::Failure;
@@ -154,7 +154,7 @@ async fn reset_factors(
 ) -> Result<Response, Failure> {
     let scope = caller.scope()?;
     let permit = scope.authorize::<ResetFactors>(scope.user_named(named(&user)?))?;
-    app.store().factors_reset(permit).await?;
+    taken_factors(&app, permit).await?;
     Ok(go("/users?ok=reset"))
 }
 

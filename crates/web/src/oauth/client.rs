@@ -50,15 +50,18 @@ pub(super) async fn client(
     if proven { Ok(client) } else { Err(UNKNOWN.into()) }
 }
 
-/// The id and the secret of `Authorization: Basic`, which are each encoded as in a form before.
+/// The id and the secret of `Authorization: Basic`, which are each encoded as in a form before. Another scheme
+/// is no client's way to prove itself, and says nothing here.
 fn basic(headers: &HeaderMap) -> Result<Option<(String, Zeroizing<String>)>, Failure> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
-    let Some(value) = values.next() else { return Ok(None) };
+    let (Some(value), None) = (values.next(), values.next()) else {
+        return if headers.contains_key(AUTHORIZATION) { Err(UNKNOWN.into()) } else { Ok(None) };
+    };
+    let (scheme, text) = value.to_str().ok().and_then(|value| value.split_once(' ')).ok_or(UNKNOWN)?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return Ok(None);
+    }
     let read = || {
-        let (scheme, text) = value.to_str().ok()?.split_once(' ')?;
-        if !scheme.eq_ignore_ascii_case("basic") {
-            return None;
-        }
         let pair = Zeroizing::new(STANDARD.decode(text.trim()).ok()?);
         let (id, secret) = std::str::from_utf8(&pair).ok()?.split_once(':')?;
         let decoded = |text: &str| {
@@ -67,8 +70,5 @@ fn basic(headers: &HeaderMap) -> Result<Option<(String, Zeroizing<String>)>, Fai
         };
         Some((decoded(id)?, Zeroizing::new(decoded(secret)?)))
     };
-    match (read(), values.next()) {
-        (Some(pair), None) => Ok(Some(pair)),
-        _ => Err(UNKNOWN.into()),
-    }
+    read().map(Some).ok_or_else(|| UNKNOWN.into())
 }

@@ -176,7 +176,9 @@ pub(super) fn body(route: &Route) -> Value {
         (_, "/api/auth/2fa/totp/remove" | "/api/auth/2fa/recovery-codes") => {
             closed(&["password", "code"], json!({ "password": { "type": "string" }, "code": { "type": "string" } }))
         }
-        ("POST", "/api/auth/passkeys") => closed(&["password"], json!({ "password": { "type": "string" } })),
+        ("POST", "/api/auth/passkeys") => {
+            closed(&["password"], json!({ "password": { "type": "string" }, "code": { "type": ["string", "null"] } }))
+        }
         (_, "/api/auth/passkeys/finish") => {
             let name = json!({ "type": ["string", "null"], "maxLength": 100 });
             closed(&["ceremony", "credential"], ceremony(("name", name)))

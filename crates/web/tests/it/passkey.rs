@@ -37,7 +37,11 @@ async fn start() -> (Server, People) {
 
 /// Adds a passkey for whoever is signed in by that token; gives the whole answer.
 async fn add(server: &Server, token: &str, authenticator: &mut Authenticator) -> (u16, Value) {
-    let begun = server.done("POST", "/api/auth/passkeys", token, json!({ "password": PASSWORD })).await;
+    add_with(server, token, authenticator, json!({ "password": PASSWORD })).await
+}
+
+async fn add_with(server: &Server, token: &str, authenticator: &mut Authenticator, shown: Value) -> (u16, Value) {
+    let begun = server.done("POST", "/api/auth/passkeys", token, shown).await;
     let credential = authenticator.create(&begun["options"]);
     let body = json!({ "ceremony": begun["ceremony"], "credential": credential, "name": "phone" });
     let (status, answer) = taken(server.send("POST", "/api/auth/passkeys/finish", token, body).await).await;
@@ -257,16 +261,13 @@ async fn i06_i03_i04_wrong_passkeys_count_and_being_asked_does_not() {
     for _ in 0..15 {
         asked(&server, "carol@acme").await;
     }
-    let mut held = asked(&server, "carol@acme").await;
     for n in 0..10 {
         let ceremony = asked(&server, "carol@acme").await;
         let wrong = Authenticator::new().get(&ceremony["options"]);
         assert_eq!(shown(&server, &ceremony, wrong).await.1, "invalid_passkey", "{n}");
     }
-    // The user is locked, for a ceremony that was begun before as well, and for the passkey alone.
-    let speaks = carols.get(&held["options"]);
-    assert_eq!(shown(&server, &held, speaks).await.1, "locked");
-    held = alone(&server).await;
+    // The user is locked, for the passkey alone as well.
+    let held = alone(&server).await;
     let speaks = carols.get(&held["options"]);
     assert_eq!(shown(&server, &held, speaks).await.1, "locked");
     // bob, of another account, is not.
@@ -285,4 +286,70 @@ async fn i06_i03_i04_wrong_passkeys_count_and_being_asked_does_not() {
         }
     }
     assert_eq!(last, "ip_locked");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i06_a_second_passkey_takes_more_than_the_password_and_an_old_beginning_is_void() {
+    let (server, people) = start().await;
+    let login = server.login_again("acme", "carol").await;
+    let begin = async |shown: Value| taken(server.send("POST", "/api/auth/passkeys", &login.token, shown).await).await;
+    let (_, made) = add(&server, &login.token, &mut Authenticator::new()).await;
+    let code = |n: usize| made["recoveryCodes"][n].as_str().unwrap().to_owned();
+    // Whoever stole the login and the password makes none of their own.
+    let (status, told) = begin(json!({ "password": PASSWORD })).await;
+    assert_eq!((status.as_u16(), &told["code"]), (400, &json!("code_required")), "{told}");
+    assert_eq!(begin(json!({ "password": PASSWORD, "code": "aaaa-bbbb-cccc" })).await.0, 409);
+    let mut second = Authenticator::new();
+    let with_code = json!({ "password": PASSWORD, "code": code(0) });
+    let (status, answer) = add_with(&server, &login.token, &mut second, with_code.clone()).await;
+    assert_eq!((status, &answer["recoveryCodes"]), (200, &Value::Null), "{answer}");
+    assert_eq!(begin(with_code).await.0, 409, "the code is used");
+    let ceremony = alone(&server).await;
+    assert_eq!(shown(&server, &ceremony, second.get(&ceremony["options"])).await.1, "ok");
+    // Begun, and then the admin gives another password, or takes the second factors away.
+    for (method, path, n) in [
+        ("PUT", "/api/v1/admin/accounts/acme/users/vera/password", 1),
+        ("DELETE", "/api/v1/admin/accounts/acme/users/vera/2fa", 2),
+    ] {
+        // A key outlives both.
+        let begun = server.done("POST", "/api/auth/passkeys", &people.vera, json!({ "password": PASSWORD })).await;
+        let body = json!({ "password": PASSWORD });
+        server
+            .done(method, path, &people.alice, if n == 1 { json!({ "password": "battery staple" }) } else { body })
+            .await;
+        let credential = Authenticator::new().create(&begun["options"]);
+        let finish = json!({ "ceremony": begun["ceremony"], "credential": credential });
+        let (status, told) = taken(server.send("POST", "/api/auth/passkeys/finish", &people.vera, finish).await).await;
+        assert!(status.is_client_error(), "{path}: {told}");
+        server.password("acme", "vera").await;
+    }
+    // The control: nothing is changed between the two halves.
+    let begun = server.done("POST", "/api/auth/passkeys", &people.vera, json!({ "password": PASSWORD })).await;
+    let credential = Authenticator::new().create(&begun["options"]);
+    let finish = json!({ "ceremony": begun["ceremony"], "credential": credential });
+    server.done("POST", "/api/auth/passkeys/finish", &people.vera, finish).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i06_nobody_has_the_server_keep_long_passkeys_or_many_ceremonies() {
+    let (server, _) = start().await;
+    let login = server.login_again("acme", "carol").await;
+    let begun = server.done("POST", "/api/auth/passkeys", &login.token, json!({ "password": PASSWORD })).await;
+    let mut long = Authenticator::new().create(&begun["options"]);
+    long["response"]["transports"] = json!(vec!["x"; 20_000]);
+    let body = json!({ "ceremony": begun["ceremony"], "credential": long });
+    let (status, told) = taken(server.send("POST", "/api/auth/passkeys/finish", &login.token, body).await).await;
+    assert_eq!((status.as_u16(), &told["code"]), (400, &json!("invalid_passkey")), "{told}");
+    // Of one who begins twice the first beginning is gone; another's is not.
+    let mut carols = Authenticator::new();
+    assert_eq!(add(&server, &login.token, &mut carols).await.0, 200);
+    let bob = server.login_again("globex", "bob").await;
+    let mut bobs = Authenticator::new();
+    assert_eq!(add(&server, &bob.token, &mut bobs).await.0, 200);
+    let of_bob = asked(&server, "bob@globex").await;
+    let first = asked(&server, "carol@acme").await;
+    let second = asked(&server, "carol@acme").await;
+    assert_eq!(shown(&server, &first, carols.get(&first["options"])).await.1, "ceremony_gone");
+    assert_eq!(shown(&server, &second, carols.get(&second["options"])).await.1, "ok");
+    assert_eq!(shown(&server, &of_bob, bobs.get(&of_bob["options"])).await.1, "ok");
 }

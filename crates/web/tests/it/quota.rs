@@ -187,3 +187,20 @@ async fn i17_the_page_shows_an_admin_who_used_what_and_everybody_else_their_own(
     let foreign = page(&people.bob).await;
     assert!(foreign.contains("no limit") && !foreign.contains("carol"), "{foreign}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i17_a_call_that_is_canceled_has_been_paid_for() {
+    let server = Server::start().await;
+    let people = server.people().await;
+    let (status, begun) = begin(&server, &people.carol, "slow please").await;
+    assert_eq!(status, 202, "{begun}");
+    story(&server, &people.carol, &begun["sessionId"], "one two").await;
+    let cancel = format!("/eve/v1/session/{}/cancel", begun["sessionId"].as_str().unwrap());
+    server.done("POST", &cancel, &people.carol, json!({})).await;
+    story(&server, &people.carol, &begun["sessionId"], "turn.cancelled").await;
+    let usage = server.done("GET", "/api/v1/usage", &people.carol, Value::Null).await;
+    assert!(usage["own"][0]["tokens_in"].as_u64().unwrap() > 0, "{usage}");
+    assert!(usage["own"][0]["tokens_out"].as_u64().unwrap() > 0, "{usage}");
+    let bobs = server.done("GET", "/api/v1/usage", &people.bob, Value::Null).await;
+    assert_eq!(bobs["today"]["tokens_in"], 0);
+}

@@ -13,7 +13,7 @@ const TRUSTED: &[&str] = &["Directory", "Journal"];
 const CONNECTS: &[(&str, &[&str])] = &[
     ("TcpListener::bind", &["bailiwick", "testkit", "crash", "bench", "xtask"]),
     ("TcpStream::connect", &["bailiwick", "testkit", "crash", "bench"]),
-    ("TcpSocket::new", &[]),
+    ("TcpSocket::new", &["bench"]),
     ("UdpSocket::bind", &[]),
     ("UnixListener::bind", &[]),
     ("UnixStream::connect", &["sandbox"]),
