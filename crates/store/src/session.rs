@@ -18,6 +18,8 @@ use crate::sql::{Row, Sql, args};
 use crate::store::Store;
 use crate::{log, quota, space};
 
+mod stream;
+
 /// Messages that may wait for one session. Commands have some room of their own: a session that is
 /// flooded must still be stopped.
 const MESSAGES_WAITING: u64 = 64;
@@ -472,35 +474,5 @@ impl Store {
             log::append(tx, draft).map(drop)
         })
         .await
-    }
-
-    /// Events of the session's stream from number `from` on, as JSON lines.
-    ///
-    /// # Errors
-    /// If the database fails.
-    pub async fn session_events(
-        &self,
-        permit: &Permit<ReadSession>,
-        from: u64,
-        limit: usize,
-    ) -> Result<Vec<String>, StoreError> {
-        let id = permit.resource().id();
-        self.database(permit.tenant())?
-            .read_for(permit.scope(), |sql| {
-                sql.all(
-                "SELECT body FROM session_event WHERE account = ?1 AND session = ?2 AND n >= ?3 ORDER BY n LIMIT ?4",
-                args![id, from, limit],
-                |row| row.text(0),
-            )
-            })
-            .await
-    }
-
-    /// Woken when the session's stream grows.
-    ///
-    /// # Errors
-    /// If the account's file cannot be opened.
-    pub fn session_watch(&self, permit: &Permit<ReadSession>) -> Result<tokio::sync::watch::Receiver<u64>, StoreError> {
-        Ok(self.database(permit.tenant())?.watch_session(permit.resource().id()))
     }
 }

@@ -17,6 +17,11 @@ pub const JSON_VALUES: usize = 200_000;
 pub const URI_BYTES: usize = 4 * 1024;
 /// Most rows in one page of a listing.
 pub const PAGE_ROWS: usize = 1_000;
+/// Longest text of one message or answer, with the names of its files, bytes. Whoever follows the session
+/// gets it as one event.
+pub const MESSAGE_BYTES: usize = 256 * 1024;
+/// Most parts of one message.
+pub const MESSAGE_PARTS: usize = 256;
 
 /// Lines of a tool's output that a model may see.
 pub const OUTPUT_LINES: usize = 2_000;

@@ -222,12 +222,11 @@ fn record(
         }
         return;
     }
-    if let Some(Failure::TooFast(_)) = failure {
-        app.meters().too_fast();
-        // Enough of them on record to show who it was, and not so many that they fill it.
-        if app.meters().rejection().is_none() {
-            return;
-        }
+    // Enough of them on record to show who it was, and not so many that they fill it.
+    if let Some(Failure::TooFast(_)) = failure
+        && app.meters().too_fast().is_none()
+    {
+        return;
     }
     let Some(caller) = caller else { return };
     if let Some(failure) = failure {

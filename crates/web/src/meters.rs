@@ -153,9 +153,11 @@ impl Meters {
         taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts a request that was refused because of its rate.
-    pub(crate) fn too_fast(&self) {
+    /// Counts a request that was refused because of its rate. As [`Self::rejection`]: `Some` if it may be
+    /// written down.
+    pub(crate) fn too_fast(&self) -> Option<u64> {
         self.too_fast.fetch_add(1, Ordering::Relaxed);
+        self.rejection()
     }
 
     pub(crate) fn request(&self, method: &'static str, route: &'static str, status: u16) {

@@ -7,7 +7,7 @@ use bailiwick_store::session::SessionState::{AwaitingApproval, AwaitingInput, Ca
 use bailiwick_types::WorkspacePath;
 
 use crate::SCRIPT;
-use crate::fixture::Inside;
+use crate::fixture::{Inside, whole_stream};
 
 impl Inside {
     pub async fn pending(&self, key: &str) -> Vec<PendingApproval> {
@@ -188,7 +188,7 @@ async fn t07_a_revoked_key_stops_the_turn_it_began() {
         }
         let _ = tokio::time::timeout(std::time::Duration::from_millis(200), grew.changed()).await;
     }
-    let lines = store.session_events(&stream, 0, 1000).await.unwrap();
+    let lines = whole_stream(&store, &stream).await;
     assert!(lines.iter().any(|line| line.contains("CALLER_NOT_AUTHORIZED")), "{lines:#?}");
     assert!(!lines.iter().any(|line| line.contains("action.result")), "nothing ran");
 }

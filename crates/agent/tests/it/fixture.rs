@@ -11,7 +11,7 @@ use bailiwick_agent::{Incoming, IncomingPart, Models, Runtime, RuntimeLimits};
 use bailiwick_auth::access::verb;
 use bailiwick_auth::authn::{Presented, Step, Walk};
 use bailiwick_auth::key::PresentedKey;
-use bailiwick_auth::{Principal, Scope};
+use bailiwick_auth::{Permit, Principal, Scope};
 use bailiwick_model::{Provider, Script};
 use bailiwick_sandbox::linux::{CgroupUse, HelperPath};
 use bailiwick_sandbox::{HostUse, Sandboxes, Settings};
@@ -121,7 +121,7 @@ impl Inside {
     pub async fn events(&self, id: SessionId) -> Vec<Value> {
         let scope = self.scope(&self.alice).await;
         let permit = scope.authorize::<verb::ReadSession>(self.session(id).await).unwrap();
-        let lines = self.store.session_events(&permit, 0, 10_000).await.unwrap();
+        let lines = whole_stream(&self.store, &permit).await;
         lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
@@ -187,4 +187,16 @@ async fn principal(store: &Store, walk: &Walk, key: &str) -> Principal {
         browser: bailiwick_auth::authn::Browser::Own,
     };
     walk.authenticate(store, &shown).await.unwrap()
+}
+
+/// Every event of a session, page by page.
+pub async fn whole_stream(store: &Store, permit: &Permit<verb::ReadSession>) -> Vec<String> {
+    let mut lines = Vec::new();
+    loop {
+        let page = store.session_events(permit, lines.len() as u64, 1000).await.unwrap();
+        if page.is_empty() {
+            return lines;
+        }
+        lines.extend(page);
+    }
 }

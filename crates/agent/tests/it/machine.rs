@@ -27,7 +27,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, FileFailurePersistence, RngSeed, TestCaseError, TestError, TestRunner};
 use serde_json::Value;
 
-use crate::fixture::{Inside, message};
+use crate::fixture::{Inside, message, whole_stream};
 
 const CASES: u32 = 12;
 const SEED: u64 = 20_261_122;
@@ -389,7 +389,7 @@ impl World {
         let scope = inside.scope(&inside.alice).await;
         let permit = scope.authorize::<verb::ReadSession>(inside.session(id).await).unwrap();
         let counted = usize::try_from(inside.store.session_read(&permit).await.unwrap().events).unwrap();
-        let lines = inside.store.session_events(&permit, 0, 100_000).await.unwrap();
+        let lines = whole_stream(&inside.store, &permit).await;
         if lines.len() < counted {
             return Err(format!("{counted} events are counted and {} are there: a gap", lines.len()));
         }

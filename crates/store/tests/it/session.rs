@@ -208,6 +208,46 @@ async fn e02_a_stream_is_read_from_any_number_on_and_wakes_those_who_watch() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn e02_a_page_of_a_stream_is_bounded_by_its_bytes_and_nothing_is_left_out() {
+    on_every_backend(async |f| {
+        const PAGE: usize = 512 * 1024;
+        let (long, short) = (f.session(&f.acme.member).await, f.session(&f.globex.member).await);
+        // Two bytes a character: it is bytes that are counted. One event is longer than a page.
+        let texts = |session: &Session| match session.id() == long.id() {
+            true => [50_000, 50_000, 50_000, 300_000, 10, 50_000, 200_000, 100_000].map(|n| "ä".repeat(n)),
+            false => [1, 2, 3, 4, 5, 6, 7, 8].map(|n| "ä".repeat(n)),
+        };
+        for (person, session) in [(&f.acme.member, &long), (&f.globex.member, &short)] {
+            let scope = f.scope(person).await;
+            let lease = f.store.turn_lease(scope.tenant(), session.id()).await.unwrap();
+            for text in texts(session) {
+                let events = vec![("step.started", json!({ "text": text }))];
+                f.store.turn_commit(&lease, Change { events, ..Change::default() }).await.unwrap();
+            }
+            let read = permit::<ReadSession>(&scope, session.clone());
+            let (mut all, mut pages) = (Vec::new(), 0);
+            loop {
+                let page = f.store.session_events(&read, all.len() as u64, 1000).await.unwrap();
+                if page.is_empty() {
+                    break;
+                }
+                let bytes: usize = page.iter().map(String::len).sum();
+                assert!(bytes <= PAGE || page.len() == 1, "{bytes} bytes in {} events", page.len());
+                all.extend(page);
+                pages += 1;
+            }
+            let seen = all.iter().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+            let seen: Vec<_> = seen.map(|event| event["data"]["text"].as_str().unwrap().to_owned()).collect();
+            assert_eq!(seen.len(), 8);
+            assert!(seen == texts(session), "every event once, in order");
+            // Short ones are one page.
+            assert_eq!(pages, if session.id() == long.id() { 4 } else { 1 });
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_session_begins_neither_in_a_space_that_is_gone_nor_with_an_agent_that_is_not_there() {
     on_every_backend(async |f| {
         let space = f.space(&f.acme.member, "work").await;

@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::response::Response;
 use bailiwick_auth::access::verb::{ReadAccount, ReadAccountLimits, SetAccountLimits};
 use bailiwick_store::quota::AccountLimits;
-use bailiwick_types::limits::{BODY_BYTES, PAGE_ROWS, UPLOAD_BYTES};
+use bailiwick_types::limits::{BODY_BYTES, MESSAGE_BYTES, PAGE_ROWS, UPLOAD_BYTES};
 use bailiwick_types::{QuotaOverrides, Quotas};
 use serde::Serialize;
 use serde_json::json;
@@ -47,7 +47,7 @@ async fn mine(State(app): State<App>, caller: Caller) -> Result<Response, Failur
         // 0: none.
         "requests_per_second_per_principal": rates.principal.map_or(0, NonZeroU32::get),
         "requests_per_second_per_address": rates.address.map_or(0, NonZeroU32::get),
-        "body_bytes": BODY_BYTES, "upload_bytes": UPLOAD_BYTES, "page_rows": PAGE_ROWS,
+        "body_bytes": BODY_BYTES, "message_bytes": MESSAGE_BYTES, "upload_bytes": UPLOAD_BYTES, "page_rows": PAGE_ROWS,
     })))
 }
 

@@ -8,6 +8,7 @@
 //! login, key or user.
 
 mod frame;
+mod outbox;
 mod subscription;
 
 use std::net::IpAddr;
@@ -26,7 +27,7 @@ use bailiwick_types::RequestId;
 use http::header::{AUTHORIZATION, COOKIE, ORIGIN};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Value, json};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::api::approval;
@@ -42,6 +43,7 @@ use crate::presented::{self, Via};
 use crate::route::{Route, routes};
 use crate::serve::Held;
 use frame::{Asked, Close, Hello};
+use outbox::{Outbox, Waiting};
 use subscription::Subscriptions;
 
 routes! {
@@ -53,8 +55,8 @@ const PATH: &str = "/api/v1/ws";
 
 /// Longest frame from a client, bytes.
 const FRAME_BYTES: usize = 256 * 1024;
-/// Frames that wait for a slow reader; whoever makes them waits, too.
-const WAITING: usize = 32;
+/// Frames that may be refused one after the other because they come too fast.
+const REFUSED: u32 = 32;
 /// The rights of a socket are looked at when its account's log grows, which every change of rights makes
 /// it do; and not more often than this.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -119,7 +121,7 @@ fn route() -> &'static Route {
 
 /// Finds out whose the socket is.
 async fn meet(app: &App, socket: &mut WebSocket, visitor: &Visitor, caller: Option<Caller>) -> Result<Known, Close> {
-    let headers = match caller {
+    let headers = match &caller {
         Some(_) => visitor.headers.clone(),
         None => {
             let hello = tokio::time::timeout(app.settings().times.hello, first(socket)).await;
@@ -127,7 +129,13 @@ async fn meet(app: &App, socket: &mut WebSocket, visitor: &Visitor, caller: Opti
         }
     };
     let request = RequestId::new();
-    let known = know(app, visitor, &headers, request).await;
+    let known = know(app, visitor, &headers, request).await.and_then(|known| {
+        // Whom the gate knew, it has counted.
+        if caller.is_none() {
+            rated(app, &known.caller)?;
+        }
+        Ok(known)
+    });
     let known = match known {
         Ok(known) => known,
         Err(failure) => {
@@ -135,6 +143,10 @@ async fn meet(app: &App, socket: &mut WebSocket, visitor: &Visitor, caller: Opti
                 gate::reject(app, route(), rejection, Some(visitor.client), request);
             }
             tell(socket, &frame::failed(None, &failure, request)).await?;
+            if let Failure::TooFast(_) = failure {
+                app.meters().too_fast();
+                return Err(Close::TooFast);
+            }
             return Err(Close::Unknown);
         }
     };
@@ -156,6 +168,12 @@ async fn know(app: &App, visitor: &Visitor, headers: &HeaderMap, request: Reques
     let tenant = caller.scope()?.tenant().clone();
     let slot = Slot::take(Scarce::Sockets, app, &caller)?;
     Ok(Known { presented, caller, tenant, _slot: slot })
+}
+
+/// Counts a frame of whoever sends it, as one request of theirs.
+fn rated(app: &App, caller: &Caller) -> Result<(), Failure> {
+    let who = (caller.principal.tenant().map(Tenant::incarnation), caller.principal.user().cloned());
+    Ok(app.principals().check(who)?)
 }
 
 /// The first frame, which is a credential.
@@ -204,6 +222,10 @@ struct Live<'a> {
     subscriptions: Subscriptions,
     log: watch::Receiver<u64>,
     looked: Instant,
+    /// When to look because the log has grown. Kept here, so that nothing else that happens makes it forgotten.
+    look_due: Option<Instant>,
+    /// Frames that were refused one after the other.
+    refused: u32,
     beat: Instant,
     heard: Instant,
 }
@@ -211,32 +233,40 @@ struct Live<'a> {
 /// What the socket's loop woke up for.
 enum Woken {
     Heard(Option<Result<Message, axum::Error>>),
-    Ready(String),
+    Ready(Waiting),
+    Grown,
     Look,
     Beat,
     Closing,
 }
 
 async fn serve(app: &App, socket: &mut WebSocket, known: Known) -> Close {
-    let (sender, mut ready) = mpsc::channel(WAITING);
+    let (outbox, mut ready) = Outbox::new();
     let Ok(log) = app.store().event_watch(&known.tenant) else { return Close::Unknown };
     let now = Instant::now();
     let beat = now + app.settings().times.heartbeat;
-    let subscriptions = Subscriptions::new(sender);
-    let mut live = Live { app, known, subscriptions, log, looked: now, beat, heard: now };
+    let subscriptions = Subscriptions::new(outbox);
+    let mut live = Live { app, known, subscriptions, log, looked: now, look_due: None, refused: 0, beat, heard: now };
     loop {
         let woken = tokio::select! {
             () = app.closing().cancelled() => Woken::Closing,
             () = tokio::time::sleep_until(live.beat) => Woken::Beat,
-            () = changed(&mut live.log, live.looked + LOOK_EVERY) => Woken::Look,
-            Some(text) = ready.recv() => Woken::Ready(text),
+            () = at(live.look_due) => Woken::Look,
+            // One look is for all that comes until then.
+            Ok(()) = live.log.changed(), if live.look_due.is_none() => Woken::Grown,
+            Some(frame) = ready.recv() => Woken::Ready(frame),
             message = socket.recv() => Woken::Heard(message),
         };
         let ended = match woken {
             Woken::Closing => Err(Close::Stopping),
             Woken::Beat => live.beat(socket).await,
+            Woken::Grown => {
+                live.look_due = Some(live.looked + LOOK_EVERY);
+                Ok(())
+            }
             Woken::Look => live.look().await,
-            Woken::Ready(text) => tell(socket, &text).await,
+            // Its room is free again when it is sent.
+            Woken::Ready(frame) => tell(socket, &frame.text).await,
             Woken::Heard(message) => live.heard(socket, message).await,
         };
         if let Err(close) = ended {
@@ -245,12 +275,12 @@ async fn serve(app: &App, socket: &mut WebSocket, known: Known) -> Close {
     }
 }
 
-/// The account's log has grown, and it is time to look.
-async fn changed(log: &mut watch::Receiver<u64>, earliest: Instant) {
-    if log.changed().await.is_err() {
-        std::future::pending::<()>().await;
+/// Waits for that time, where there is one.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
     }
-    tokio::time::sleep_until(earliest).await;
 }
 
 impl Live<'_> {
@@ -269,6 +299,7 @@ impl Live<'_> {
     /// login: it ends by itself as it would without the socket.
     async fn look(&mut self) -> Result<(), Close> {
         self.looked = Instant::now();
+        self.look_due = None;
         match self.app.walk().look_again(self.app.store(), &self.known.caller.principal).await {
             Ok(principal) if principal.tenant() == Some(&self.known.tenant) => {
                 self.known.caller.principal = principal;
@@ -295,10 +326,18 @@ impl Live<'_> {
         let text = match message {
             None | Some(Ok(Message::Close(_))) => return Err(Close::Left),
             Some(Err(_)) => return Err(Close::Unreadable),
-            Some(Ok(Message::Ping(_) | Message::Pong(_))) => return Ok(()),
+            // The answer to our own sign of life.
+            Some(Ok(Message::Pong(_))) => return Ok(()),
             Some(Ok(Message::Binary(_))) => return Err(Close::Unreadable),
-            Some(Ok(Message::Text(text))) => text,
+            Some(Ok(Message::Ping(_))) => None,
+            Some(Ok(Message::Text(text))) => Some(text),
         };
+        // Before anything is done for it.
+        if let Err(failure) = rated(self.app, &self.known.caller) {
+            return self.refuse(socket, text.as_deref(), &failure).await;
+        }
+        self.refused = 0;
+        let Some(text) = text else { return Ok(()) };
         let asked = match frame::read(text.as_bytes()) {
             Ok(asked) => asked,
             Err(failure) => return tell(socket, &frame::failed(None, &failure, RequestId::new())).await,
@@ -309,10 +348,7 @@ impl Live<'_> {
         self.again().await?;
         let (request, id, kind) = (self.known.caller.request, asked.id().to_owned(), asked.kind());
         let begun = Instant::now();
-        let outcome = match self.rated() {
-            Ok(()) => self.act(asked).await,
-            Err(failure) => Err(failure),
-        };
+        let outcome = self.act(asked).await;
         self.record(kind, outcome.as_ref().err(), begun);
         let answer = match outcome {
             Ok(Some(mut result)) => {
@@ -324,6 +360,26 @@ impl Live<'_> {
             Err(failure) => frame::failed(Some(&id), &failure, request),
         };
         tell(socket, &answer).await
+    }
+
+    /// A frame that came too fast is told so, and nothing more is done for it. Who goes on all the same is
+    /// closed.
+    async fn refuse(&mut self, socket: &mut WebSocket, text: Option<&str>, failure: &Failure) -> Result<(), Close> {
+        self.refused += 1;
+        self.known.caller.request = RequestId::new();
+        // Read for its id alone, by which the client knows what was refused.
+        let asked = text.and_then(|text| frame::read(text.as_bytes()).ok());
+        self.record(asked.as_ref().map_or("unread", Asked::kind), Some(failure), Instant::now());
+        if self.refused >= REFUSED {
+            return Err(Close::TooFast);
+        }
+        match text {
+            Some(_) => {
+                let id = asked.as_ref().map(Asked::id);
+                tell(socket, &frame::failed(id, failure, self.known.caller.request)).await
+            }
+            None => Ok(()),
+        }
     }
 
     /// A command is a request: its sender is authenticated anew, by what they showed.
@@ -342,12 +398,6 @@ impl Live<'_> {
         self.known.caller.principal = principal;
         self.known.caller.request = RequestId::new();
         Ok(())
-    }
-
-    fn rated(&self) -> Result<(), Failure> {
-        let principal = &self.known.caller.principal;
-        let who = (principal.tenant().map(Tenant::incarnation), principal.user().cloned());
-        Ok(self.app.principals().check(who)?)
     }
 
     async fn act(&mut self, asked: Asked) -> Result<Option<Value>, Failure> {
@@ -397,6 +447,12 @@ impl Live<'_> {
         let (app, caller) = (self.app, &self.known.caller);
         let status = failure.map_or(200, |failure| failure.status().as_u16());
         app.meters().request("WS", route().path, status);
+        // As the gate does: enough of them to show who it was, and not so many that they fill the record.
+        if let Some(Failure::TooFast(_)) = failure
+            && app.meters().too_fast().is_none()
+        {
+            return;
+        }
         if let Some(failure) = failure {
             gate::note(app, route(), caller, failure, caller.request);
         }

@@ -3,6 +3,7 @@
 
 use bailiwick_agent::message::TurnPolicy;
 use bailiwick_agent::{Incoming, IncomingPart, Resolution};
+use bailiwick_types::limits::{MESSAGE_BYTES, MESSAGE_PARTS};
 use base64::Engine;
 use base64::alphabet::{STANDARD, URL_SAFE};
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -118,9 +119,18 @@ fn message(body: &Map<String, Value>) -> Result<Incoming, Failure> {
         Some(Value::String(text)) if text.trim().is_empty() => return Err(EMPTY),
         Some(Value::String(text)) => vec![IncomingPart::Text(text.clone())],
         Some(Value::Array(parts)) if parts.is_empty() => return Err(EMPTY),
+        Some(Value::Array(parts)) if parts.len() > MESSAGE_PARTS => {
+            return Err(Failure::Said(format!("'message' has too many parts: at most {MESSAGE_PARTS}.")));
+        }
         Some(Value::Array(parts)) => parts.iter().map(part).collect::<Result<_, _>>()?,
         _ => return Err(Failure::Words("Expected 'message' to be a string or an array of text/file parts.")),
     };
+    // A file's content goes into the space; its name is told to whoever follows the session.
+    let told = parts.iter().map(|part| match part {
+        IncomingPart::Text(text) => text.len(),
+        IncomingPart::File { filename, .. } => filename.as_ref().map_or(0, String::len),
+    });
+    fits("message", told.sum())?;
     let policy = match present(body, "turnPolicy") {
         None => TurnPolicy::default(),
         Some(Value::String(word)) if word == "steer" => TurnPolicy::Steer,
@@ -128,6 +138,16 @@ fn message(body: &Map<String, Value>) -> Result<Incoming, Failure> {
         Some(_) => return Err(Failure::Words("Expected 'turnPolicy' to be either 'queue' or 'steer'.")),
     };
     Ok(Incoming { parts, client_context: context(body)?, output_schema: schema(body)?, policy })
+}
+
+/// What people say is one event of the stream each time, and every reader of it holds that in memory.
+fn fits(key: &str, bytes: usize) -> Result<(), Failure> {
+    if bytes <= MESSAGE_BYTES {
+        return Ok(());
+    }
+    Err(Failure::Said(format!(
+        "'{key}' is too long: {bytes} bytes of text, at most {MESSAGE_BYTES}. Send long text as a file part."
+    )))
 }
 
 fn context(body: &Map<String, Value>) -> Result<Option<Value>, Failure> {
@@ -201,7 +221,7 @@ fn resolutions(answers: &Value) -> Result<Vec<Resolution>, Failure> {
     let Some(entries) = answers.as_array().filter(|entries| !entries.is_empty()) else {
         return Err(Failure::Words("Expected 'inputResponses' to be a non-empty array."));
     };
-    entries
+    let answers: Vec<Resolution> = entries
         .iter()
         .map(|entry| {
             let entry = entry.as_object().ok_or(ENTRY)?;
@@ -217,12 +237,17 @@ fn resolutions(answers: &Value) -> Result<Vec<Resolution>, Failure> {
             let request = field("requestId")?.filter(|id| !id.is_empty()).ok_or(ENTRY)?;
             Ok(Resolution { request, option: field("optionId")?, text: field("text")? })
         })
-        .collect()
+        .collect::<Result<_, _>>()?;
+    let told = answers.iter().flat_map(|answer| [&answer.option, &answer.text]).flatten().map(String::len);
+    fits("inputResponses", told.sum())?;
+    Ok(answers)
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn words(result: Result<impl Sized, Failure>) -> String {
@@ -267,6 +292,36 @@ mod tests {
             ),
         ] {
             assert_eq!(words(follow_up(body(text))), expected);
+        }
+    }
+
+    #[test]
+    fn i17_what_is_said_at_once_has_an_end_and_files_are_not_counted() {
+        let text = |n: usize| json!({ "type": "text", "text": "ä".repeat(n / 2) });
+        let file = |name: usize, bytes: usize| {
+            let data = "AAAA".repeat(bytes / 3);
+            json!({ "type": "file", "mediaType": "text/plain", "filename": "n".repeat(name), "data": data })
+        };
+        let answers = |n: usize| json!({ "requestId": "apr_1", "text": "x".repeat(n) });
+        let half = MESSAGE_BYTES / 2;
+        let parts = |n: usize| vec![json!({ "type": "text", "text": "x" }); n];
+        for (body, expected) in [
+            (json!({ "message": "x".repeat(MESSAGE_BYTES) }), None),
+            (json!({ "message": "x".repeat(MESSAGE_BYTES + 1) }), Some("262145 bytes of text, at most 262144.")),
+            (json!({ "message": [text(half), text(half)] }), None),
+            (json!({ "message": [text(half), text(half), text(2)] }), Some("262146 bytes of text")),
+            (json!({ "message": [text(half), file(half, 3 * MESSAGE_BYTES)] }), None),
+            (json!({ "message": [text(half), file(half + 1, 3)] }), Some("262145 bytes of text")),
+            (json!({ "message": parts(MESSAGE_PARTS) }), None),
+            (json!({ "message": parts(MESSAGE_PARTS + 1) }), Some("too many parts: at most 256.")),
+            (json!({ "inputResponses": [answers(half), answers(half)] }), None),
+            (json!({ "inputResponses": [answers(half), answers(half + 1)] }), Some("'inputResponses' is too long")),
+        ] {
+            match (follow_up(object(Some(body)).unwrap_or_else(|error| panic!("{error}"))), expected) {
+                (Ok(_), None) => {}
+                (Err(error @ Failure::Said(_)), Some(part)) => assert!(error.to_string().contains(part), "{error}"),
+                (other, expected) => panic!("{:?}, expected {expected:?}", other.map(drop)),
+            }
         }
     }
 

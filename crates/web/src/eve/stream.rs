@@ -32,7 +32,7 @@ routes! {
     GET "/eve/v1/session/{session}/stream" open, Known, [ReadSession], Nothing, "The session's events as lines of JSON (startIndex, follow, includeTailIndex, streamControlVersion)";
 }
 
-/// Events in one read.
+/// Events in one read; fewer where they are long.
 const PAGE: usize = 256;
 const LEASE_ENDED: &[u8] = b"{\"$eve\":\"stream.lease-ended\",\"version\":1}\n";
 
@@ -103,7 +103,7 @@ impl SessionPages {
         Some(())
     }
 
-    /// The events that are there, up to so many.
+    /// The events that are there, up to so many, and up to a page's bytes.
     pub(crate) async fn read(&mut self, limit: usize) -> Option<Vec<String>> {
         self.grown.mark_unchanged();
         let events = self.app.store().session_events(&self.permit, self.next, limit).await.ok()?;

@@ -94,6 +94,12 @@ async fn session(server: &Server, key: &str, agent: &str, space: &str, message: 
     begun["sessionId"].as_str().unwrap().to_owned()
 }
 
+/// A key's server where one principal may ask so often in a second.
+async fn rated(principal: u32) -> Server {
+    let rates = bailiwick_web::Rates { principal: std::num::NonZeroU32::new(principal), address: None };
+    Server::with(vec![Step::ApiKey], Settings { rates, ..settings() }).await
+}
+
 fn cookie(token: &str) -> (&'static str, String) {
     ("cookie", format!("vibe_session={token}"))
 }
@@ -369,4 +375,166 @@ async fn i10_hostile_frames_are_told_or_end_the_socket_and_nothing_else() {
     let mut more = Socket::open(&server, &[("x-api-key", people.alice.clone())]).await.unwrap();
     assert_eq!(more.next().await["code"], "too_many_sockets");
     Socket::of(&server, &people.bob).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i17_frames_that_come_too_fast_end_the_socket_and_do_not_fill_the_record() {
+    let server = rated(20).await;
+    let people = server.people().await;
+    let begun = std::time::Instant::now();
+    let mut refused = 0;
+    while refused < 160 {
+        // To open one counts, too: whoever was just closed comes no further than the first frame.
+        let mut socket = Socket::open(&server, &[]).await.unwrap();
+        socket.say(json!({ "type": "auth", "token": people.carol })).await;
+        let first = socket.next().await;
+        if first["type"] != "ready" {
+            assert_eq!(first["code"], "rate_limited", "{first}");
+            assert_eq!(socket.next().await, json!({ "closed": 1008, "word": "rate_limited" }));
+            continue;
+        }
+        for n in 0..400 {
+            // What was sent after the close is nobody's.
+            let _ =
+                socket.0.feed(Message::text(json!({ "type": "unsubscribe", "id": n.to_string() }).to_string())).await;
+        }
+        let _ = socket.0.flush().await;
+        loop {
+            let answer = socket.next().await;
+            match answer["type"].as_str() {
+                Some("done") => {}
+                Some("error") => {
+                    assert_eq!(answer["code"], "rate_limited", "{answer}");
+                    assert!(answer["id"].is_string(), "it says which: {answer}");
+                    refused += 1;
+                }
+                _ => break assert!(answer.get("closed").is_some() || answer.get("broken").is_some(), "{answer}"),
+            }
+        }
+    }
+    // Two seconds more than were seen: the clock's second begins where it likes.
+    let most = 20 * (usize::try_from(begun.elapsed().as_secs()).unwrap() + 2);
+    // Whoever is held back holds back nobody else, here or elsewhere.
+    for key in [&people.alice, &people.bob] {
+        let mut other = Socket::of(&server, key).await;
+        assert_eq!(other.ask(json!({ "type": "unsubscribe", "id": "x" })).await["type"], "done");
+    }
+    let wrote =
+        |event: &Value| event["action"] == "ws.request" && event["user"] == "carol" && event["detail"]["status"] == 429;
+    let line = server.event("/api/v1/audit", &people.alice, wrote).await;
+    assert_eq!(line["detail"]["type"], "unsubscribe");
+    let log = server.done("GET", "/api/v1/audit?action=ws.request&limit=1000", &people.alice, Value::Null).await;
+    let written = log.as_array().unwrap().iter().filter(|event| wrote(event)).count();
+    assert!((1..=most).contains(&written), "{written} of {refused} refusals, at most {most}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i17_signs_of_life_and_what_is_no_frame_are_counted_too() {
+    let server = rated(20).await;
+    let people = server.people().await;
+    let life = || Message::Ping(vec![1].into());
+    for (key, frame) in
+        [(&people.carol, life()), (&people.bob, Message::text("{")), (&people.vera, Message::text("[]"))]
+    {
+        let mut socket = Socket::of(&server, key).await;
+        for _ in 0..400 {
+            let _ = socket.0.feed(frame.clone()).await;
+        }
+        let _ = socket.0.flush().await;
+        let ended = socket.until(|message| message.get("type").is_none()).await;
+        assert_eq!(ended, json!({ "closed": 1008, "word": "rate_limited" }), "{frame:?}");
+    }
+    // The control: without a rate they are answered, all of them, and the socket stays.
+    let server = Server::start().await;
+    let people = server.people().await;
+    let mut socket = Socket::of(&server, &people.carol).await;
+    for _ in 0..400 {
+        socket.0.feed(life()).await.unwrap();
+        socket.0.feed(Message::text("{")).await.unwrap();
+    }
+    socket.0.flush().await.unwrap();
+    for _ in 0..400 {
+        assert_eq!(socket.next().await["type"], "error");
+    }
+    assert_eq!(socket.ask(json!({ "type": "unsubscribe", "id": "x" })).await["type"], "done");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i10_who_talks_without_a_pause_is_closed_like_everybody() {
+    let times = Times { heartbeat: Duration::from_secs(60), ..Times::default() };
+    let server = Server::with(vec![Step::ApiKey, Step::Session], quick(times)).await;
+    let people = server.people().await;
+    for (person, admin, path) in [
+        (&people.dave, &people.bob, "/api/v1/admin/accounts/globex/users/dave"),
+        (&people.carol, &people.alice, "/api/v1/admin/accounts/acme/users/carol"),
+    ] {
+        let mut socket = Socket::of(&server, person).await;
+        socket.say(json!({ "type": "ping" })).await;
+        assert_eq!(socket.next().await["type"], "pong", "the control");
+        // At once, so that the look is due some time after it.
+        server.done("DELETE", path, admin, Value::Null).await;
+        let removed = std::time::Instant::now();
+        let ended = loop {
+            if socket.0.send(Message::text(json!({ "type": "ping" }).to_string())).await.is_err() {
+                break socket.next().await;
+            }
+            let answer = socket.next().await;
+            if answer["type"] != "pong" {
+                break answer;
+            }
+            assert!(removed.elapsed() < Duration::from_secs(10), "still answered after {:?}", removed.elapsed());
+        };
+        assert!(ended["closed"] == 4401 || ended.get("broken").is_some(), "{ended}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i17_a_long_message_is_refused_by_every_door_and_long_streams_come_whole() {
+    let server = Server::start().await;
+    let people = server.people().await;
+    let most = 256 * 1024;
+    let limits = server.done("GET", "/api/v1/limits", &people.alice, Value::Null).await;
+    assert_eq!(limits["message_bytes"], most);
+    let space = server.space(&people.alice, "long").await;
+    let session = session(&server, &people.alice, "default", &space, &"x".repeat(most)).await;
+    let path = format!("/eve/v1/session/{session}");
+    for (path, allowed) in [(path.as_str(), 202), ("/eve/v1/session", 202)] {
+        for (length, expected) in [(most, allowed), (most + 1, 400), (9 * 1024 * 1024, 400)] {
+            let body = json!({ "message": [{ "type": "text", "text": "x".repeat(length) }] });
+            let (status, answer) =
+                taken(server.request("POST", path, &people.alice).json(&body).send().await.unwrap()).await;
+            assert_eq!(status, expected, "{path} {length}: {answer}");
+            if expected == 400 {
+                assert!(answer.to_string().contains("at most 262144"), "{answer}");
+            }
+        }
+    }
+    // By the socket the frame is what has an end, and it is no longer than a message.
+    let mut alice = Socket::of(&server, &people.alice).await;
+    let sent = alice
+        .ask(json!({ "type": "send", "id": "s", "session": session, "body": { "message": "x".repeat(200 * 1024) } }))
+        .await;
+    assert_eq!(sent["type"], "done", "{sent}");
+    // More than a page, to a reader who reads nothing until eight subscriptions wait for it, and a stranger
+    // with one of their own. Each gets each event once, in order.
+    for n in 0..8 {
+        alice.say(json!({ "type": "subscribe", "id": n.to_string(), "session": session })).await;
+    }
+    let mut bob = Socket::of(&server, &people.bob).await;
+    let refused = bob.ask(json!({ "type": "subscribe", "id": "x", "session": session })).await;
+    assert_eq!(refused["code"], "NOT_FOUND");
+    let mut next = [0u64; 8];
+    let mut long = [0; 8];
+    while long.iter().any(|seen| *seen < 3) {
+        let message = alice.until(|message| message["type"] == "event").await;
+        let who: usize = message["id"].as_str().unwrap().parse().unwrap();
+        assert_eq!(message["index"], next[who]);
+        next[who] += 1;
+        let text = message["event"]["data"]["message"].as_str().unwrap_or_default();
+        long[who] += usize::from(message["event"]["type"] == "message.received" && text.len() >= 200 * 1024);
+    }
+    // As lines, too, to the end.
+    let lines = server.get(&format!("{path}/stream?follow=false"), &people.alice).await.text().await.unwrap();
+    let long = lines.lines().filter(|line| line.contains("message.received") && line.len() >= 200 * 1024);
+    assert_eq!(long.count(), 3);
 }

@@ -96,6 +96,8 @@ pub(super) enum Close {
     TimedOut,
     /// What came is no frame, or too long.
     Unreadable,
+    /// It goes on asking though it is told to wait.
+    TooFast,
 }
 
 impl Close {
@@ -109,6 +111,7 @@ impl Close {
             Self::Unknown => (4401, "unauthorized"),
             Self::TimedOut => (4401, "session_timeout"),
             Self::Unreadable => (1008, "unreadable"),
+            Self::TooFast => (1008, "rate_limited"),
         }
     }
 }

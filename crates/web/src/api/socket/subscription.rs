@@ -4,10 +4,10 @@
 use std::collections::HashMap;
 
 use serde_json::json;
-use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
 use crate::api::audit::{self, Wanted};
+use crate::api::socket::outbox::Outbox;
 use crate::api::stream::LogPages;
 use crate::app::App;
 use crate::caller::Caller;
@@ -17,12 +17,12 @@ use crate::meters::{Scarce, Slot};
 
 /// Subscriptions of one socket.
 const MOST: usize = 32;
-/// Events in one read.
+/// Events in one read; fewer where they are long.
 const PAGE: usize = 64;
 
 /// The subscriptions of a socket; they end with it.
 pub(super) struct Subscriptions {
-    outbox: mpsc::Sender<String>,
+    outbox: Outbox,
     running: HashMap<String, AbortHandle>,
 }
 
@@ -35,7 +35,7 @@ impl Drop for Subscriptions {
 }
 
 impl Subscriptions {
-    pub(super) fn new(outbox: mpsc::Sender<String>) -> Self {
+    pub(super) fn new(outbox: Outbox) -> Self {
         Self { outbox, running: HashMap::new() }
     }
 
@@ -63,7 +63,7 @@ impl Subscriptions {
         let task = tokio::spawn(async move {
             let _slot = slot;
             let _ = follow_session(pages, &id, &outbox).await;
-            let _ = outbox.send(json!({ "type": "end", "id": id }).to_string()).await;
+            let _ = outbox.put(json!({ "type": "end", "id": id }).to_string()).await;
         });
         self.running.insert(name, task.abort_handle());
         Ok(())
@@ -85,7 +85,7 @@ impl Subscriptions {
         let task = tokio::spawn(async move {
             let _slot = slot;
             let _ = follow_log(pages, &id, &outbox).await;
-            let _ = outbox.send(json!({ "type": "end", "id": id }).to_string()).await;
+            let _ = outbox.put(json!({ "type": "end", "id": id }).to_string()).await;
         });
         self.running.insert(name, task.abort_handle());
         Ok(())
@@ -105,7 +105,7 @@ impl Subscriptions {
 }
 
 /// Until the session ends, or the right to read it.
-async fn follow_session(mut pages: SessionPages, id: &str, outbox: &mpsc::Sender<String>) -> Option<()> {
+async fn follow_session(mut pages: SessionPages, id: &str, outbox: &Outbox) -> Option<()> {
     let id = json!(id);
     loop {
         let first = pages.next();
@@ -121,18 +121,18 @@ async fn follow_session(mut pages: SessionPages, id: &str, outbox: &mpsc::Sender
         for (index, event) in (first..).zip(events) {
             // As it is kept, byte for byte.
             let frame = format!(r#"{{"type":"event","id":{id},"index":{index},"event":{event}}}"#);
-            outbox.send(frame).await.ok()?;
+            outbox.put(frame).await?;
         }
     }
 }
 
 /// Until the right to read it ends.
-async fn follow_log(mut pages: LogPages, id: &str, outbox: &mpsc::Sender<String>) -> Option<()> {
+async fn follow_log(mut pages: LogPages, id: &str, outbox: &Outbox) -> Option<()> {
     loop {
         let events = pages.read().await?;
         for event in &events {
             let frame = json!({ "type": "audit", "id": id, "event": audit::shown(event) });
-            outbox.send(frame.to_string()).await.ok()?;
+            outbox.put(frame.to_string()).await?;
         }
         if events.is_empty() {
             pages.grown().await?;
