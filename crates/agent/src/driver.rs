@@ -7,6 +7,8 @@ mod begin;
 mod calls;
 mod model;
 mod settle;
+mod spent;
+mod summary;
 
 use std::sync::Arc;
 
@@ -41,6 +43,9 @@ pub(crate) struct Facts {
     announced: Vec<ApprovalId>,
     /// The session is at work on a summary that was asked for, and on no turn.
     compacting: bool,
+    /// Tokens that the call of a model which is under way was sent: counted by the next driver if this one
+    /// does not hear the answer.
+    sent: u64,
 }
 
 /// How a turn stops before its end.

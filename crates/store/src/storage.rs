@@ -3,23 +3,20 @@
 //! Files are written by us and by whatever runs in a sandbox, so that no sum of ours would stay right: the
 //! folders are measured. What was measured is remembered for a while and moved by what we write ourselves,
 //! so that the walk is not paid for each file; how long depends on how long the walk took, so that an account
-//! with very many files costs no more than a twentieth of a core while it is asked for room, and a fifth while
-//! it is refused. Nobody is refused by a memory that is older than a moment.
-//!
-//! A walk is a task of its own: whoever asked may go away, and the walk that was begun is still the only one.
+//! with very many files costs no more than a fraction of a core, whatever its users do, and nobody else waits
+//! behind its walks. Nobody is refused by a memory that is older than a moment.
 
 use std::collections::HashMap;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bailiwick_auth::access::verb::WriteSpace;
 use bailiwick_auth::{Permit, Tenant};
-use bailiwick_files::{FileError, Measured, Seen, measure};
+use bailiwick_files::{Measured, Seen, measure};
 use bailiwick_types::quota::Resource;
 use bailiwick_types::{Exhausted, Incarnation};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 
 use crate::error::StoreError;
 use crate::quota;
@@ -29,9 +26,12 @@ use crate::store::Store;
 const MOST_ENTRIES: u64 = 1_000_000;
 /// Accounts that are measured at once; more wait.
 const WALKS: usize = 4;
-/// How long somebody waits for a walk. Then an older memory has to do, or none: that others have many files
-/// must not stop anybody's work.
-const WAIT: Duration = Duration::from_secs(10);
+/// Of those whose last walk was a long one, so many at once: they wait for each other and for nobody else.
+const LONG_WALKS: usize = 2;
+/// From here on a walk is a long one.
+const LONG: Duration = Duration::from_millis(250);
+/// However long a walk took, it is not remembered for longer: sandboxes write meanwhile.
+const OLDEST: Duration = Duration::from_secs(60);
 /// Accounts that are remembered without a word about them.
 const REMEMBERED: usize = 4096;
 
@@ -39,11 +39,13 @@ const REMEMBERED: usize = 4096;
 pub(crate) struct Storage {
     accounts: Mutex<HashMap<Incarnation, Arc<Known>>>,
     walks: Arc<Semaphore>,
+    long_walks: Arc<Semaphore>,
 }
 
 impl Default for Storage {
     fn default() -> Self {
-        Self { accounts: Mutex::default(), walks: Arc::new(Semaphore::new(WALKS)) }
+        let (walks, long_walks) = (Arc::new(Semaphore::new(WALKS)), Arc::new(Semaphore::new(LONG_WALKS)));
+        Self { accounts: Mutex::default(), walks, long_walks }
     }
 }
 
@@ -51,20 +53,19 @@ impl Default for Storage {
 #[derive(Default)]
 struct Known {
     state: Mutex<State>,
+    /// One walk at a time; who comes meanwhile takes what it finds.
+    walking: Arc<tokio::sync::Mutex<()>>,
 }
-
-/// The end of a walk, for all who wait for it.
-type Walked = watch::Receiver<Option<Result<Measured, io::ErrorKind>>>;
 
 #[derive(Default)]
 struct State {
     measured: Option<Memory>,
-    /// The walk that is under way. One at a time; who comes meanwhile takes what it finds.
-    walking: Option<Walked>,
     /// Bytes for which there must be room because somebody is sending them.
     reserved: u64,
     /// How often something was deleted.
     deletions: u64,
+    /// Bytes that we wrote, ever.
+    written: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -72,8 +73,16 @@ struct Memory {
     found: Measured,
     at: Instant,
     took: Duration,
-    /// Whether something was deleted since, or meanwhile: there may be less than that.
-    high: bool,
+    since: Since,
+}
+
+/// What happened since a measurement.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Since {
+    /// Nothing that makes it too high.
+    Growth,
+    /// Something was deleted, so that it may be.
+    Deletion,
 }
 
 /// How old a memory may be.
@@ -87,17 +96,18 @@ enum Age {
 
 impl Memory {
     fn is(&self, age: Age) -> bool {
-        let (least, walks) = match age {
-            Age::Recent => (Duration::from_secs(5), 20),
-            Age::Moment => (Duration::from_secs(1), 4),
-        };
-        // What may be too much lets somebody in as well as the truth does, and refuses nobody.
-        (age == Age::Recent || !self.high) && self.at.elapsed() < least.max(self.took * walks)
+        self.at.elapsed() < self.lasts(age)
     }
 
-    /// How long to wait before the next walk, whoever asks for it.
-    fn pause(&self) -> Duration {
-        (self.took * 4).saturating_sub(self.at.elapsed())
+    fn lasts(&self, age: Age) -> Duration {
+        let (least, walks) = match (self.since, age) {
+            (Since::Growth, Age::Recent) => (Duration::from_secs(5), 20),
+            (Since::Growth, Age::Moment) => (Duration::from_secs(1), 4),
+            // Who made room is not refused by an old memory; but a deletion must not buy a long walk each time.
+            (Since::Deletion, _) if self.took < LONG => return Duration::ZERO,
+            (Since::Deletion, _) => (Duration::ZERO, 4),
+        };
+        least.max((self.took * walks).min(OLDEST))
     }
 }
 
@@ -110,27 +120,34 @@ impl Known {
         self.state().measured.filter(|memory| memory.is(age)).map(|memory| memory.found)
     }
 
-    /// Measures, and remembers what it finds.
-    async fn walk(&self, walks: Arc<Semaphore>, dir: PathBuf) -> Result<Measured, io::ErrorKind> {
-        let place = walks.acquire_owned().await;
-        let (begun, deletions) = (Instant::now(), self.state().deletions);
-        let found = tokio::task::spawn_blocking(move || {
-            let _place = place;
-            walk(&dir)
-        });
-        let found = match found.await {
-            Ok(Ok(found)) => Ok(found),
-            Ok(Err(error)) => Err(failed(&error)),
-            // The server is going down, or the walk panicked.
-            Err(_) => Err(io::ErrorKind::Other),
+    fn is_long(&self) -> bool {
+        self.state().measured.is_some_and(|memory| memory.took >= LONG)
+    }
+
+    /// Measures, and remembers what was found.
+    fn walk(&self, account: &Path) -> Result<Measured, StoreError> {
+        let (deletions, written) = {
+            let state = self.state();
+            (state.deletions, state.written)
         };
+        let begun = Instant::now();
+        let mut found = walk(account)?;
         let mut state = self.state();
-        state.walking = None;
-        if let Ok(found) = found {
-            let high = state.deletions != deletions;
-            state.measured = Some(Memory { found, at: Instant::now(), took: begun.elapsed(), high });
+        // What was written meanwhile may lie where the walk had been before.
+        found.bytes = found.bytes.saturating_add(state.written.saturating_sub(written));
+        // What was deleted meanwhile may have been counted before it was gone.
+        let since = if state.deletions == deletions { Since::Growth } else { Since::Deletion };
+        state.measured = Some(Memory { found, at: Instant::now(), took: begun.elapsed(), since });
+        Ok(found)
+    }
+
+    /// We wrote so many bytes more.
+    fn grow(&self, bytes: u64) {
+        let mut state = self.state();
+        state.written = state.written.saturating_add(bytes);
+        if let Some(memory) = &mut state.measured {
+            memory.found.bytes = memory.found.bytes.saturating_add(bytes);
         }
-        found
     }
 
     /// Takes room for so many bytes, or for as many of them as there is room for.
@@ -181,9 +198,8 @@ impl Room {
 
     /// So many bytes more are there now.
     pub fn fill(self, grown: u64) {
-        let Some((known, _)) = &self.of else { return };
-        if let Some(memory) = &mut known.state().measured {
-            memory.found.bytes = memory.found.bytes.saturating_add(grown);
+        if let Some((known, _)) = &self.of {
+            known.grow(grown);
         }
     }
 }
@@ -208,49 +224,23 @@ impl Store {
 
     /// What was measured no longer ago than that; else it is measured now.
     async fn storage_of(&self, tenant: &Tenant, known: &Arc<Known>, age: Age) -> Result<Measured, StoreError> {
-        let mut found = None;
-        // A second time, if what is found may be too much: something was deleted while it was looked at.
-        for _ in 0..2 {
-            if let Some(found) = known.remembered(age) {
-                return Ok(found);
-            }
-            let walked = self.storage_walked(tenant, known).await;
-            found = Some(match walked {
-                Some(Ok(found)) => found,
-                Some(Err(kind)) => return Err(StoreError::Io(kind.into())),
-                None => break,
-            });
-        }
-        if let Some(found) = found {
+        if let Some(found) = known.remembered(age) {
             return Ok(found);
         }
-        tracing::warn!(account = %tenant.account(), "files are not measured in time");
-        let state = known.state();
-        Ok(state.measured.map_or(Measured { bytes: 0, entries: 0, seen: Seen::Whole }, |memory| memory.found))
-    }
-
-    /// What the walk under way finds, or a new one; nothing if that takes too long.
-    async fn storage_walked(&self, tenant: &Tenant, known: &Arc<Known>) -> Option<Result<Measured, io::ErrorKind>> {
-        let mut walked = {
-            let mut state = known.state();
-            match &state.walking {
-                Some(walked) => walked.clone(),
-                None => {
-                    let (tell, walked) = watch::channel(None);
-                    state.walking = Some(walked.clone());
-                    let dir = self.account_dir(tenant.incarnation());
-                    let pause = state.measured.map_or(Duration::ZERO, |memory| memory.pause());
-                    let (known, walks) = (Arc::clone(known), Arc::clone(&self.storage().walks));
-                    tokio::spawn(async move {
-                        tokio::time::sleep(pause).await;
-                        tell.send_replace(Some(known.walk(walks, dir).await));
-                    });
-                    walked
-                }
-            }
-        };
-        let told = tokio::time::timeout(WAIT, walked.wait_for(Option::is_some)).await.ok()?.ok()?;
-        *told
+        let one = Arc::clone(&known.walking).lock_owned().await;
+        if let Some(found) = known.remembered(age) {
+            return Ok(found);
+        }
+        let places = if known.is_long() { &self.storage().long_walks } else { &self.storage().walks };
+        let place = Arc::clone(places).acquire_owned().await.map_err(|_| StoreError::Closed)?;
+        let (known, dir) = (Arc::clone(known), self.account_dir(tenant.incarnation()));
+        let walking = tokio::task::spawn_blocking(move || {
+            // Held by the walk and not by who waits for it: whoever asks and goes away, again and again, has
+            // one walk under way and no more.
+            let _held = (one, place);
+            known.walk(&dir)
+        });
+        walking.await.map_err(|_| StoreError::Closed)?
     }
 
     pub(crate) async fn storage_measured(&self, tenant: &Tenant) -> Result<Measured, StoreError> {
@@ -291,29 +281,17 @@ impl Store {
 
     /// We wrote so many bytes into a workspace. What was remembered is moved by it, and soon measured anew.
     pub fn storage_grew(&self, tenant: &Tenant, bytes: u64) {
-        let known = self.storage_known(tenant.incarnation());
-        if let Some(memory) = &mut known.state().measured {
-            memory.found.bytes = memory.found.bytes.saturating_add(bytes);
-        }
+        self.storage_known(tenant.incarnation()).grow(bytes);
     }
 
-    /// Something was deleted. Nobody who made room is refused by an old memory.
+    /// Something was deleted: what was measured before is too high.
     pub fn storage_shrank(&self, tenant: &Tenant) {
         let known = self.storage_known(tenant.incarnation());
         let mut state = known.state();
-        state.deletions = state.deletions.wrapping_add(1);
         if let Some(memory) = &mut state.measured {
-            memory.high = true;
+            memory.since = Since::Deletion;
         }
-    }
-}
-
-/// Said once in the server's log; whoever waits is told that it failed.
-fn failed(error: &FileError) -> io::ErrorKind {
-    tracing::error!(%error, "the files of an account cannot be measured");
-    match error {
-        FileError::Io { source, .. } => source.kind(),
-        _ => io::ErrorKind::Other,
+        state.deletions = state.deletions.wrapping_add(1);
     }
 }
 
@@ -322,7 +300,7 @@ const fn full(most: u64) -> Exhausted {
 }
 
 /// The folders of the spaces, and those that sandboxes have apart from them.
-fn walk(account: &Path) -> Result<Measured, FileError> {
+fn walk(account: &Path) -> Result<Measured, StoreError> {
     let spaces = measure(&account.join("spaces"), MOST_ENTRIES)?;
     let scratch = measure(&account.join("scratch"), MOST_ENTRIES.saturating_sub(spaces.entries).max(1))?;
     Ok(spaces.and(scratch))
@@ -333,48 +311,22 @@ fn walk(account: &Path) -> Result<Measured, FileError> {
 mod tests {
     use super::*;
 
-    fn memory(ago: Duration, took: Duration, high: bool) -> Memory {
-        let found = Measured { bytes: 1, entries: 1, seen: Seen::Whole };
-        Memory { found, at: Instant::now().checked_sub(ago).unwrap(), took, high }
+    fn memory(took: Duration, since: Since) -> Memory {
+        let found = Measured { bytes: 0, entries: 0, seen: Seen::Whole };
+        Memory { found, at: Instant::now(), took, since }
     }
 
     #[test]
-    fn i17_after_a_deletion_a_memory_lets_in_and_refuses_nobody() {
-        let quick = Duration::from_millis(1);
-        for (high, refuses) in [(false, true), (true, false)] {
-            let memory = memory(Duration::ZERO, quick, high);
-            assert!(memory.is(Age::Recent));
-            assert_eq!(memory.is(Age::Moment), refuses);
+    fn i17_who_deletes_is_measured_anew_and_does_not_buy_a_long_walk_each_time() {
+        let (short, long) = (Duration::from_millis(3), Duration::from_secs(2));
+        for age in [Age::Recent, Age::Moment] {
+            assert_eq!(memory(short, Since::Deletion).lasts(age), Duration::ZERO);
+            // Walking takes a fifth of the time at most.
+            assert_eq!(memory(long, Since::Deletion).lasts(age), long * 4);
         }
-        assert!(!memory(Duration::from_secs(6), quick, false).is(Age::Recent));
-    }
-
-    #[test]
-    fn i17_the_longer_a_walk_takes_the_longer_the_next_one_waits_whatever_is_deleted() {
-        let slow = Duration::from_secs(2);
-        for high in [false, true] {
-            assert!(memory(Duration::ZERO, slow, high).pause() > Duration::from_secs(7));
-            assert_eq!(memory(Duration::from_secs(9), slow, high).pause(), Duration::ZERO);
-        }
-    }
-
-    #[tokio::test]
-    async fn i17_a_walk_goes_on_when_its_asker_goes_and_is_the_only_one() {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::create_dir_all(dir.path().join("spaces/a")).unwrap();
-        let (known, walks) = (Arc::new(Known::default()), Arc::new(Semaphore::new(1)));
-        // Nobody waits for it.
-        drop(tokio::spawn({
-            let (known, walks, dir) = (Arc::clone(&known), Arc::clone(&walks), dir.path().to_owned());
-            async move { known.walk(walks, dir).await }
-        }));
-        for _ in 0..500 {
-            if known.remembered(Age::Moment).is_some() {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        assert_eq!(known.remembered(Age::Moment).unwrap().entries, 1);
-        assert_eq!(walks.available_permits(), 1);
+        assert_eq!(memory(short, Since::Growth).lasts(Age::Recent), Duration::from_secs(5));
+        assert_eq!(memory(long, Since::Growth).lasts(Age::Recent), long * 20);
+        assert_eq!(memory(long * 20, Since::Growth).lasts(Age::Recent), OLDEST);
+        assert_eq!(memory(short, Since::Growth).lasts(Age::Moment), Duration::from_secs(1));
     }
 }

@@ -1,15 +1,18 @@
 //! What an account has spent, by day and by user. Counted in the transaction that writes what was spent for,
 //! so that no count is lost and none is made up.
 
-use bailiwick_auth::access::verb::{ReadAccountUsage, ReadUsage};
-use bailiwick_auth::{Permit, Tenant};
+use bailiwick_audit::Verdict;
+use bailiwick_auth::access::verb::{CallModel, ReadAccountUsage, ReadUsage};
+use bailiwick_auth::{Permit, Recorded, Tenant};
 use bailiwick_types::quota::Resource;
 use bailiwick_types::{Day, Exhausted, Quotas, Timestamp, UserName};
+use serde_json::{Map, json};
 
 use crate::error::StoreError;
-use crate::quota;
+use crate::session::Tokens;
 use crate::sql::{Row, Sql, args};
 use crate::store::Store;
+use crate::{log, quota};
 
 /// Days that are shown, today among them.
 const DAYS_SHOWN: i64 = 30;
@@ -242,6 +245,34 @@ impl Store {
                 Ok(AccountUsage { days, users })
             })
             .await
+    }
+
+    /// Counts what a call of a model cost whose session was deleted before it was heard to its end, and puts
+    /// on record how the call ended. One that another driver has taken over is that driver's to count.
+    ///
+    /// # Errors
+    /// If the database fails, or the account is gone as well.
+    pub async fn usage_count_gone(&self, act: &Recorded<CallModel>, tokens: &Tokens) -> Result<(), StoreError> {
+        let detail = Map::from_iter([("ended".to_owned(), json!("session deleted"))]);
+        let draft = act.outcome(Verdict::Fail, detail);
+        let spent = Spent { tokens_in: tokens.input_tokens, tokens_out: tokens.output_tokens, ..Spent::default() };
+        let (session, user) = (act.resource().id(), act.scope().user().cloned());
+        self.write(act.scope().tenant(), move |tx| {
+            let there = tx.one("SELECT 1 FROM session WHERE account = ?1 AND id = ?2", args![session], |_| Ok(()))?;
+            let users = tx.one("SELECT count(*) FROM account_user WHERE account = ?1", args![], |row| row.count(0))?;
+            if there.is_some() || users.unwrap_or(0) == 0 {
+                return Ok(());
+            }
+            let known = match &user {
+                Some(name) => tx
+                    .one("SELECT 1 FROM account_user WHERE account = ?1 AND name = ?2", args![name], |_| Ok(()))?
+                    .and(user.as_ref()),
+                None => None,
+            };
+            count(tx, known, &spent)?;
+            log::append(tx, draft).map(drop)
+        })
+        .await
     }
 
     /// The bytes of the account's files.

@@ -5,7 +5,7 @@ use bailiwick_auth::Scope;
 use bailiwick_auth::access::verb::ReadSpace;
 use bailiwick_model::{Message as ModelMessage, UserPart};
 use bailiwick_store::StoreError;
-use bailiwick_store::session::{Delivery, SessionState};
+use bailiwick_store::session::{Delivery, SessionState, Tokens};
 use bailiwick_store::turn::{CallChange, CallState, Change, Messages, Standing};
 use serde_json::{Map, Value, json};
 
@@ -142,13 +142,15 @@ impl Drive<'_> {
 
     /// Goes on with a turn that a crash or a restart interrupted.
     pub(super) async fn recover(&self, turn: &mut Turn, standing: &Standing) -> Result<(), Stop> {
+        // A model was asked and nobody heard its answer: what it was sent is spent all the same.
+        let lost = Tokens { input_tokens: turn.facts.sent, ..Tokens::default() };
+        turn.tokens.add(&lost);
         if std::mem::take(&mut turn.facts.compacting) {
             // There is no turn to go on with. What asked for the summary is still in the queue.
-            let facts = Some(turn.facts_json());
-            self.commit(Change { state: Some(SessionState::Idle), facts, ..Change::default() }).await?;
+            self.commit(Change { state: Some(SessionState::Idle), ..turn.settled(&lost) }).await?;
             return Ok(());
         }
-        let mut change = turn.change();
+        let mut change = turn.settled(&lost);
         for call in standing.calls.iter().filter(|call| call.state == CallState::Started) {
             // Its intent is on record and its outcome is not: it may have run. It is not run again.
             let message = "The server was restarted while this ran. It may have taken effect; it was not run again.";

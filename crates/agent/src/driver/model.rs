@@ -11,7 +11,7 @@ use bailiwick_model::{
 };
 use bailiwick_store::StoreError;
 use bailiwick_store::session::{SessionState, Tokens};
-use bailiwick_store::turn::{Change, Messages};
+use bailiwick_store::turn::Messages;
 use bailiwick_tools::catalogue;
 use bailiwick_types::agent::{BackendChoice, SandboxMode};
 use bailiwick_types::failpoint;
@@ -20,6 +20,8 @@ use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::calls::Planned;
+use super::spent::UnderWay;
+use super::summary::estimate;
 use super::{Drive, Step, Stop, Turn, Urgent};
 use crate::event::{self, Event};
 use crate::schema;
@@ -45,25 +47,7 @@ struct Pieces {
     events: Vec<Event>,
     text: String,
     reasoning: String,
-    /// Bytes of everything that came, calls of tools among it.
-    written: u64,
 }
-
-/// What a call that did not end is counted as: nobody told its tokens, and it was not free.
-#[derive(Clone, Copy, Default)]
-struct Begun {
-    read: u64,
-    written: u64,
-}
-
-impl Begun {
-    fn tokens(self) -> Tokens {
-        Tokens { input_tokens: self.read, output_tokens: self.written.div_ceil(BYTES_A_TOKEN), ..Tokens::default() }
-    }
-}
-
-/// Close enough to decide when to summarise, and to count what was not told.
-const BYTES_A_TOKEN: u64 = 4;
 
 impl Pieces {
     fn add(&mut self, field: &'static str, delta: &str, make: impl FnOnce(&str) -> Event) {
@@ -78,51 +62,6 @@ impl Pieces {
     }
 }
 
-/// A stored message as text, for counting and for summaries: files are named, not shown.
-fn plain_message(message: &Value) -> String {
-    match serde_json::from_value(message.clone()) {
-        Ok(ModelMessage::User(parts)) => {
-            let parts = parts.into_iter().map(|part| match part {
-                UserPart::Text(text) => text,
-                UserPart::Image { media_type, .. } => format!("[a picture, {media_type}]"),
-                UserPart::Document { name, .. } => format!("[the document {name}]"),
-            });
-            format!("User: {}", parts.collect::<Vec<_>>().join("\n"))
-        }
-        Ok(ModelMessage::Assistant(said)) => {
-            let calls: Vec<String> = said.tool_calls().map(|call| format!("[calls {}]", call.name)).collect();
-            format!("Assistant: {} {}", said.text(), calls.join(" "))
-        }
-        Ok(ModelMessage::ToolResults(results)) => {
-            let results = results.into_iter().map(|result| format!("Result of {}: {}", result.name, result.content));
-            results.collect::<Vec<_>>().join("\n")
-        }
-        Err(_) => String::new(),
-    }
-}
-
-fn estimate(messages: &[Value]) -> u64 {
-    messages.iter().map(|message| plain_message(message).len() as u64 / BYTES_A_TOKEN).sum()
-}
-
-/// Bytes that a piece of an answer says.
-fn length(piece: &ModelEvent) -> u64 {
-    match piece {
-        ModelEvent::TextDelta(delta) | ModelEvent::ReasoningDelta(delta) => delta.len() as u64,
-        ModelEvent::ToolInputDelta { delta, .. } => delta.len() as u64,
-        ModelEvent::Finished(_) => 0,
-    }
-}
-
-fn tokens_of(usage: &bailiwick_model::Usage) -> Tokens {
-    Tokens {
-        input_tokens: usage.input_tokens,
-        output_tokens: usage.output_tokens,
-        cache_read_tokens: usage.cache_read_tokens,
-        cache_write_tokens: usage.cache_write_tokens,
-    }
-}
-
 impl Drive<'_> {
     /// Calls the model once, shows what it says, and writes down what it wants.
     pub(super) async fn call_model(&self, turn: &mut Turn) -> Result<Answered, Stop> {
@@ -133,19 +72,31 @@ impl Drive<'_> {
             messages = self.inner.store.turn_messages(&self.lease).await?;
         }
         let provider = self.provider(turn)?;
-        let read = estimate(&messages);
         let request = self.request(turn, &provider, messages);
         if turn.step == Step::Closed {
             turn.events.push(event::step_started(turn.at, provider.model()));
             turn.step = Step::Open;
         }
-        let act = self.record_call(turn, &provider).await?;
+        let mut under_way = UnderWay::new(&request);
+        let act = self.record_call(turn, &provider, &under_way).await?;
         failpoint::reach("model.intent");
+        let done = self.hear(turn, (&provider, &request), &act, &mut under_way).await;
+        self.spent(&act, &under_way, done).await
+    }
+
+    /// Hears an answer to its end, or to where nobody wants it any more.
+    async fn hear(
+        &self,
+        turn: &mut Turn,
+        (provider, request): (&Provider, &Request),
+        act: &Recorded<CallModel>,
+        under_way: &mut UnderWay,
+    ) -> Result<Answered, Stop> {
         let cancel = CancellationToken::new();
         let _cancel_on_drop = cancel.clone().drop_guard();
-        let key = self.inner.models.open(&act, &turn.agent.definition.model);
+        let key = self.inner.models.open(act, &turn.agent.definition.model);
         let credential = key.as_ref().map(|key| key as &dyn Credential);
-        let mut stream = provider.stream(&request, credential, cancel.clone());
+        let mut stream = provider.stream(request, credential, cancel.clone());
         drop(key);
         let mut pieces = Pieces::default();
         let completion = loop {
@@ -155,29 +106,26 @@ impl Drive<'_> {
                     Poke::Nothing => {}
                     Poke::Cancel => {
                         cancel.cancel();
-                        self.settle_unfinished(turn, act, "canceled", Begun { read, written: pieces.written }).await?;
+                        self.settle_unfinished(turn, act, under_way, "canceled").await?;
                         return Err(Stop::Canceled);
                     }
                     Poke::Interrupt => {
                         cancel.cancel();
                         // Still the old message's: the new one joins after it.
                         turn.events.push(event::step_completed(turn.at, "other", None));
-                        let begun = Begun { read, written: pieces.written };
-                        self.settle_unfinished(turn, act, "interrupted", begun).await?;
+                        self.settle_unfinished(turn, act, under_way, "interrupted").await?;
                         return Ok(Answered::Interrupted);
                     }
                 },
                 () = self.handle.stopping.cancelled() => return Err(Stop::Stopping),
                 next = stream.next() => match next {
                     Some(Ok(ModelEvent::Finished(completion))) => break completion,
-                    Some(Ok(event)) => self.piece(turn, &mut pieces, event),
-                    Some(Err(error)) => {
-                        return Err(self.model_failed(turn, act, &error, Begun { read, written: pieces.written }).await?);
+                    Some(Ok(event)) => {
+                        under_way.hear(&event);
+                        self.piece(turn, &mut pieces, event);
                     }
-                    None => {
-                        let begun = Begun { read, written: pieces.written };
-                        return Err(self.model_failed(turn, act, &ModelError::Interrupted, begun).await?);
-                    }
+                    Some(Err(error)) => return Err(self.model_failed(turn, act, under_way, &error).await?),
+                    None => return Err(self.model_failed(turn, act, under_way, &ModelError::Interrupted).await?),
                 },
                 () = tokio::time::sleep(FLUSH_AFTER), if !pieces.events.is_empty() => {
                     let mut change = turn.change();
@@ -187,7 +135,8 @@ impl Drive<'_> {
             }
         };
         failpoint::reach("model.effect");
-        self.answered(turn, act, pieces, completion).await
+        let tokens = under_way.answered(&completion.usage);
+        self.answered(turn, act, pieces, completion, tokens).await
     }
 
     pub(super) fn check_budget(&self, turn: &Turn) -> Result<(), Stop> {
@@ -205,7 +154,7 @@ impl Drive<'_> {
         Ok(())
     }
 
-    fn provider(&self, turn: &Turn) -> Result<Provider, Stop> {
+    pub(super) fn provider(&self, turn: &Turn) -> Result<Provider, Stop> {
         let name = &turn.agent.definition.model;
         self.inner.models.find(name).cloned().ok_or_else(|| Stop::Failed {
             code: "MODEL_NOT_CONFIGURED",
@@ -238,7 +187,12 @@ impl Drive<'_> {
         request
     }
 
-    async fn record_call(&self, turn: &mut Turn, provider: &Provider) -> Result<Recorded<CallModel>, Stop> {
+    pub(super) async fn record_call(
+        &self,
+        turn: &mut Turn,
+        provider: &Provider,
+        under_way: &UnderWay,
+    ) -> Result<Recorded<CallModel>, Stop> {
         let scope = self.scope(turn).await?;
         let permit = scope.authorize::<CallModel>(turn.session.clone()).map_err(|refusal| {
             self.inner.store.observe(Some(scope.tenant()), refusal.draft().clone());
@@ -248,18 +202,22 @@ impl Drive<'_> {
         detail.insert("model".to_owned(), json!(provider.model()));
         detail.insert("turn".to_owned(), json!(turn.at.turn));
         detail.insert("step".to_owned(), json!(turn.at.step));
+        turn.facts.sent = under_way.sent();
         let mut change = turn.change();
         change.state = Some(SessionState::Running);
         change.facts = Some(turn.facts_json());
         let begun = self.inner.store.model_begin(&self.lease, permit, detail, change).await;
         begun.map_err(|error| match error {
-            StoreError::Exhausted(exhausted) => Stop::exhausted(&exhausted),
+            StoreError::Exhausted(exhausted) => {
+                // Refused, so nothing was sent.
+                turn.facts.sent = 0;
+                Stop::exhausted(&exhausted)
+            }
             other => other.into(),
         })
     }
 
     fn piece(&self, turn: &Turn, pieces: &mut Pieces, piece: ModelEvent) {
-        pieces.written = pieces.written.saturating_add(length(&piece));
         match piece {
             ModelEvent::TextDelta(delta) => {
                 pieces.text.push_str(&delta);
@@ -287,36 +245,35 @@ impl Drive<'_> {
         })
     }
 
-    async fn settle_unfinished(
+    pub(super) async fn settle_unfinished(
         &self,
         turn: &mut Turn,
-        act: Recorded<CallModel>,
+        act: &Recorded<CallModel>,
+        under_way: &UnderWay,
         why: &'static str,
-        begun: Begun,
     ) -> Result<(), StoreError> {
         let detail = Map::from_iter([("ended".to_owned(), json!(why))]);
-        let tokens = begun.tokens();
+        let tokens = under_way.so_far();
         turn.tokens.add(&tokens);
-        let mut change = turn.change();
-        change.tokens = tokens;
+        let mut change = turn.settled(&tokens);
         change.audit = vec![act.outcome(Verdict::Fail, detail)];
         self.commit(change).await
     }
 
-    async fn model_failed(
+    pub(super) async fn model_failed(
         &self,
         turn: &mut Turn,
-        act: Recorded<CallModel>,
+        act: &Recorded<CallModel>,
+        under_way: &UnderWay,
         error: &ModelError,
-        begun: Begun,
     ) -> Result<Stop, Stop> {
         tracing::warn!(session = %self.session(), %error, code = error.code(), "a model call failed");
         let detail = Map::from_iter([("code".to_owned(), json!(error.code()))]);
-        let audit = vec![act.outcome(Verdict::Fail, detail)];
-        // A call that was refused or not answered cost nothing.
-        let tokens = if begun.written == 0 { Tokens::default() } else { begun.tokens() };
+        let tokens = under_way.of_failure();
         turn.tokens.add(&tokens);
-        self.commit(Change { audit, tokens, ..Change::default() }).await?;
+        let mut change = turn.settled(&tokens);
+        change.audit = vec![act.outcome(Verdict::Fail, detail)];
+        self.commit(change).await?;
         let message = match error.provider_text() {
             Some(text) => text.as_str().to_owned(),
             None => error.to_string(),
@@ -328,11 +285,11 @@ impl Drive<'_> {
     async fn answered(
         &self,
         turn: &mut Turn,
-        act: Recorded<CallModel>,
+        act: &Recorded<CallModel>,
         mut pieces: Pieces,
         completion: Completion,
+        tokens: Tokens,
     ) -> Result<Answered, Stop> {
-        let tokens = tokens_of(&completion.usage);
         turn.tokens.add(&tokens);
         let text = completion.message.text();
         let calls: Vec<ToolCall> = completion.message.tool_calls().cloned().collect();
@@ -353,7 +310,7 @@ impl Drive<'_> {
         let audit = act.outcome(verdict, detail);
         let message = serde_json::to_value(ModelMessage::Assistant(completion.message)).map_err(StoreError::from)?;
         if calls.is_empty() {
-            self.finish(turn, &act, audit, message, &text, finish, &tokens).await?;
+            self.finish(turn, act, audit, message, &text, finish, &tokens).await?;
             return Ok(Answered::Final);
         }
         turn.step_tokens = tokens;
@@ -361,15 +318,13 @@ impl Drive<'_> {
         let scope = match self.scope(turn).await {
             Ok(scope) => scope,
             Err(stop) => {
-                let mut change = turn.change();
-                change.tokens = tokens;
+                let mut change = turn.settled(&tokens);
                 change.audit.push(audit);
                 self.commit(change).await?;
                 return Err(stop);
             }
         };
-        let mut change = turn.change();
-        change.tokens = tokens;
+        let mut change = turn.settled(&tokens);
         change.audit.push(audit);
         change.messages = Messages::Append(vec![message]);
         Ok(Answered::Tools(self.plan_calls(turn, &scope, change, &calls).await?))
@@ -392,8 +347,7 @@ impl Drive<'_> {
         };
         if let Some(None) = structured {
             turn.events.push(event::step_completed(turn.at, finish, Some(tokens)));
-            let mut change = turn.change();
-            change.tokens = *tokens;
+            let mut change = turn.settled(tokens);
             change.audit.push(audit);
             change.messages = Messages::Append(vec![message]);
             self.commit(change).await?;
@@ -408,8 +362,7 @@ impl Drive<'_> {
         turn.events.push(event::turn_completed(turn.at));
         turn.events.push(event::session_waiting(self.session(), &turn.tokens));
         let ended = self.turn_audit(turn, act.scope(), Verdict::Ok);
-        let mut change = turn.change();
-        change.tokens = *tokens;
+        let mut change = turn.settled(tokens);
         change.audit = vec![audit, ended];
         // A model that said nothing at all leaves nothing that the next call could be shown.
         if !text.is_empty() {
@@ -417,75 +370,6 @@ impl Drive<'_> {
         }
         change.state = Some(SessionState::Idle);
         change.place = Some((turn.at.turn + 1, 0));
-        change.facts = Some(turn.facts_json());
-        self.commit(change).await?;
-        Ok(())
-    }
-
-    /// Has the model summarise the conversation, and puts the summary in its place.
-    pub(super) async fn summarise(&self, turn: &mut Turn) -> Result<(), Stop> {
-        let stored = self.inner.store.turn_messages(&self.lease).await?;
-        if stored.len() < 2 {
-            return Ok(());
-        }
-        // The newest message of the caller, if the turn has not answered it yet, stays as it is.
-        let keep = usize::from(matches!(
-            stored.last().and_then(|m| serde_json::from_value(m.clone()).ok()),
-            Some(ModelMessage::User(_))
-        ));
-        let kept: Vec<Value> = stored[stored.len() - keep..].to_vec();
-        let provider = self.provider(turn)?;
-        let before = estimate(&stored);
-        turn.events.push(event::compaction_requested(turn.at, self.session(), provider.model(), before));
-        let act = self.record_call(turn, &provider).await?;
-        let text = stored[..stored.len() - keep].iter().map(plain_message).collect::<Vec<_>>().join("\n\n");
-        let ask = format!(
-            "Summarise this conversation for yourself, so that you can go on with it: what was asked, what was done \
-             and found, which files matter, what is open. Do not act on it.\n\n{text}"
-        );
-        let mut request = Request::new(provider.model(), vec![ModelMessage::user(ask)]);
-        request.max_output_tokens = provider.max_output_tokens().min(4_096);
-        let key = self.inner.models.open(&act, &turn.agent.definition.model);
-        let credential = key.as_ref().map(|key| key as &dyn Credential);
-        let cancel = CancellationToken::new();
-        let _cancel_on_drop = cancel.clone().drop_guard();
-        let mut stream = provider.stream(&request, credential, cancel);
-        drop(key);
-        let mut begun = Begun { read: before, written: 0 };
-        let completion = loop {
-            tokio::select! {
-                biased;
-                () = self.handle.poked.notified() => if let Some(Urgent::Cancel) = self.urgent(turn).await? {
-                    self.settle_unfinished(turn, act, "canceled", begun).await?;
-                    return Err(Stop::Canceled);
-                },
-                () = self.handle.stopping.cancelled() => return Err(Stop::Stopping),
-                next = stream.next() => match next {
-                    Some(Ok(ModelEvent::Finished(completion))) => break completion,
-                    Some(Ok(piece)) => begun.written = begun.written.saturating_add(length(&piece)),
-                    Some(Err(error)) => return Err(self.model_failed(turn, act, &error, begun).await?),
-                    None => return Err(self.model_failed(turn, act, &ModelError::Interrupted, begun).await?),
-                },
-            }
-        };
-        let tokens = tokens_of(&completion.usage);
-        turn.tokens.add(&tokens);
-        let summary = format!("Summary of the conversation so far:\n{}", completion.message.text());
-        let mut messages = vec![serde_json::to_value(ModelMessage::user(summary)).map_err(StoreError::from)?];
-        if keep == 1 {
-            // Two messages of the user in a row are one to a model; between them stands a word of its own.
-            let noted = bailiwick_model::AssistantMessage {
-                parts: vec![bailiwick_model::AssistantPart::Text("Noted.".to_owned())],
-                raw: None,
-            };
-            messages.push(serde_json::to_value(ModelMessage::Assistant(noted)).map_err(StoreError::from)?);
-        }
-        messages.extend(kept);
-        turn.events.push(event::compaction_completed(turn.at, self.session(), provider.model()));
-        let mut change = turn.change();
-        change.tokens = tokens;
-        change.messages = Messages::Replace(messages);
-        change.audit = vec![act.outcome(Verdict::Ok, Map::from_iter([("for".to_owned(), json!("compaction"))]))];
         self.commit(change).await?;
         Ok(())
     }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub)]
 
 mod approvals;
+mod budget;
 mod fixture;
 mod hostile;
 mod machine;

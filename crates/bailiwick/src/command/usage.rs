@@ -34,6 +34,7 @@ pub(crate) async fn run(context: &Context) -> Result<(), Failure> {
         table.row(vec![what.to_owned(), used, most]);
     }
     table.print();
+    out::line(&format!("The budgets of a day open again at {}.", out::cell(&shown["resets_at"])));
     let days = shown["own"].as_array().map_or(&[][..], Vec::as_slice);
     if days.is_empty() {
         return Ok(());

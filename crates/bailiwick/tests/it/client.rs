@@ -119,6 +119,37 @@ fn an_account_may_set_its_own_rules() {
 }
 
 #[test]
+fn i17_the_operator_sets_limits_and_everybody_sees_what_is_used() {
+    let home = Home::new();
+    let server = home.serve(SCRIPT);
+    let (alice, gina) = (server.account(&home, "acme", "alice"), server.account(&home, "globex", "gina"));
+    let limits =
+        |key: &str, words: &[&str]| server.client(&home, key, &[&["account", "limits", "acme"], words].concat());
+    let at_most = |key: &str| server.client(&home, key, &["usage", "--json"]).json()["limits"].clone();
+    let before = at_most(&gina);
+    assert_eq!(at_most(&alice), before, "the server's defaults");
+    let set = limits(ROOT_KEY, &["--set", "model_calls_per_day=7", "--set", "tool_calls_per_day=0"]).good();
+    assert!(set.contains("model_calls_per_day") && set.contains("none"), "{set}");
+    // What is not named stays, and what is given back is the default again.
+    limits(ROOT_KEY, &["--set", "storage_mib=9"]).good();
+    limits(ROOT_KEY, &["--set", "tool_calls_per_day=default"]).good();
+    let now = at_most(&alice);
+    assert_eq!((&now["model_calls_per_day"], &now["storage_mib"]), (&7.into(), &9.into()), "{now}");
+    assert_eq!((&now["tool_calls_per_day"], at_most(&gina)), (&before["tool_calls_per_day"], before.clone()));
+    for wrong in ["model_calls_per_day", "model_calls_per_day=many", "model_calls_per_day=-1"] {
+        limits(ROOT_KEY, &["--set", wrong]).failed(2, &["LIMIT=NUMBER"]);
+    }
+    limits(ROOT_KEY, &["--set", "tokens=5"]).failed(1, &["tokens"]);
+    for (key, why) in [(&alice, "Requires role: root"), (&gina, "not found")] {
+        limits(key, &[]).failed(1, &[why]);
+        limits(key, &["--set", "model_calls_per_day=0"]).failed(1, &[why]);
+    }
+    assert_eq!(at_most(&alice), now, "nobody else changed anything");
+    let used = server.client(&home, &alice, &["usage"]).good();
+    assert!(used.contains("model calls today") && used.contains("open again at"), "{used}");
+}
+
+#[test]
 fn u06_the_clients_own_file_must_be_private() {
     let home = Home::new();
     let server = home.serve(SCRIPT);

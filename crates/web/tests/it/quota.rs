@@ -108,8 +108,10 @@ async fn i17_one_turn_too_many_is_a_429_and_waits_for_another_to_end() {
     let fits = |row: &Value| row["session_id"] == waiting["sessionId"];
     let approval = server.event("/api/v1/approvals", &people.carol, fits).await["id"].as_str().unwrap().to_owned();
     for key in [&people.carol, &people.alice] {
-        let (status, told) = taken(ask(key).send().await.unwrap()).await;
-        assert_eq!(status, 429, "{told}");
+        let answer = ask(key).send().await.unwrap();
+        assert!(answer.headers().contains_key("retry-after"));
+        let (status, told) = taken(answer).await;
+        assert_eq!((status.as_u16(), &told["code"]), (429, &json!("too_many_sessions")), "{told}");
         assert!(told.to_string().contains("limit: wait for one to end"), "{told}");
     }
     assert_eq!(taken(ask(&people.bob).send().await.unwrap()).await.0, 202, "the other account");
@@ -162,6 +164,28 @@ async fn i17_what_does_not_fit_is_not_kept_and_deleting_makes_room() {
     let deleted = server.request("DELETE", &path("one.bin"), &people.carol).send().await.unwrap();
     assert_eq!(deleted.status(), 200);
     assert_eq!(put("two.bin", 1_500_000).await.0, 200, "there is room again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i17_the_page_shows_an_admin_who_used_what_and_everybody_else_their_own() {
+    let server = Server::start().await;
+    let people = server.people().await;
+    server.done("PUT", LIMITS, ROOT, json!({ "model_calls_per_day": 4321 })).await;
+    let (_, begun) = begin(&server, &people.carol, "hello").await;
+    story(&server, &people.carol, &begun["sessionId"], "plain answer").await;
+    let page = async |key: &str| {
+        let answer = server.get("/usage", key).await;
+        assert_eq!(answer.status(), 200);
+        answer.text().await.unwrap()
+    };
+    let admins = page(&people.alice).await;
+    assert!(admins.contains("By user and day") && admins.contains(">carol<"), "{admins}");
+    for key in [&people.carol, &people.vera] {
+        let own = page(key).await;
+        assert!(own.contains("of 4\u{202f}321") && !own.contains("By user and day"), "{own}");
+    }
+    let foreign = page(&people.bob).await;
+    assert!(foreign.contains("no limit") && !foreign.contains("carol"), "{foreign}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
