@@ -165,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn g08_an_address_of_a_document_has_one_spelling_and_a_name_as_its_host() {
+    fn an_address_of_a_document_has_one_spelling_and_a_name_as_its_host() {
         for (good, host) in [
             ("https://app.example/client.json", "app.example"),
             ("https://app.example/a/b%20c/", "app.example"),

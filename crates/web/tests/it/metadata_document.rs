@@ -130,7 +130,7 @@ async fn page_of(browser: &mut Browser<'_>, client: &str) -> (u16, String, Strin
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn g08_a_program_is_known_by_its_document_and_its_consent_outlives_it() {
+async fn a_program_is_known_by_its_document_and_its_consent_outlives_it() {
     let site = Site::start(None).await;
     site.has("/good", Page::Json(document("/good")));
     let server = site.server().await;
@@ -139,7 +139,7 @@ async fn g08_a_program_is_known_by_its_document_and_its_consent_outlives_it() {
     assert_eq!(about["client_id_metadata_document_supported"], true);
     // Nobody who is not signed in has it fetched, and no program.
     let led = server.get(&authorize(&consent(&client)), "").await;
-    assert_eq!(led.status(), 401);
+    assert_eq!(led.status(), 303);
     assert_eq!(server.tokens(&redeeming(&client, "bwc_aaaaaaaaaaaaaaaa_x")).await.0, 400);
     assert_eq!(site.asked(), 0);
     let mut browser = Browser::new(&server);
@@ -196,7 +196,7 @@ async fn g08_a_program_is_known_by_its_document_and_its_consent_outlives_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn g08_a_document_that_lies_lets_nobody_in_and_leads_nowhere() {
+async fn a_document_that_lies_lets_nobody_in_and_leads_nowhere() {
     let site = Site::start(None).await;
     let changed = |path: &str, change: Value| Page::Json(with(document(path), change));
     let lies = [
@@ -265,7 +265,7 @@ async fn g08_a_document_that_lies_lets_nobody_in_and_leads_nowhere() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn g08_no_address_of_the_operators_network_is_called_for_a_stranger() {
+async fn no_address_of_the_operators_network_is_called_for_a_stranger() {
     let site = Site::start(None).await;
     site.has("/good", Page::Json(document("/good")));
     let server = site.server().await;
@@ -300,7 +300,7 @@ async fn g08_no_address_of_the_operators_network_is_called_for_a_stranger() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn g08_a_document_is_fetched_once_for_all_who_ask_and_a_few_times_a_minute_for_one() {
+async fn i17_a_document_is_fetched_once_for_all_who_ask_and_a_few_times_a_minute_for_one() {
     let site = Site::start(Some(Semaphore::new(0))).await;
     site.has("/good", Page::Json(document("/good")));
     let server = site.server().await;
@@ -332,7 +332,7 @@ async fn g08_a_document_is_fetched_once_for_all_who_ask_and_a_few_times_a_minute
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn g08_where_documents_are_off_nothing_is_fetched_and_no_address_is_a_client() {
+async fn where_documents_are_off_nothing_is_fetched_and_no_address_is_a_client() {
     let server = server_with(settings(), Terms::default()).await;
     let (_, about) = taken(server.get("/.well-known/oauth-authorization-server", "").await).await;
     assert_eq!(about["client_id_metadata_document_supported"], false);
