@@ -47,19 +47,19 @@ pub enum Documents {
     /// Clients are known by their registration alone.
     Off,
     /// They are fetched.
-    On(Library),
+    On(Box<Library>),
 }
 
 impl Documents {
     /// Takes documents, which that client fetches.
     pub fn fetched_by(outbound: Arc<dyn Outbound>) -> Self {
-        Self::On(Library {
+        Self::On(Box::new(Library {
             outbound,
             shelves: Mutex::new(LruCache::new(KEPT)),
             places: Arc::new(Semaphore::new(AT_ONCE)),
             users: Limiter::per_minute(BY_USER),
             accounts: Limiter::per_minute(BY_ACCOUNT),
-        })
+        }))
     }
 
     /// Whether there are any.
