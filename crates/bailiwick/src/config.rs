@@ -81,8 +81,20 @@ pub(crate) struct SignInSettings {
     pub(crate) lockout: LockoutSettings,
     /// Of the authorization server.
     pub(crate) oauth: bailiwick_web::OAuth,
+    /// Whether programs are known by documents of their own.
+    pub(crate) documents: MetadataDocuments,
     /// The first admin, made at the start where there is none.
     pub(crate) first_admin: Option<FirstAdmin>,
+}
+
+/// Whether a program may be known to the authorization server by a document of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum MetadataDocuments {
+    /// The server fetches it.
+    On,
+    /// The server fetches nothing.
+    Off,
 }
 
 /// What the environment says of the first admin.

@@ -20,7 +20,7 @@ use bailiwick_auth::authn::{RootKeyUse, Step, Walk};
 use bailiwick_auth::password::{Password, Passwords, PasswordsError};
 use bailiwick_auth::totp;
 use bailiwick_model::{Http, HttpError, KeySource, Provider, Script};
-use bailiwick_outbound::{Client, ClientError, Patience};
+use bailiwick_outbound::{Client, ClientError, Lazy, Patience};
 use bailiwick_sandbox::linux::HelperPath;
 use bailiwick_sandbox::{Sandboxes, Settings};
 use bailiwick_store::account::NewAccount;
@@ -37,7 +37,9 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
-use crate::config::{AuditSettings, AuthMode, Config, FirstAdmin, IssuerPlan, SecretFileError, read_secret};
+use crate::config::{
+    AuditSettings, AuthMode, Config, FirstAdmin, IssuerPlan, MetadataDocuments, SecretFileError, read_secret,
+};
 
 /// The server could not be put together.
 #[derive(Debug, thiserror::Error)]
@@ -115,7 +117,7 @@ pub(crate) async fn start(mut config: Config, spoken: Option<Script>) -> Result<
     };
     let passwords = Passwords::start(config.sign_in.algorithm)?;
     let sign_ins = Arc::new(SignIns::new(passwords.clone(), config.sign_in.lockout));
-    let (issuers, providers) = issuers(std::mem::take(&mut config.issuers))?;
+    let (issuers, providers, documents) = outside(std::mem::take(&mut config.issuers), config.sign_in.documents)?;
     let walk = Walk::new(config.walk.clone(), keys.ring(), root_key);
     let walk = Arc::new(
         walk.with_idle(config.sign_in.idle)
@@ -148,6 +150,7 @@ pub(crate) async fn start(mut config: Config, spoken: Option<Script>) -> Result<
     let parts = web::Parts {
         passkeys,
         providers,
+        documents,
         store: store.clone(),
         walk,
         sign_ins,
@@ -167,8 +170,12 @@ pub(crate) async fn start(mut config: Config, spoken: Option<Script>) -> Result<
     Ok(Server { address, store, runtime, sandboxes, ending, serving, setup_code })
 }
 
-/// The issuers of tokens for the walk, and the providers by which people sign in. Nobody is asked yet.
-fn issuers(plans: Vec<IssuerPlan>) -> Result<(Vec<Issuer>, Providers), WiringError> {
+/// Whoever else is believed something, and by which client they are asked: issuers of tokens for the walk,
+/// providers by which people sign in, documents of programs. Nobody is asked yet.
+fn outside(
+    plans: Vec<IssuerPlan>,
+    documents: MetadataDocuments,
+) -> Result<(Vec<Issuer>, Providers, web::Documents), WiringError> {
     // Reading the system's certificates takes longer than all the rest of the start.
     let mut outbound: Option<Arc<dyn Outbound>> = None;
     let mut shared = || -> Result<Arc<dyn Outbound>, ClientError> {
@@ -190,7 +197,13 @@ fn issuers(plans: Vec<IssuerPlan>) -> Result<(Vec<Issuer>, Providers), WiringErr
             }
         }
     }
-    Ok((issuers, Providers::new(providers)))
+    let documents = match documents {
+        MetadataDocuments::Off => web::Documents::Off,
+        MetadataDocuments::On => {
+            web::Documents::fetched_by(outbound.unwrap_or_else(|| Arc::new(Lazy::new(Patience::default()))))
+        }
+    };
+    Ok((issuers, Providers::new(providers), documents))
 }
 
 /// What goes on beside the requests.

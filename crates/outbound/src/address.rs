@@ -8,8 +8,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 pub(crate) enum Word {
     /// The operator's: it stands in the configuration.
     Operator,
-    /// A provider's answer.
-    Provider,
+    /// A provider's answer, or anybody who asks this server.
+    Other,
 }
 
 /// Whether an address may be called.
@@ -18,7 +18,7 @@ pub(crate) fn fits(address: IpAddr, word: Word) -> bool {
     let address = inner(address);
     match word {
         Word::Operator => !is_nobodys(address),
-        Word::Provider => !is_nobodys(address) && is_public(address),
+        Word::Other => !is_nobodys(address) && is_public(address),
     }
 }
 
@@ -117,7 +117,7 @@ mod tests {
             ("::", false, false),
         ] {
             let address = text.parse().unwrap();
-            assert_eq!((fits(address, Word::Operator), fits(address, Word::Provider)), (operator, provider), "{text}");
+            assert_eq!((fits(address, Word::Operator), fits(address, Word::Other)), (operator, provider), "{text}");
         }
     }
 }

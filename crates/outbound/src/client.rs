@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bailiwick_auth::authn::outbound::{Call, CallError, Calling, Outbound, Reply};
+use bailiwick_auth::authn::outbound::{Call, CallError, Calling, LedBy, Outbound, Reply};
 use futures::StreamExt;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
@@ -71,14 +71,14 @@ impl Client {
                 .build()
                 .map_err(ClientError::Client)
         };
-        Ok(Self { named: client(Word::Operator)?, found: client(Word::Provider)?, patience })
+        Ok(Self { named: client(Word::Operator)?, found: client(Word::Other)?, patience })
     }
 
     async fn made(&self, call: Call<'_>) -> Result<Reply, CallError> {
-        let (url, word) = judged(call.url, call.configured)?;
+        let (url, word) = judged(call.url, call.led_by)?;
         let client = match word {
             Word::Operator => &self.named,
-            Word::Provider => &self.found,
+            Word::Other => &self.found,
         };
         let request = match call.form {
             None => client.get(url),
@@ -114,7 +114,8 @@ impl Outbound for Client {
 
 async fn read(answer: Response) -> Result<Reply, CallError> {
     let status = answer.status().as_u16();
-    let cache_control = answer.headers().get(CACHE_CONTROL).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let header = |name| answer.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let (cache_control, content_type) = (header(CACHE_CONTROL), header(CONTENT_TYPE));
     if answer.content_length().is_some_and(|length| length > LONGEST as u64) {
         return Err(CallError::TooLong);
     }
@@ -127,17 +128,20 @@ async fn read(answer: Response) -> Result<Reply, CallError> {
         }
         body.extend_from_slice(&piece);
     }
-    Ok(Reply { status, cache_control, body: body.into() })
+    Ok(Reply { status, cache_control, content_type, body: body.into() })
 }
 
 /// Reads an address, and says whose word its host is.
-fn judged(url: &str, configured: &str) -> Result<(Url, Word), CallError> {
+fn judged(url: &str, led_by: LedBy<'_>) -> Result<(Url, Word), CallError> {
     let parse = |text: &str| Url::parse(text).ok().filter(Url::has_host).ok_or(CallError::Address);
-    let (url, configured) = (parse(url)?, parse(configured)?);
+    let url = parse(url)?;
     if !url.username().is_empty() || url.password().is_some() {
         return Err(CallError::Address);
     }
-    let word = if url.host() == configured.host() { Word::Operator } else { Word::Provider };
+    let word = match led_by {
+        LedBy::Configuration(address) if parse(address)?.host() == url.host() => Word::Operator,
+        LedBy::Configuration(_) | LedBy::Stranger => Word::Other,
+    };
     let plain = url.scheme() == "http" && word == Word::Operator && is_loopback(&url);
     if url.scheme() != "https" && !plain {
         return Err(CallError::Address);
@@ -217,12 +221,12 @@ mod tests {
 
     #[test]
     fn i12_an_address_is_https_or_the_loopback_that_the_operator_named() {
-        let told = |url: &str, configured: &str| judged(url, configured).map(|(_, word)| word);
+        let told = |url: &str, configured: &str| judged(url, LedBy::Configuration(configured)).map(|(_, word)| word);
         let sso = "https://sso.example/tenant";
         for (url, configured, expected) in [
             ("https://sso.example/keys", sso, Ok(Word::Operator)),
             ("https://SSO.example:8443/keys", sso, Ok(Word::Operator)),
-            ("https://keys.example/keys", sso, Ok(Word::Provider)),
+            ("https://keys.example/keys", sso, Ok(Word::Other)),
             ("https://10.0.0.7/keys", "https://10.0.0.7/", Ok(Word::Operator)),
             ("http://127.0.0.1:9/keys", "http://127.0.0.1:9", Ok(Word::Operator)),
             ("http://localhost:9/keys", "http://localhost:8", Ok(Word::Operator)),
@@ -241,16 +245,24 @@ mod tests {
         ] {
             assert_eq!(told(url, configured), expected, "{url} by {configured}");
         }
+        // Nothing that a stranger names is the operator's word.
+        let told = |url: &str| judged(url, LedBy::Stranger).map(|(_, word)| word);
+        assert_eq!(told("https://sso.example/client"), Ok(Word::Other));
+        assert_eq!(told("https://10.0.0.7/client"), Err(CallError::Network));
+        assert_eq!(told("http://127.0.0.1:9/client"), Err(CallError::Address));
     }
 
     #[tokio::test]
     async fn i12_a_name_is_judged_by_what_it_resolves_to() {
         let client = Client::new(Patience::default()).unwrap();
         // `localhost` is not the operator's word here, and resolves to the loopback.
-        let call = Call { url: "https://localhost:9/keys", configured: "https://sso.example", form: None };
-        assert_eq!(client.call(call).await.err(), Some(CallError::Network));
+        for led_by in [LedBy::Configuration("https://sso.example"), LedBy::Stranger] {
+            let call = Call { url: "https://localhost:9/keys", led_by, form: None };
+            assert_eq!(client.call(call).await.err(), Some(CallError::Network));
+        }
         // The control: of the operator's word it is called, and nobody listens there.
-        let call = Call { url: "https://localhost:9/keys", configured: "https://localhost:9", form: None };
+        let call =
+            Call { url: "https://localhost:9/keys", led_by: LedBy::Configuration("https://localhost:9"), form: None };
         assert_eq!(client.call(call).await.err(), Some(CallError::Silent));
     }
 }

@@ -9,7 +9,7 @@ use bailiwick_auth::Permit;
 use bailiwick_auth::access::verb::{AllowApplication, ListApplications, RevokeApplication};
 use bailiwick_auth::authn::application::{ApplicationRecord, TokenRecord};
 use bailiwick_auth::key::{KeyHash, Kind};
-use bailiwick_types::{AgentName, ApplicationId, ClientId, KeyScope, SpaceId, Timestamp, UserName};
+use bailiwick_types::{AgentName, ApplicationId, ClientIdentifier, KeyScope, SpaceId, Timestamp, UserName};
 use serde_json::{Map, json};
 
 use crate::engine::Tx;
@@ -29,7 +29,7 @@ const MOST: usize = 100;
 #[derive(Debug, Clone)]
 pub struct Terms {
     /// The client.
-    pub client: ClientId,
+    pub client: ClientIdentifier,
     /// The client's name at the time of the consent, for people.
     pub name: String,
     /// For what.

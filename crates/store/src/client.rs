@@ -7,7 +7,7 @@ use bailiwick_audit::{Actor, Draft, Phase, Verdict};
 use bailiwick_auth::access::HostPermit;
 use bailiwick_auth::access::verb::{CreateClient, DeleteClient, ListClients};
 use bailiwick_auth::key::KeyHash;
-use bailiwick_types::{ClientId, RequestId, Timestamp};
+use bailiwick_types::{ClientId, ClientIdentifier, RequestId, Timestamp};
 use serde_json::{Map, json};
 
 use crate::engine::Tx;
@@ -201,8 +201,10 @@ impl Store {
             .await
     }
 
-    /// Notes that a client is of use to somebody, to the day, and says whether it is still there.
-    pub(crate) async fn client_used(&self, id: &ClientId) -> Result<bool, StoreError> {
+    /// Notes that a client is of use to somebody, to the day, and says whether it is still there. Of one that
+    /// is known by a document nothing is kept here that could be gone.
+    pub(crate) async fn client_used(&self, id: &ClientIdentifier) -> Result<bool, StoreError> {
+        let ClientIdentifier::Registered(id) = id else { return Ok(true) };
         let (id, now) = (id.clone(), Timestamp::now());
         let Some(row) = self.client_read(&id).await? else { return Ok(false) };
         if row.used_at.is_some_and(|used| now.as_micros() - used.as_micros() < 24 * HOUR) {

@@ -123,6 +123,7 @@ into_arg! {
     &'a bailiwick_types::PasskeyId, Text: id => Arg::Text(id.as_str());
     &'a bailiwick_types::ApplicationId, Text: id => Arg::Text(id.as_str());
     &'a bailiwick_types::ClientId, Text: id => Arg::Text(id.as_str());
+    &'a bailiwick_types::ClientIdentifier, Text: id => Arg::Text(id.as_str());
 }
 
 impl<'a, T: Into<Arg<'a>> + Kinded<'a>> From<Option<T>> for Arg<'a> {

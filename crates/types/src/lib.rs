@@ -5,6 +5,7 @@
 //! for the crash harness (fail-points, a clock that jumps) is not in a release.
 
 pub mod agent;
+pub mod client;
 pub mod failpoint;
 pub mod id;
 pub mod limits;
@@ -15,6 +16,7 @@ pub mod role;
 pub mod time;
 
 pub use agent::AgentDefinition;
+pub use client::{ClientIdentifier, DocumentUrl};
 pub use id::{
     ApplicationId, ApprovalId, CallId, ClientId, DeviceId, EventId, Incarnation, KeyId, PasskeyId, RequestId,
     SessionId, SpaceId,

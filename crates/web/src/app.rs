@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::error::Failure;
 use crate::meters::Meters;
 use crate::network::Network;
-use crate::oauth::OAuth;
+use crate::oauth::{Documents, OAuth};
 use crate::presented::is_loopback;
 use crate::rate::{Limiter, Rates};
 
@@ -37,6 +37,8 @@ pub struct Parts {
     pub passkeys: Result<Passkeys, UnfitOrigin>,
     /// By whose word people sign in, too.
     pub providers: Providers,
+    /// The documents by which programs are known to the authorization server.
+    pub documents: Documents,
     /// Sessions at work.
     pub runtime: Runtime,
     /// For the count of what runs.
@@ -234,6 +236,11 @@ impl App {
         if let Ok(passkeys) = &self.0.parts.passkeys {
             passkeys.forget(tenant, user);
         }
+    }
+
+    /// The documents by which programs are known.
+    pub(crate) fn documents(&self) -> &Documents {
+        &self.0.parts.documents
     }
 
     pub(crate) fn seal(&self) -> &Seal {

@@ -33,7 +33,7 @@ mod sign_in;
 
 pub use app::{App, AuthMode, Parts, Settings, Times};
 pub use network::{Network, NetworkError};
-pub use oauth::{OAuth, Registration};
+pub use oauth::{Documents, OAuth, Registration};
 pub use rate::Rates;
 pub use route::router;
 pub use serve::serve;

@@ -7,6 +7,7 @@
 
 pub(crate) mod asked;
 mod client;
+pub(crate) mod document;
 mod error;
 mod metadata;
 pub(crate) mod redirect;
@@ -21,6 +22,7 @@ use crate::app::App;
 use crate::error::Failure;
 use crate::route::Route;
 
+pub use document::Documents;
 pub(crate) use error::{OAuthError, body};
 
 /// The rows of every route.

@@ -54,6 +54,11 @@ impl Limiter {
         }
     }
 
+    /// So many a minute, all of which may come at once: for what costs others something.
+    pub(crate) fn per_minute(rate: NonZeroU32) -> Self {
+        Self { limit: Some(RateLimiter::hashmap(Quota::per_minute(rate))), ..Self::new(None) }
+    }
+
     /// Counts a request of `who`.
     pub(crate) fn check(&self, who: impl Hash) -> Result<(), TooFast> {
         let Some(limit) = &self.limit else { return Ok(()) };

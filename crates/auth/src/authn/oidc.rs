@@ -23,7 +23,7 @@ use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
 use super::jwt::{Claims, Issuer, Metadata, Need, Unavailable};
-use super::outbound::{Call, Form};
+use super::outbound::{Call, Form, LedBy};
 use super::sign_in::{SignInError, Whose};
 use crate::key::{KeyRing, NoEntropy};
 
@@ -306,7 +306,7 @@ impl Provider {
         let url = metadata.token_endpoint.as_deref().ok_or(ProviderError::Unavailable)?;
         let form = Some(self.form(metadata, code, redirect_uri, verifier));
         let published = self.issuer.published().ok_or(ProviderError::Unavailable)?;
-        let call = Call { url, configured: self.issuer.issuer(), form };
+        let call = Call { url, led_by: LedBy::Configuration(self.issuer.issuer()), form };
         let reply = published.outbound().call(call).await.map_err(|error| {
             tracing::warn!(provider = self.name(), %error, "a code was not exchanged");
             ProviderError::Unavailable

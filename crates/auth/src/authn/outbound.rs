@@ -1,8 +1,9 @@
-//! The seam to the identity providers of others. What is asked there and what an answer is worth is decided
-//! here; who opens the socket is crate `outbound`.
+//! The seam to the servers of others: identity providers, and documents of clients. What is asked there and
+//! what an answer is worth is decided by who asks; who opens the socket is crate `outbound`.
 
 use std::future::Future;
 use std::pin::Pin;
+use std::time::Duration;
 
 use zeroize::Zeroizing;
 
@@ -10,11 +11,20 @@ use zeroize::Zeroizing;
 pub struct Call<'a> {
     /// Where to.
     pub url: &'a str,
-    /// The address in the configuration that led here. Its host is the operator's own word; any other host is
-    /// the word of whoever answers there, and may lie.
-    pub configured: &'a str,
+    /// What led here.
+    pub led_by: LedBy<'a>,
     /// What is sent, as `application/x-www-form-urlencoded`; without one it is a `GET`.
     pub form: Option<Form>,
+}
+
+/// What led to an address: by it is judged in which networks its host may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LedBy<'a> {
+    /// That address in the configuration. Its host is the operator's own word; any other host is the word of
+    /// whoever answers there, and may lie.
+    Configuration(&'a str),
+    /// Somebody who asks this server, and whom nobody vouches for. No host is the operator's word.
+    Stranger,
 }
 
 /// What is sent to a token endpoint.
@@ -31,9 +41,33 @@ pub struct Reply {
     pub status: u16,
     /// `Cache-Control`, if it was there and could be read.
     pub cache_control: Option<String>,
+    /// `Content-Type`, likewise.
+    pub content_type: Option<String>,
     /// The body, whole.
     pub body: Zeroizing<Vec<u8>>,
 }
+
+impl Reply {
+    /// How long it is good, within bounds (RFC 9111, section 5.2.2).
+    pub fn lifetime(&self) -> Duration {
+        let mut said = None;
+        let words = self.cache_control.as_deref().unwrap_or("");
+        for word in words.split(',').map(|word| word.trim().to_ascii_lowercase()) {
+            if matches!(word.as_str(), "no-store" | "no-cache") {
+                return BOUNDS.0;
+            }
+            if let Some(seconds) = word.strip_prefix("max-age=") {
+                said = seconds.trim_matches('"').parse().ok().map(Duration::from_secs);
+            }
+        }
+        said.unwrap_or(USUAL).clamp(BOUNDS.0, BOUNDS.1)
+    }
+}
+
+/// How long an answer is good where nothing is said.
+const USUAL: Duration = Duration::from_secs(3600);
+/// The shortest and the longest time that somebody's word on it is followed.
+const BOUNDS: (Duration, Duration) = (Duration::from_secs(5 * 60), Duration::from_secs(24 * 3600));
 
 /// Why there is no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -162,6 +162,7 @@ pub(super) struct Lockout {
 #[serde(deny_unknown_fields)]
 pub(super) struct OAuth {
     pub(super) registration: Registration,
+    pub(super) metadata_documents: super::MetadataDocuments,
     pub(super) access_token_minutes: u32,
     pub(super) refresh_token_days: u32,
 }

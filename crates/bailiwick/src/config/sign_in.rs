@@ -39,6 +39,7 @@ pub(super) fn check(layers: &mut Layers, raw: &Auth, environment: &[(String, Str
         lockout: lockout(layers, &raw.lockout),
         first_admin: first_admin(layers, environment, algorithm),
         oauth: oauth(layers, &raw.oauth),
+        documents: raw.oauth.metadata_documents,
     }
 }
 

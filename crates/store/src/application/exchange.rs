@@ -4,7 +4,7 @@ use bailiwick_audit::{Phase, Verdict};
 use bailiwick_auth::Permit;
 use bailiwick_auth::access::verb::UseApplication;
 use bailiwick_auth::key::{KeyHash, Kind};
-use bailiwick_types::{ApplicationId, ClientId, KeyScope, Timestamp, UserName};
+use bailiwick_types::{ApplicationId, ClientIdentifier, KeyScope, Timestamp, UserName};
 use serde_json::{Map, json};
 
 use super::{end, insert};
@@ -38,7 +38,7 @@ pub struct Shown {
     /// The hash of the code, or of the refresh token.
     pub hash: KeyHash,
     /// The client, which has proven who it is as far as it can.
-    pub client: ClientId,
+    pub client: ClientIdentifier,
     /// For which part of the server, where it is said again.
     pub resource: Option<String>,
 }
@@ -214,7 +214,7 @@ impl Store {
 
 /// The row of what a client shows, with what it is bound to.
 struct Found {
-    client: ClientId,
+    client: ClientIdentifier,
     redirect_uri: String,
     challenge: String,
     resource: String,

@@ -35,7 +35,7 @@ async fn allow(f: &Fixture, person: &Person, client: &ClientId) -> (ApplicationI
     let code = f.walk.ring().make_code().unwrap();
     let (id, hash) = (code.id.clone(), code.hash.clone());
     let terms = Terms {
-        client: client.clone(),
+        client: client.clone().into(),
         name: "probe".to_owned(),
         scopes: vec![KeyScope::Read],
         agent: None,
@@ -71,7 +71,7 @@ async fn holder(f: &Fixture, text: &str) -> Option<Principal> {
 
 fn shown(f: &Fixture, id: &ApplicationId, text: &str, client: &ClientId) -> Shown {
     let hash = f.walk.ring().hash_of(&PresentedKey::new(text));
-    Shown { id: id.clone(), hash, client: client.clone(), resource: None }
+    Shown { id: id.clone(), hash, client: client.clone().into(), resource: None }
 }
 
 fn using(scope: &Scope) -> bailiwick_auth::Permit<UseApplication> {

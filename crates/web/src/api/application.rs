@@ -4,7 +4,7 @@ use axum::extract::State;
 use axum::response::Response;
 use bailiwick_auth::access::verb::{ListApplications, RevokeApplication};
 use bailiwick_store::application::ApplicationRow;
-use bailiwick_types::{AgentName, ApplicationId, ClientId, KeyScope, SpaceId, Timestamp};
+use bailiwick_types::{AgentName, ApplicationId, ClientIdentifier, KeyScope, SpaceId, Timestamp};
 use serde::Serialize;
 use serde_json::json;
 
@@ -24,7 +24,7 @@ routes! {
 #[derive(Serialize)]
 struct Shown {
     id: ApplicationId,
-    client_id: ClientId,
+    client_id: ClientIdentifier,
     name: String,
     scopes: Vec<KeyScope>,
     agent_id: Option<AgentName>,

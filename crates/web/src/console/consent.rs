@@ -10,7 +10,6 @@ use axum::response::Response;
 use bailiwick_audit::{Phase, Verdict};
 use bailiwick_auth::access::verb::{AllowApplication, ListAgents, ListSpaces};
 use bailiwick_store::application::{NewApplication, Terms};
-use bailiwick_store::client::Source;
 use bailiwick_types::{AgentName, KeyScope, SpaceId};
 use serde::Deserialize;
 use serde_json::json;
@@ -20,7 +19,7 @@ use crate::app::App;
 use crate::caller::Caller;
 use crate::error::Failure;
 use crate::input::{Params, Unread};
-use crate::oauth::asked::{Asked, Asking, client_of};
+use crate::oauth::asked::{Asked, Asking, KnownBy, client_of};
 use crate::oauth::redirect::RedirectUri;
 use crate::oauth::{OAuthError, after, issuer};
 use crate::route::routes;
@@ -39,7 +38,8 @@ struct Page<'a> {
     frame: Frame,
     client: &'a str,
     client_id: String,
-    vouched: bool,
+    known: KnownBy,
+    local: bool,
     to: String,
     part: &'a str,
     writes: bool,
@@ -62,9 +62,9 @@ struct Unfit<'a> {
 
 async fn ask(State(app): State<App>, caller: Caller, Params(asking): Params<Asking>) -> Result<Response, Failure> {
     let scope = caller.scope()?;
-    let _permit = scope.authorize::<AllowApplication>(scope.user_named(own_name(&caller.principal)?))?;
+    let permit = scope.authorize::<AllowApplication>(scope.user_named(own_name(&caller.principal)?))?;
     let issuer = issuer(&app)?;
-    let (client, redirect) = client_of(&app, &asking).await?;
+    let (client, redirect) = client_of(&app, &permit, &asking).await?;
     let Asked { scopes, resource, .. } = match asking.check(&issuer) {
         Ok(asked) => asked,
         Err(why) => return unfit(&app, &client.name, &redirect, &asking, why),
@@ -78,7 +78,8 @@ async fn ask(State(app): State<App>, caller: Caller, Params(asking): Params<Aski
         frame: Frame::of(&app, &caller, "/oauth/authorize").await?,
         client: &client.name,
         client_id: client.id.to_string(),
-        vouched: client.source == Source::Operator,
+        known: client.known,
+        local: redirect.is_local(),
         to: redirect.shown(),
         part: &resource,
         writes: scopes.contains(&KeyScope::Write),
@@ -133,7 +134,7 @@ async fn decide(State(app): State<App>, caller: Caller, body: Unread) -> Result<
     let issuer = issuer(&app)?;
     let Decided { decision, may, agent, space, asking } = body.form().await?;
     // Looked at again: what the form says is what is done, and nothing that an earlier page has judged.
-    let (client, redirect) = client_of(&app, &asking).await?;
+    let (client, redirect) = client_of(&app, &permit, &asking).await?;
     let asked = match asking.check(&issuer) {
         Ok(asked) => asked,
         Err(why) => return unfit(&app, &client.name, &redirect, &asking, why),

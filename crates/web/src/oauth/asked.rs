@@ -4,8 +4,10 @@
 //! on a page as well, with a link: anybody can register a client, and a server that sends on whoever comes
 //! would be a way to anywhere (RFC 9700, section 4.11.2).
 
-use bailiwick_store::client::ClientRow;
-use bailiwick_types::{ClientId, KeyScope};
+use bailiwick_auth::Permit;
+use bailiwick_auth::access::verb::AllowApplication;
+use bailiwick_store::client::Source;
+use bailiwick_types::{ClientIdentifier, KeyScope};
 use serde::Deserialize;
 
 use super::redirect::RedirectUri;
@@ -48,8 +50,31 @@ pub(crate) struct Asked {
     pub(crate) resource: String,
 }
 
-/// The client of a request, and where it is to be sent back to.
-pub(crate) async fn client_of(app: &App, asking: &Asking) -> Result<(ClientRow, RedirectUri), Failure> {
+/// The client of a request, as it is shown to whom it asks.
+pub(crate) struct Client {
+    pub(crate) id: ClientIdentifier,
+    pub(crate) name: String,
+    pub(crate) known: KnownBy,
+}
+
+/// Whose word a client's name is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum KnownBy {
+    /// The operator has registered it.
+    Operator,
+    /// Its own: it has registered itself.
+    Itself,
+    /// That of a document at this host.
+    Document(String),
+}
+
+/// The client of a request, and where it is to be sent back to. Asked in the name of a user who may let it in:
+/// for nobody else is a client's document fetched.
+pub(crate) async fn client_of(
+    app: &App,
+    permit: &Permit<AllowApplication>,
+    asking: &Asking,
+) -> Result<(Client, RedirectUri), Failure> {
     const UNKNOWN: Failure = Failure::NotAccepted {
         reason: "unknown_client",
         message: "no program of this client_id is registered here: let it register again, or ask the operator",
@@ -58,13 +83,27 @@ pub(crate) async fn client_of(app: &App, asking: &Asking) -> Result<(ClientRow, 
         reason: "redirect_uri",
         message: "this program wants to be sent to an address that it has not registered: nothing was sent there",
     };
-    let id: ClientId = asking.client_id.parse().map_err(|_| UNKNOWN)?;
-    let client = app.store().client_read(&id).await?.ok_or(UNKNOWN)?;
+    let id: ClientIdentifier = asking.client_id.parse().map_err(|_| UNKNOWN)?;
+    // Looked at before anything is fetched.
     let redirect = RedirectUri::parse(&asking.redirect_uri).ok_or(ELSEWHERE)?;
-    if !client.redirect_uris.iter().any(|registered| redirect.fits(registered)) {
+    let (name, redirect_uris, known) = match &id {
+        ClientIdentifier::Registered(id) => {
+            let row = app.store().client_read(id).await?.ok_or(UNKNOWN)?;
+            let known = match row.source {
+                Source::Operator => KnownBy::Operator,
+                Source::Itself => KnownBy::Itself,
+            };
+            (row.name, row.redirect_uris, known)
+        }
+        ClientIdentifier::Document(url) => {
+            let document = app.documents().read(app.store(), permit, url).await?.ok_or(UNKNOWN)?;
+            (document.name.clone(), document.redirect_uris.clone(), KnownBy::Document(url.host().to_owned()))
+        }
+    };
+    if !redirect_uris.iter().any(|registered| redirect.fits(registered)) {
         return Err(ELSEWHERE);
     }
-    Ok((client, redirect))
+    Ok((Client { id, name, known }, redirect))
 }
 
 impl Asking {

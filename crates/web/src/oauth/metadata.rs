@@ -35,7 +35,7 @@ async fn server(State(app): State<App>) -> Result<Response, Failure> {
         "revocation_endpoint_auth_methods_supported": super::client::METHODS,
         "scopes_supported": words(),
         "authorization_response_iss_parameter_supported": true,
-        "client_id_metadata_document_supported": false,
+        "client_id_metadata_document_supported": app.documents().are_taken(),
     });
     if app.settings().oauth.registration == Registration::Open {
         answer["registration_endpoint"] = json!(format!("{issuer}/oauth/register"));

@@ -69,6 +69,16 @@ impl RedirectUri {
         }
     }
 
+    /// Whether it is a program of the user's machine that is known by its scheme.
+    pub(crate) fn is_program(&self) -> bool {
+        self.host == Host::Program
+    }
+
+    /// Whether any program of the user's machine could be listening there.
+    pub(crate) fn is_local(&self) -> bool {
+        !matches!(self.host, Host::Named(_))
+    }
+
     /// The source by which a page's policy lets its form lead there.
     pub(crate) fn source(&self) -> String {
         let scheme = &self.text[..self.scheme];

@@ -12,7 +12,6 @@ use bailiwick_auth::key::{Kind, PresentedKey};
 use bailiwick_auth::{Permit, Principal};
 use bailiwick_store::StoreError;
 use bailiwick_store::application::{Exchanged, NewTokens, Proof, Shown, Why};
-use bailiwick_store::client::ClientRow;
 use bailiwick_types::{ApplicationId, KeyScope, RequestId};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -103,7 +102,7 @@ async fn token(
         holder(&app, &visitor, &shown, &[kind]).await?.map(|(who, _, id)| (who, id)).ok_or(NO_GRANT)?;
     let permit = permit(&principal, visitor.request)?;
     let (tokens, access, refresh) = new_tokens(&app, &id)?;
-    let shown = Shown { id, hash: app.walk().ring().hash_of(&shown), client: client.id.clone(), resource: part };
+    let shown = Shown { id, hash: app.walk().ring().hash_of(&shown), client, resource: part };
     let exchanged = match proof {
         Some(proof) => app.store().application_redeem(permit, shown, proof, tokens).await,
         None => app.store().application_renew(permit, shown, narrower, tokens).await,
@@ -194,7 +193,7 @@ async fn revoke(
 ) -> Result<Response, Failure> {
     issuer(&app)?;
     let Ending { token, client_id, client_secret } = body.form().await?;
-    let ClientRow { id: client, .. } = client(&app, &headers, client_id.as_deref(), client_secret).await?;
+    let client = client(&app, &headers, client_id.as_deref(), client_secret).await?;
     let missing = OAuthError::new("invalid_request", "token: is missing");
     let shown = PresentedKey::new(&token.ok_or(missing)?);
     let kinds = [Kind::Access, Kind::Refresh];

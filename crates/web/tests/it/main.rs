@@ -10,6 +10,7 @@ mod doors;
 mod eve;
 mod jwt;
 mod limits;
+mod metadata_document;
 mod oauth;
 mod oidc;
 mod oidc_login;

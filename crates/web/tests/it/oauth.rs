@@ -22,11 +22,11 @@ async fn registered(server: &Server, uris: &[&str]) -> String {
     made["client_id"].as_str().unwrap().to_owned()
 }
 
-fn authorize(fields: &Value) -> String {
+pub fn authorize(fields: &Value) -> String {
     format!("/oauth/authorize?{}", form(fields))
 }
 
-fn with(mut fields: Value, more: Value) -> Value {
+pub fn with(mut fields: Value, more: Value) -> Value {
     for (name, value) in more.as_object().unwrap() {
         fields[name] = value.clone();
     }
@@ -34,7 +34,7 @@ fn with(mut fields: Value, more: Value) -> Value {
 }
 
 /// Lets the client in on its page. Gives the code.
-async fn allow(browser: &mut Browser<'_>, asked: &Value, chosen: Value) -> String {
+pub async fn allow(browser: &mut Browser<'_>, asked: &Value, chosen: Value) -> String {
     let csrf = browser.token(&authorize(asked)).await;
     let sent = with(with(asked.clone(), json!({ "_csrf": csrf, "decision": "allow" })), chosen);
     let response = browser.post("/oauth/authorize", sent).await;
@@ -43,12 +43,12 @@ async fn allow(browser: &mut Browser<'_>, asked: &Value, chosen: Value) -> Strin
     answered(&response)["code"].clone()
 }
 
-async fn status(server: &Server, path: &str, token: &str) -> u16 {
+pub async fn status(server: &Server, path: &str, token: &str) -> u16 {
     let request = server.client.get(server.url(path)).header("authorization", format!("Bearer {token}"));
     request.send().await.unwrap().status().as_u16()
 }
 
-const SPACES: &str = "/api/v1/spaces";
+pub const SPACES: &str = "/api/v1/spaces";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_program_registers_is_let_in_by_its_user_acts_for_them_and_is_ended() {

@@ -23,7 +23,7 @@ use bailiwick_tools::ToolManager;
 use bailiwick_tools::run::Ceilings;
 use bailiwick_types::{AccountName, AgentDefinition, ModelName, Role};
 use bailiwick_vault::{HostKeys, ModelKeys, Redactor};
-use bailiwick_web::{App, Parts, Settings};
+use bailiwick_web::{App, Documents, Parts, Settings};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -107,6 +107,7 @@ pub struct Terms {
     pub root_use: RootKeyUse,
     pub issuers: Vec<Issuer>,
     pub providers: Providers,
+    pub documents: Documents,
 }
 
 impl Default for Terms {
@@ -117,6 +118,7 @@ impl Default for Terms {
             root_use: RootKeyUse::Operator,
             issuers: Vec::new(),
             providers: Providers::default(),
+            documents: Documents::Off,
         }
     }
 }
@@ -187,8 +189,9 @@ impl Server {
         let models = Models::new(BTreeMap::from([(ModelName::first(), provider)]), ModelKeys::new());
         let runtime = Runtime::new(store.clone(), Arc::clone(&walk), tools, models, RuntimeLimits::default());
         let passkeys = Passkeys::new(None, "bailiwick.test");
-        let (providers, store, seal) = (terms.providers, store.clone(), keys.seal());
-        let parts = Parts { passkeys, providers, store, walk, sign_ins, seal, runtime, sandboxes };
+        let Terms { providers, documents, .. } = terms;
+        let (store, seal) = (store.clone(), keys.seal());
+        let parts = Parts { passkeys, providers, documents, store, walk, sign_ins, seal, runtime, sandboxes };
         let app = App::new(parts, settings);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

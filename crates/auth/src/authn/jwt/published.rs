@@ -17,12 +17,8 @@ use tokio::time::Instant;
 
 use super::discovery::{self, Metadata};
 use super::keys::{self, PublishedKey, candidates};
-use crate::authn::outbound::{Call, CallError, Outbound};
+use crate::authn::outbound::{Call, CallError, LedBy, Outbound};
 
-/// How long keys are in force where nothing is said.
-const USUAL: Duration = Duration::from_secs(3600);
-/// The shortest and the longest time that an issuer's word is followed.
-const BOUNDS: (Duration, Duration) = (Duration::from_secs(5 * 60), Duration::from_secs(24 * 3600));
 /// Between two fetches for what is only hoped for.
 const EVERY: Duration = Duration::from_secs(60);
 /// After a failure, where there is nothing in force.
@@ -224,28 +220,14 @@ impl Published {
     }
 
     async fn get(&self, url: &str, configured: &str) -> Result<(Vec<u8>, Duration), Fetch> {
-        let answer = self.outbound.call(Call { url, configured, form: None }).await;
+        let answer = self.outbound.call(Call { url, led_by: LedBy::Configuration(configured), form: None }).await;
         let mut answer = answer.map_err(|error| Fetch::Call(url.to_owned(), error))?;
         if answer.status != 200 {
             return Err(Fetch::Status(url.to_owned(), answer.status));
         }
-        let lifetime = lifetime(answer.cache_control.as_deref());
+        let lifetime = answer.lifetime();
         Ok((std::mem::take(&mut *answer.body), lifetime))
     }
-}
-
-/// How long an answer is good, within bounds (RFC 9111, section 5.2.2).
-fn lifetime(cache_control: Option<&str>) -> Duration {
-    let mut said = None;
-    for word in cache_control.unwrap_or("").split(',').map(|word| word.trim().to_ascii_lowercase()) {
-        if matches!(word.as_str(), "no-store" | "no-cache") {
-            return BOUNDS.0;
-        }
-        if let Some(seconds) = word.strip_prefix("max-age=") {
-            said = seconds.trim_matches('"').parse().ok().map(Duration::from_secs);
-        }
-    }
-    said.unwrap_or(USUAL).clamp(BOUNDS.0, BOUNDS.1)
 }
 
 #[cfg(test)]

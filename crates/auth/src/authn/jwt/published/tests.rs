@@ -21,6 +21,11 @@ struct Scripted {
     doors: Semaphore,
 }
 
+fn reply(status: u16, cache_control: Option<&str>, body: String) -> Reply {
+    let cache_control = cache_control.map(str::to_owned);
+    Reply { status, cache_control, content_type: None, body: body.into_bytes().into() }
+}
+
 const X: &str = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
 
 fn set(kids: &[&str]) -> String {
@@ -36,7 +41,7 @@ impl Outbound for Scripted {
             let mut answers = self.answers.lock().unwrap();
             let answer = if answers.len() > 1 { answers.pop_front().unwrap() } else { answers[0].clone() };
             let (status, cache_control, body) = answer?;
-            Ok(Reply { status, cache_control: cache_control.map(str::to_owned), body: body.into_bytes().into() })
+            Ok(reply(status, cache_control, body))
         })
     }
 }
@@ -182,6 +187,6 @@ fn i12_an_issuers_word_on_how_long_is_followed_within_bounds() {
         (Some("max-age=never"), 3600),
         (Some("max-age=-1"), 3600),
     ] {
-        assert_eq!(lifetime(said), Duration::from_secs(seconds), "{said:?}");
+        assert_eq!(reply(200, said, String::new()).lifetime(), Duration::from_secs(seconds), "{said:?}");
     }
 }
