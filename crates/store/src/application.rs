@@ -12,6 +12,7 @@ use bailiwick_auth::key::{KeyHash, Kind};
 use bailiwick_types::{AgentName, ApplicationId, ClientIdentifier, KeyScope, SpaceId, Timestamp, UserName};
 use serde_json::{Map, json};
 
+use crate::device::still_shown;
 use crate::engine::Tx;
 use crate::error::StoreError;
 use crate::key::{bounds_are_there, scopes_parse, scopes_text};
@@ -93,7 +94,8 @@ impl Store {
     /// Lets an application act for a user, once its code is exchanged.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`] if the client, the agent or the space is not there.
+    /// [`StoreError::NotFound`] if the client, the agent or the space is not there; `sign_in_changed` if the
+    /// login or key that asks has ended meanwhile.
     pub async fn application_allow(
         &self,
         permit: Permit<AllowApplication>,
@@ -111,10 +113,18 @@ impl Store {
             ("client".to_owned(), json!(new.terms.client)),
             ("name".to_owned(), json!(new.terms.name)),
             ("scopes".to_owned(), json!(new.terms.scopes)),
+            ("agent".to_owned(), json!(new.terms.agent)),
+            ("space".to_owned(), json!(new.terms.space)),
+            ("resource".to_owned(), json!(new.terms.resource)),
             ("redirect_uri".to_owned(), json!(new.redirect_uri)),
         ]);
         let draft = permit.draft(Phase::Act, Verdict::Ok, detail);
-        let made = self.write(permit.tenant(), move |tx| allow(tx, &user, &new, draft)).await;
+        let shown = permit.scope().credential().clone();
+        let allowed = self.write(permit.tenant(), move |tx| {
+            still_shown(tx, &shown)?;
+            allow(tx, &user, &new, draft)
+        });
+        let made = allowed.await;
         match made {
             Ok(gone) => self.key_unlocate(gone).await,
             // It may be there.

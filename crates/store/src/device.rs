@@ -3,13 +3,13 @@
 use std::net::IpAddr;
 
 use bailiwick_audit::{Actor, Draft, Phase, Verdict};
-use bailiwick_auth::Permit;
 use bailiwick_auth::access::verb::{ListDevices, RevokeDevice, SignIn};
 use bailiwick_auth::authn::DeviceRecord;
 use bailiwick_auth::authn::oidc::SecondFactor;
 use bailiwick_auth::authn::sign_in::{Factor, First};
 use bailiwick_auth::key::NewToken;
 use bailiwick_auth::password::StoredPassword;
+use bailiwick_auth::{Credential, Permit};
 use bailiwick_types::{DeviceId, Incarnation, Timestamp, UserName};
 use serde_json::{Map, json};
 
@@ -263,6 +263,19 @@ pub(crate) fn still_opens(tx: &Tx<'_>, user: &UserName, first: &First, factor: &
         |_| Ok(()),
     )?;
     if wanted.is_some() && matches!(factor, Factor::Alone) { Err(CHANGED) } else { Ok(()) }
+}
+
+/// Whether what its caller showed is still good. A request may be long on its way, and what it asks for is to
+/// outlive it: whoever lost a login that is ended gets nothing lasting by what they had begun with it.
+pub(crate) fn still_shown(tx: &Tx<'_>, credential: &Credential) -> Result<(), StoreError> {
+    let there = match credential {
+        Credential::Device(id) => {
+            tx.one("SELECT 1 FROM device WHERE account = ?1 AND id = ?2", args![id], |_| Ok(()))?
+        }
+        Credential::Key(id) => tx.one("SELECT 1 FROM api_key WHERE account = ?1 AND id = ?2", args![id], |_| Ok(()))?,
+        _ => Some(()),
+    };
+    there.ok_or(CHANGED)
 }
 
 /// Whether the password that was checked is still the kept one.

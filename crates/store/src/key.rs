@@ -7,6 +7,7 @@ use bailiwick_auth::key::{KeyHash, NewKey};
 use bailiwick_types::{AgentName, Incarnation, KeyId, KeyScope, SpaceId, Timestamp, UserName};
 use serde_json::{Map, json};
 
+use crate::device::still_shown;
 use crate::engine::Tx;
 use crate::error::StoreError;
 use crate::log;
@@ -145,7 +146,9 @@ impl Store {
         let (id, hash) = (key.id.clone(), key.hash.clone());
         self.key_locate(id.as_str(), permit.tenant().incarnation()).await?;
         let mut draft = permit.draft(Phase::Act, Verdict::Ok, Map::new());
+        let shown = permit.scope().credential().clone();
         self.write(permit.tenant(), move |tx| {
+            still_shown(tx, &shown)?;
             bounds_are_there(tx, &user, terms.agent.as_ref(), terms.space)?;
             insert(tx, &user, &id, &hash, &terms)?;
             draft.detail.insert("key".to_owned(), json!(id));
@@ -165,8 +168,10 @@ impl Store {
         let (id, hash) = (key.id.clone(), key.hash.clone());
         self.key_locate(id.as_str(), permit.tenant().incarnation()).await?;
         let mut draft = permit.draft(Phase::Act, Verdict::Ok, Map::new());
+        let shown = permit.scope().credential().clone();
         let dead = self
             .write(permit.tenant(), move |tx| {
+                still_shown(tx, &shown)?;
                 tx.one("SELECT 1 FROM account_user WHERE account = ?1 AND name = ?2", args![&user], |_| Ok(()))?
                     .ok_or_else(|| StoreError::not_found("user", &user))?;
                 let dead: Vec<String> =

@@ -2,13 +2,16 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use bailiwick_auth::access::verb::{AllowApplication, DeleteUser, ListApplications, RevokeApplication, UseApplication};
+use bailiwick_auth::access::verb::{
+    AllowApplication, CreateKey, DeleteUser, ListApplications, RevokeApplication, UseApplication,
+};
 use bailiwick_auth::authn::{Step, Walk};
 use bailiwick_auth::key::{KeyHash, KeyRing, Kind, PresentedKey};
 use bailiwick_auth::{Principal, Scope};
 use bailiwick_store::StoreError;
 use bailiwick_store::application::{Exchanged, NewApplication, NewTokens, Proof, Shown, Terms, Why};
 use bailiwick_store::client::{NewClient, Registrar};
+use bailiwick_store::key::KeyTerms;
 use bailiwick_types::{ApplicationId, ClientId, KeyScope, RequestId, Timestamp};
 
 use crate::fixture::{Fixture, Person, ROOT_KEY, conflict, login, not_found, permit};
@@ -31,7 +34,11 @@ fn soon() -> Timestamp {
 
 /// A consent of that person's. Gives the application and its code.
 async fn allow(f: &Fixture, person: &Person, client: &ClientId) -> (ApplicationId, String) {
-    let scope = f.scope(person).await;
+    allow_by(f, &f.scope(person).await, client).await.unwrap()
+}
+
+async fn allow_by(f: &Fixture, scope: &Scope, client: &ClientId) -> Result<(ApplicationId, String), StoreError> {
+    let user = scope.user().unwrap().clone();
     let code = f.walk.ring().make_code().unwrap();
     let (id, hash) = (code.id.clone(), code.hash.clone());
     let terms = Terms {
@@ -49,9 +56,9 @@ async fn allow(f: &Fixture, person: &Person, client: &ClientId) -> (ApplicationI
         redirect_uri: "https://app.example/cb".to_owned(),
         challenge: "challenge".to_owned(),
     };
-    let may = permit::<AllowApplication>(&scope, scope.user_named(person.name.clone()));
-    f.store.application_allow(may, new).await.unwrap();
-    (id, code.into_text().to_string())
+    let may = permit::<AllowApplication>(scope, scope.user_named(user));
+    f.store.application_allow(may, new).await?;
+    Ok((id, code.into_text().to_string()))
 }
 
 fn tokens(f: &Fixture, id: &ApplicationId) -> (NewTokens, String, String) {
@@ -174,6 +181,33 @@ async fn i17_registrations_of_one_address_are_bounded_and_of_another_not() {
         }
         assert_eq!(conflict(client(&f, "one").await), "too_many_registrations");
         client(&f, "two").await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i15_a_credential_that_has_ended_meanwhile_leaves_nothing_lasting() {
+    on_every_backend(async |f| {
+        let app = client(&f, "one").await.unwrap();
+        let (bob, carol) = (&f.acme.member, &f.globex.member);
+        // What bob asks for is on its way while his keys are replaced: he lost one.
+        let (bobs, carols) = (f.scope(bob).await, f.scope(carol).await);
+        let admin = f.scope(&f.acme.admin).await;
+        let fresh = f.walk.ring().make().unwrap();
+        let rotate = permit::<CreateKey>(&admin, admin.user_named(bob.name.clone()));
+        f.store.key_rotate(rotate, &fresh).await.unwrap();
+        assert_eq!(conflict(allow_by(&f, &bobs, &app).await), "sign_in_changed");
+        // The same of whoever makes keys: of one admin by another credential.
+        let late = permit::<CreateKey>(&admin, admin.user_named(bob.name.clone()));
+        let owns = f.set_up(&f.acme).await;
+        let rotate = permit::<CreateKey>(&owns, owns.user_named(f.acme.admin.name.clone()));
+        f.store.key_rotate(rotate, &f.walk.ring().make().unwrap()).await.unwrap();
+        let made = f.store.key_create(late, &f.walk.ring().make().unwrap(), KeyTerms::named("late")).await;
+        assert_eq!(conflict(made), "sign_in_changed");
+        // The controls: who still has theirs, and the new key.
+        allow_by(&f, &carols, &app).await.unwrap();
+        let again = login(&f.store, &f.walk, &fresh.into_text()).await.unwrap().scope(RequestId::new()).unwrap();
+        allow_by(&f, &again, &app).await.unwrap();
     })
     .await;
 }
