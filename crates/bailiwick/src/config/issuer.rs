@@ -177,8 +177,9 @@ fn provider(layers: &mut Layers, name: String, mut raw: Oidc, public_url: Option
     if !raw.issuer.is_empty() {
         address(layers, &format!("{section}.issuer"), &raw.issuer);
     }
-    if raw.audiences.is_empty() {
-        // Its tokens for this server name it by the client that it is there.
+    if raw.audiences.is_empty() && raw.client_secret_file.is_some() {
+        // Its tokens for this server name it by the client that it is there. Not where the client has no secret:
+        // whoever has somebody's password there could have such a token made, past our second factor.
         raw.audiences.extend(raw.client_id.clone());
     }
     let client = client(layers, &name, &mut raw, public_url);

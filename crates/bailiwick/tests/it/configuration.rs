@@ -287,6 +287,13 @@ fn i12_an_openid_provider_is_looked_at_before_the_start_and_need_not_be_there() 
     home.run(&["serve", "-c", "bad.toml"]).failed(64, &["auth.oidc.SSO: its name is part of addresses"]);
     home.write("bad.toml", &format!("{server}{}", walk.replace("[auth.oidc.sso]\n", "")), 0o600);
     home.run(&["serve", "-c", "bad.toml"]).failed(64, &["`oidc:sso` needs a section [auth.oidc.sso]"]);
+    // A client with a secret is who its tokens are for; one without says so itself.
+    let silent = good.replace("audiences = [\"bailiwick\"]\n", "");
+    home.write("good.toml", &format!("{server}{public}{walk}{silent}"), 0o600);
+    drop(home.start(&["serve", "-c", "good.toml"]));
+    let public_client = silent.replace("client_secret_file = \"client.key\"\n", "");
+    home.write("bad.toml", &format!("{server}{public}{walk}{public_client}"), 0o600);
+    home.run(&["serve", "-c", "bad.toml"]).failed(64, &["auth.oidc.sso.audiences", "must not pass"]);
     for (from, to, told) in [
         ("issuer = \"http://127.0.0.1:9\"", "issuer = \"http://sso.example\"", "issuer: must be https"),
         ("issuer = \"http://127.0.0.1:9\"", "issuer = \"https://a:b@sso.example\"", "issuer: holds a credential"),
