@@ -5,7 +5,7 @@
 // CHROMIUM (the program; /usr/bin/chromium). Prints `ok NAME` or `not ok NAME: WHY`, and exits 1 on any.
 
 import assert from "node:assert/strict";
-import { createHmac } from "node:crypto";
+import { createHash, createHmac } from "node:crypto";
 import { mkdirSync, readFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { createRequire } from "node:module";
@@ -230,6 +230,44 @@ const checks = {
     await person.reload().catch(() => {});
     await person.goto(`${url}/keys`);
     assert.equal(await person.locator(".once").count(), 0);
+  },
+
+  "i09 a program is let in, and its application is ended": async () => {
+    const program = createServer((_, reply) => reply.setHeader("content-type", "text/html").end("<p>back at the program</p>"));
+    await new Promise((ready) => program.listen(0, "127.0.0.1", ready));
+    const redirect = `http://127.0.0.1:${program.address().port}/callback`;
+    const client = await (
+      await fetch(`${url}/oauth/register`, {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        body: JSON.stringify({ client_name: "Probe", redirect_uris: [redirect], token_endpoint_auth_method: "none" }),
+      })
+    ).json();
+    const verifier = "a-verifier-that-is-long-enough-for-rfc-7636-and-more";
+    const asked = {
+      response_type: "code", client_id: client.client_id, redirect_uri: redirect, state: "s",
+      code_challenge: createHash("sha256").update(verifier).digest("base64url"), code_challenge_method: "S256",
+    };
+    await person.goto(`${url}/oauth/authorize?${new URLSearchParams(asked)}`);
+    await person.getByRole("heading", { name: "Let Probe act for you?" }).waitFor();
+    await look(person, "consent");
+    await person.getByLabel("only read what you can read").check();
+    await person.getByRole("button", { name: "Allow" }).click();
+    await person.getByText("back at the program").waitFor();
+    const back = new URL(person.url());
+    assert.equal(back.searchParams.get("state"), "s");
+    const exchange = { grant_type: "authorization_code", code: back.searchParams.get("code"), redirect_uri: redirect, client_id: client.client_id, code_verifier: verifier };
+    const made = await (await fetch(`${url}/oauth/token`, { method: "POST", body: new URLSearchParams(exchange) })).json();
+    const me = () => fetch(`${url}/api/auth/me`, { headers: { authorization: `Bearer ${made.access_token}` } });
+    assert.equal((await me()).status, 200);
+    await person.goto(`${url}/applications`);
+    await person.getByText("Probe").first().waitFor();
+    await look(person, "applications");
+    person.once("dialog", (dialog) => dialog.accept());
+    await person.getByRole("button", { name: /End/ }).first().click();
+    await person.locator(".notice.good").waitFor();
+    assert.equal((await me()).status, 401);
+    program.close();
   },
 
   "t04 an approval is decided from the phone": async () => {
