@@ -90,16 +90,19 @@ impl Storage {
         if let Some(found) = known.remembered(age) {
             return Ok(found);
         }
-        // Before a place is taken: who has to wait keeps nobody from walking.
-        tokio::time::sleep(known.pause()).await;
-        let places = if known.is_long() { &self.long_walks } else { &self.walks };
-        let place = Arc::clone(places).acquire_owned().await.map_err(|_| StoreError::Closed)?;
+        let places = Arc::clone(if known.is_long() { &self.long_walks } else { &self.walks });
         let known = Arc::clone(known);
-        let walking = tokio::task::spawn_blocking(move || {
-            // Held by the walk and not by who waits for it: whoever asks and goes away, again and again, has
-            // one walk under way and no more.
-            let _held = (place, one);
-            known.walk(look)
+        // A task, so that whoever asks and goes away, again and again, has one walk under way and no more, and
+        // that it keeps its turn among the others' when nobody waits for it any longer.
+        let walking = tokio::spawn(async move {
+            // Before a place is taken: who has to wait keeps nobody from walking.
+            tokio::time::sleep(known.pause()).await;
+            let place = places.acquire_owned().await.map_err(|_| StoreError::Closed)?;
+            let walking = tokio::task::spawn_blocking(move || {
+                let _held = (place, one);
+                known.walk(look)
+            });
+            walking.await.map_err(|_| StoreError::Closed)?
         });
         walking.await.map_err(|_| StoreError::Closed)?
     }
@@ -501,7 +504,7 @@ mod tests {
         let places = Arc::clone(&storage.walks).acquire_many_owned(u32::try_from(WALKS).unwrap()).await.unwrap();
         let late = async |known: &Arc<Known>| {
             let asked = asked(Age::Moment, Duration::from_millis(1));
-            storage.ask(known, asked, || panic!("there is no place")).await.unwrap()
+            storage.ask(known, asked, || Ok(Measured { bytes: 1, ..MANY })).await.unwrap()
         };
         // Without a figure, what we wrote ourselves is counted; the usage says that there is more.
         assert_eq!(late(&known).await, Answer::Late);
@@ -517,9 +520,9 @@ mod tests {
         assert_eq!(late(&old).await, Answer::Late);
         assert_eq!((old.take(1000, Answer::Late, Need::All(301)), old.last()), (None, MANY));
         assert_eq!(old.take(1000, Answer::Late, Need::All(300)), Some(300));
-        // Once there is a place again, it is looked.
+        // Once there is a place again, it is looked: nobody lost their turn by not waiting.
         drop(places);
-        let answer = storage.ask(&old, asked(Age::Moment, WAIT), || Ok(Measured { bytes: 1, ..MANY })).await.unwrap();
+        let answer = storage.ask(&old, asked(Age::Moment, WAIT), || panic!("a second walk")).await.unwrap();
         assert_eq!(answer, Answer::Found(Measured { bytes: 1, ..MANY }));
     }
 }
