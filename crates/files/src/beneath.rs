@@ -1,9 +1,11 @@
-//! The only place that resolves names: one `openat2` beneath the root.
+//! The only place that resolves names: one `openat2` beneath the root. `..` alone is resolved without, and
+//! believed only if it leads to the directory that we came from.
 //!
 //! Must never be bypassed by an `open` of a longer path, and must never
 //! return a descriptor of content that was not checked by [`Place::open`].
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::ffi::CStr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, SystemTime};
 
 use bailiwick_types::path::WorkspacePath;
@@ -206,6 +208,31 @@ pub(crate) fn open_dir_entries(dir: impl AsFd, path: &str) -> Result<OwnedFd, Fi
     open_at(dir, path, flags, Mode::empty()).map_err(|errno| FileError::of(errno, "open the directory"))
 }
 
+/// Opens the directory `name` for reading its entries, and makes it openable where it is the server's own and
+/// whoever made it closed it: then it was made by what runs as the server's user, and it keeps nothing from us.
+/// Root asks no bits, and leaves them as they are.
+pub(crate) fn open_own_dir(dir: impl AsFd, name: &CStr, need: Mode) -> Result<(OwnedFd, Node), Errno> {
+    let found = open_at(dir, name, OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW, Mode::empty())?;
+    let node = Node::from_statx(&rustix::fs::statx(&found, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?);
+    let (user, bits) = (rustix::process::geteuid(), Mode::from_raw_mode(u32::from(node.mode)));
+    if !user.is_root() && node.owner.0 == user.as_raw() && !bits.contains(need) {
+        // By the descriptor, which leads to what was looked at, whatever has the name now. The kernel takes no
+        // `fchmod` of one that is for looking up names only.
+        rustix::fs::chmod(format!("/proc/self/fd/{}", found.as_raw_fd()), bits.union(need))?;
+    }
+    let open = open_at(&found, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK, Mode::empty())?;
+    Ok((open, node))
+}
+
+/// The directory that `dir` is in, if it is the one that it was found in. It is not where somebody moved `dir`
+/// meanwhile: then `..` may be outside, and nothing is done with it but to look which one it is.
+pub(crate) fn open_above(dir: impl AsFd, expected: &Node) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let above = rustix::fs::openat(dir, "..", flags, Mode::empty())?;
+    let node = Node::from_statx(&rustix::fs::statx(&above, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?);
+    if node.is_same_file(expected) { Ok(above) } else { Err(Errno::XDEV) }
+}
+
 /// The entries of an open directory, from the first on and whatever was read
 /// through `dir` before.
 pub(crate) fn read_dir(dir: impl AsFd) -> Result<Dir, FileError> {
@@ -226,4 +253,23 @@ pub(crate) fn open_at(dir: impl AsFd, path: impl Arg + Copy, flags: OFlags, mode
         }
     }
     result
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a05_the_way_up_leads_where_the_way_down_began_or_nowhere() {
+        let top = tempfile::TempDir::new().unwrap();
+        std::fs::create_dir_all(top.path().join("a/b")).unwrap();
+        std::fs::create_dir(top.path().join("elsewhere")).unwrap();
+        let root = rustix::fs::open(top.path(), OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap();
+        let (a, node) = open_own_dir(&root, c"a", Mode::RWXU).unwrap();
+        let (b, _) = open_own_dir(&a, c"b", Mode::RWXU).unwrap();
+        assert!(Node::of_fd(open_above(&b, &node).unwrap()).unwrap().is_same_file(&node));
+        std::fs::rename(top.path().join("a/b"), top.path().join("elsewhere/b")).unwrap();
+        assert_eq!(open_above(&b, &node).unwrap_err(), Errno::XDEV);
+    }
 }

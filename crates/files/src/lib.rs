@@ -29,7 +29,7 @@ mod write;
 pub use error::{FileError, Refusal};
 pub use measure::{Measured, Seen, measure};
 pub use read::{OpenFile, content_hash};
-pub use tree::Listing;
+pub use tree::{Listing, remove_tree};
 pub use walk::{Walk, WalkLimits, Walked};
 pub use workspace::{Access, Entry, EntryKind, Owner, Stat, Usage, Workspace};
 pub use write::{Expect, MAX_COMPARED_BYTES, Written};

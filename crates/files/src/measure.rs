@@ -2,7 +2,7 @@
 //!
 //! Measured for a limit, and so made for those who would hide from it: names that no path of ours can hold
 //! are counted, and what cannot be looked at is said to be there. Must never recurse as deep as a hostile
-//! tree is, and holds one descriptor at a time.
+//! tree is, nor hold a descriptor for each folder of it.
 
 use std::ffi::{CStr, CString};
 use std::os::fd::OwnedFd;
@@ -11,7 +11,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
 
-use crate::beneath;
+use crate::beneath::{self, Node};
 use crate::error::FileError;
 use crate::tree::is_dot;
 
@@ -56,7 +56,7 @@ impl Measured {
 }
 
 /// Measures everything below a directory of the operator's; no more than so many entries. A directory that
-/// is not there holds nothing.
+/// is not there holds nothing. Folders of the server's own user that nobody may look into are opened for it.
 ///
 /// # Errors
 /// If the directory itself cannot be opened.
@@ -66,15 +66,69 @@ pub fn measure(dir: &Path, most: u64) -> Result<Measured, FileError> {
         Err(Errno::NOENT) => return Ok(Measured::NOTHING),
         opened => opened.map_err(|errno| FileError::of(errno, "open the folder"))?,
     };
-    let mut walk = Walk { root, most, waiting: vec![(0, c".".to_owned())], names: 0, found: Measured::NOTHING };
+    let line = Line { root, held: Vec::new(), nodes: Vec::new(), last: None };
+    let mut walk = Walk { line, most, waiting: vec![(0, c".".to_owned())], names: 0, found: Measured::NOTHING };
     walk.run();
     Ok(walk.found)
 }
 
-struct Walk {
+/// Folders that are held open on the way down. Usual trees are not as deep, and so nobody who moves folders
+/// about makes us lose the way in them.
+const HELD: usize = 32;
+
+/// What is asked of a folder's bits, to list it and to look at what is in it.
+const LOOK: Mode = Mode::RUSR.union(Mode::XUSR);
+
+/// The folders from the root to the present one. However many they are, [`HELD`] and one are open: a path
+/// would have to be short, and a descriptor for each would have to be many.
+struct Line {
     root: OwnedFd,
+    held: Vec<OwnedFd>,
+    /// Of each folder, so that the way up is known again.
+    nodes: Vec<Node>,
+    /// The present folder, where it is deeper than those that are held.
+    last: Option<OwnedFd>,
+}
+
+impl Line {
+    /// The folder that the next one is looked up in.
+    fn present(&self) -> &OwnedFd {
+        self.last.as_ref().or(self.held.last()).unwrap_or(&self.root)
+    }
+
+    /// Goes up until there are so many folders on the line.
+    fn up(&mut self, depth: usize) -> Result<(), Errno> {
+        if depth <= HELD {
+            self.last = None;
+            self.held.truncate(depth);
+            self.nodes.truncate(depth);
+        }
+        while self.nodes.len() > depth {
+            self.nodes.pop();
+            if let (Some(last), Some(above)) = (&self.last, self.nodes.last()) {
+                self.last = Some(beneath::open_above(last, above)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes down into a folder of the present one.
+    fn down(&mut self, name: &CStr) -> Result<(), Errno> {
+        let (folder, node) = beneath::open_own_dir(self.present(), name, LOOK)?;
+        self.nodes.push(node);
+        if self.held.len() < HELD {
+            self.held.push(folder)
+        } else {
+            self.last = Some(folder)
+        }
+        Ok(())
+    }
+}
+
+struct Walk {
+    line: Line,
     most: u64,
-    /// Folders to enter: how deep, and by which name in the one above.
+    /// Folders to enter: how deep, and by which name in the one above. The deepest are the last.
     waiting: Vec<(usize, CString)>,
     /// Bytes of those names.
     names: usize,
@@ -83,15 +137,14 @@ struct Walk {
 
 impl Walk {
     fn run(&mut self) {
-        // The names of the folders above the present one.
-        let mut above: Vec<CString> = Vec::new();
         while let Some((depth, name)) = self.waiting.pop() {
             self.names -= name.as_bytes().len().min(self.names);
-            above.truncate(depth);
-            above.push(name);
-            let path: Vec<&[u8]> = above.iter().map(|name| name.as_bytes()).collect();
-            match beneath::open_at(&self.root, path.join(&b'/').as_slice(), DIRECTORY, Mode::empty()) {
-                Ok(folder) => self.enter(&folder, depth + 1),
+            if self.line.up(depth).is_err() {
+                self.lose_the_way();
+                continue;
+            }
+            match self.line.down(&name) {
+                Ok(()) => self.enter(),
                 // Gone, or swapped for something that holds nothing.
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
                 Err(_) => self.found.seen = Seen::Part,
@@ -103,8 +156,16 @@ impl Walk {
         }
     }
 
-    fn enter(&mut self, folder: &OwnedFd, depth: usize) {
-        let Ok(mut dir) = beneath::read_dir(folder) else {
+    /// Somebody moved a folder while we were below it. What waits so deep is not looked at; the rest is.
+    fn lose_the_way(&mut self) {
+        self.found.seen = Seen::Part;
+        while let Some((_, name)) = self.waiting.pop_if(|(depth, _)| *depth > HELD) {
+            self.names -= name.as_bytes().len().min(self.names);
+        }
+    }
+
+    fn enter(&mut self) {
+        let Ok(mut dir) = beneath::read_dir(self.line.present()) else {
             self.found.seen = Seen::Part;
             return;
         };
@@ -121,19 +182,20 @@ impl Walk {
                 self.found.seen = Seen::Part;
                 return;
             }
-            self.count(folder, name, depth);
+            self.count(name);
         }
     }
 
-    fn count(&mut self, folder: &OwnedFd, name: &CStr, depth: usize) {
-        let statx = match rustix::fs::statx(folder, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BASIC_STATS) {
-            Ok(statx) => statx,
-            Err(Errno::NOENT) => return,
-            Err(_) => {
-                self.found.seen = Seen::Part;
-                return;
-            }
-        };
+    fn count(&mut self, name: &CStr) {
+        let statx =
+            match rustix::fs::statx(self.line.present(), name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BASIC_STATS) {
+                Ok(statx) => statx,
+                Err(Errno::NOENT) => return,
+                Err(_) => {
+                    self.found.seen = Seen::Part;
+                    return;
+                }
+            };
         self.found.entries += 1;
         let kind = FileType::from_raw_mode(u32::from(statx.stx_mode));
         // A sparse file is as long as it says, and one with room set aside is as large as it is. Whatever it is,
@@ -145,12 +207,10 @@ impl Walk {
         match kind {
             FileType::Directory if self.names < NAMES_WAITING => {
                 self.names += name.to_bytes().len();
-                self.waiting.push((depth, name.to_owned()));
+                self.waiting.push((self.line.nodes.len(), name.to_owned()));
             }
             FileType::Directory => self.found.seen = Seen::Part,
             _ => {}
         }
     }
 }
-
-const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NONBLOCK);

@@ -3,8 +3,9 @@
 //! Must never recurse as deep as a hostile tree is, nor hold memory or
 //! descriptors in proportion to it.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
 use bailiwick_types::path::WorkspacePath;
 use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
@@ -66,10 +67,40 @@ impl Workspace {
             Err(FileError::NotAFile) if path.is_root() => {}
             result => return result,
         }
-        let top = beneath::open_dir_entries(&self.inner.root, path.as_str())?;
+        let top = match path.is_root() {
+            true => open_to_empty(&self.inner.root, c".")?,
+            false => {
+                let place = self.place(path)?;
+                let name = CString::new(place.name).map_err(|_| FileError::NotFound)?;
+                open_to_empty(&place.dir, &name)?
+            }
+        };
         empty(&top)?;
         if path.is_root() { Ok(()) } else { self.remove(path) }
     }
+}
+
+/// Removes a directory of the operator's with everything in it, as [`Workspace::remove_all`] does. One that is
+/// not there is removed already.
+///
+/// # Errors
+/// [`FileError::TooLarge`] if entries keep appearing, else what the host answered.
+pub fn remove_tree(dir: &Path) -> Result<(), FileError> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let root = match rustix::fs::open(dir, flags, Mode::empty()) {
+        Err(Errno::NOENT) => return Ok(()),
+        opened => opened.map_err(|errno| FileError::of(errno, REMOVING))?,
+    };
+    empty(&open_to_empty(&root, c".")?)?;
+    match rustix::fs::rmdir(dir) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(errno) => Err(FileError::of(errno, REMOVING)),
+    }
+}
+
+/// Opens a directory that is about to be emptied, whatever its bits say of it.
+fn open_to_empty(dir: &OwnedFd, name: &CStr) -> Result<OwnedFd, FileError> {
+    beneath::open_own_dir(dir, name, Mode::RWXU).map(|(top, _)| top).map_err(|errno| FileError::of(errno, REMOVING))
 }
 
 /// Reads a directory through its descriptor.
@@ -142,9 +173,8 @@ fn empty(top: &OwnedFd) -> Result<(), FileError> {
 
 /// Removes the files of `top/name` and moves its directories up to `top`.
 fn hollow_out(top: &OwnedFd, name: &CStr, budget: &mut u64) -> Result<(), FileError> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let dir = match beneath::open_at(top, name, flags, Mode::empty()) {
-        Ok(dir) => dir,
+    let dir = match beneath::open_own_dir(top, name, Mode::RWXU) {
+        Ok((dir, _)) => dir,
         // Gone, or swapped for something that the next round unlinks.
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(()),
         Err(errno) => return Err(FileError::of(errno, REMOVING)),
@@ -153,6 +183,12 @@ fn hollow_out(top: &OwnedFd, name: &CStr, budget: &mut u64) -> Result<(), FileEr
         spend(budget)?;
         if unlink(&dir, inner)? == Removal::IsDirectory {
             let moved = fresh_name()?;
+            // Whoever moves a directory writes in it: its `..` is another then.
+            if let Err(errno) = beneath::open_own_dir(&dir, inner, Mode::RWXU)
+                && !matches!(errno, Errno::NOENT | Errno::NOTDIR | Errno::LOOP)
+            {
+                return Err(FileError::of(errno, REMOVING));
+            }
             match rustix::fs::renameat(&dir, inner, top, moved.as_str()) {
                 Ok(()) | Err(Errno::NOENT) => {}
                 Err(errno) => return Err(FileError::of(errno, REMOVING)),

@@ -8,7 +8,7 @@ use bailiwick_auth::access::verb::{CreateAccount, DeleteAccount, ListAccounts, P
 use bailiwick_auth::access::{AccountPolicies, HostPermit, PolicyError};
 use bailiwick_auth::key::NewKey;
 use bailiwick_auth::{Permit, Tenant, for_store};
-use bailiwick_files::{Access, Workspace};
+use bailiwick_files::{Access, Workspace, remove_tree};
 use bailiwick_types::{AccountName, AgentDefinition, AgentName, Incarnation, Role, SpaceId, Timestamp, UserName};
 use serde_json::{Map, json};
 
@@ -283,7 +283,7 @@ impl Store {
                     None => false,
                 };
                 let cleared = tokio::task::spawn_blocking(move || match gone {
-                    true => std::fs::remove_dir_all(entry.path()),
+                    true => remove_tree(&entry.path()),
                     false => {
                         // Half-written files of writers that a crash ended.
                         if let Ok(files) = Workspace::open(&entry.path(), Access::ReadWrite, None) {
@@ -308,9 +308,7 @@ impl Store {
         // In this order: while there is a folder of spaces, the next start tries again.
         for folder in ["scratch", "spaces"] {
             let folder = dir.join(folder);
-            if folder.exists()
-                && let Err(error) = std::fs::remove_dir_all(&folder)
-            {
+            if let Err(error) = remove_tree(&folder) {
                 tracing::warn!(%error, "files of a deleted account could not be removed; they are tried again at the next start");
                 return;
             }

@@ -9,7 +9,7 @@ use bailiwick_auth::access::verb::{
     CreateSpace, DeleteSpace, GrantSpace, ListSpaces, ReadSpace, SeeSpace, UpdateSpace, WriteSpace,
 };
 use bailiwick_auth::{Permit, Scope, Tenant, for_store};
-use bailiwick_files::{Access, Owner, Workspace};
+use bailiwick_files::{Access, Owner, Workspace, remove_tree};
 use bailiwick_types::{GrantLevel, SpaceId, Timestamp, UserName};
 use serde_json::{Map, Value, json};
 
@@ -417,11 +417,7 @@ impl Store {
 
     pub(crate) async fn remove_space_files(&self, tenant: &Tenant, id: SpaceId) {
         let dir = self.space_dir(tenant, id);
-        let removed = tokio::task::spawn_blocking(move || match std::fs::remove_dir_all(&dir) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        })
-        .await;
+        let removed = tokio::task::spawn_blocking(move || remove_tree(&dir)).await;
         if let Ok(Err(error)) = removed {
             tracing::warn!(%error, "files of a deleted space could not be removed");
         }

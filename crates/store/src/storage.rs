@@ -4,7 +4,10 @@
 //! folders are measured. What was measured is remembered for a while and moved by what we write ourselves,
 //! so that the walk is not paid for each file; how long depends on how long the walk took, so that an account
 //! with very many files costs no more than a fraction of a core, whatever its users do, and nobody else waits
-//! behind its walks. Nobody is refused by a memory that is older than a moment.
+//! behind its walks. Nobody is refused by a memory that is older than a moment, unless measuring takes longer than
+//! anybody should wait: then the last figure has to do.
+//!
+//! What a walk holds belongs to the walk: whoever asked for it may go away, and it is still the only one.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -32,6 +35,10 @@ const LONG_WALKS: usize = 2;
 const LONG: Duration = Duration::from_millis(250);
 /// However long a walk took, it is not remembered for longer: sandboxes write meanwhile.
 const OLDEST: Duration = Duration::from_secs(60);
+/// How long somebody waits for walks, their own and others'. Who waits holds places that others need as well.
+const WAIT: Duration = Duration::from_secs(10);
+/// Between two walks of one account lies so often the time that the last one took.
+const PAUSES: u32 = 4;
 /// Accounts that are remembered without a word about them.
 const REMEMBERED: usize = 4096;
 
@@ -46,6 +53,58 @@ impl Default for Storage {
     fn default() -> Self {
         let (walks, long_walks) = (Arc::new(Semaphore::new(WALKS)), Arc::new(Semaphore::new(LONG_WALKS)));
         Self { accounts: Mutex::default(), walks, long_walks }
+    }
+}
+
+/// How late an answer may come, and what of.
+#[derive(Clone, Copy)]
+struct Asked {
+    age: Age,
+    until: Instant,
+}
+
+impl Storage {
+    /// What was measured no longer ago than that; else it is measured now.
+    async fn ask(
+        &self,
+        known: &Arc<Known>,
+        asked: Asked,
+        look: impl FnOnce() -> Result<Measured, StoreError> + Send + 'static,
+    ) -> Result<Answer, StoreError> {
+        if let Some(found) = known.remembered(asked.age) {
+            return Ok(Answer::Found(found));
+        }
+        match tokio::time::timeout_at(asked.until.into(), self.measure(known, asked.age, look)).await {
+            Ok(found) => found.map(Answer::Found),
+            Err(_) => Ok(Answer::Late),
+        }
+    }
+
+    async fn measure(
+        &self,
+        known: &Arc<Known>,
+        age: Age,
+        look: impl FnOnce() -> Result<Measured, StoreError> + Send + 'static,
+    ) -> Result<Measured, StoreError> {
+        let one = Arc::clone(&known.walking).lock_owned().await;
+        if let Some(found) = known.remembered(age) {
+            return Ok(found);
+        }
+        let places = Arc::clone(if known.is_long() { &self.long_walks } else { &self.walks });
+        let known = Arc::clone(known);
+        // A task, so that whoever asks and goes away, again and again, has one walk under way and no more, and
+        // that it keeps its turn among the others' when nobody waits for it any longer.
+        let walking = tokio::spawn(async move {
+            // Before a place is taken: who has to wait keeps nobody from walking.
+            tokio::time::sleep(known.pause()).await;
+            let place = places.acquire_owned().await.map_err(|_| StoreError::Closed)?;
+            let walking = tokio::task::spawn_blocking(move || {
+                let _held = (place, one);
+                known.walk(look)
+            });
+            walking.await.map_err(|_| StoreError::Closed)?
+        });
+        walking.await.map_err(|_| StoreError::Closed)?
     }
 }
 
@@ -85,6 +144,15 @@ enum Since {
     Deletion,
 }
 
+/// What asking how much there is came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    /// It was measured, as lately as was asked for.
+    Found(Measured),
+    /// Nobody could look in time.
+    Late,
+}
+
 /// How old a memory may be.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Age {
@@ -99,13 +167,19 @@ impl Memory {
         self.at.elapsed() < self.lasts(age)
     }
 
+    /// How long the next walk has to wait, whatever happened since this one. An account that is deleted from
+    /// without an end costs a fifth of a place, as one that is refused does.
+    fn pause(&self) -> Duration {
+        (self.took * PAUSES).min(OLDEST).saturating_sub(self.at.elapsed())
+    }
+
     fn lasts(&self, age: Age) -> Duration {
         let (least, walks) = match (self.since, age) {
             (Since::Growth, Age::Recent) => (Duration::from_secs(5), 20),
-            (Since::Growth, Age::Moment) => (Duration::from_secs(1), 4),
+            (Since::Growth, Age::Moment) => (Duration::from_secs(1), PAUSES),
             // Who made room is not refused by an old memory; but a deletion must not buy a long walk each time.
             (Since::Deletion, _) if self.took < LONG => return Duration::ZERO,
-            (Since::Deletion, _) => (Duration::ZERO, 4),
+            (Since::Deletion, _) => (Duration::ZERO, PAUSES),
         };
         least.max((self.took * walks).min(OLDEST))
     }
@@ -120,18 +194,29 @@ impl Known {
         self.state().measured.filter(|memory| memory.is(age)).map(|memory| memory.found)
     }
 
+    /// The last figure, however old. Where there is none, what we wrote ourselves: never less than that.
+    fn last(&self) -> Measured {
+        let state = self.state();
+        let written = Measured { bytes: state.written, entries: 0, seen: Seen::Part };
+        state.measured.map_or(written, |memory| memory.found)
+    }
+
+    fn pause(&self) -> Duration {
+        self.state().measured.map_or(Duration::ZERO, |memory| memory.pause())
+    }
+
     fn is_long(&self) -> bool {
         self.state().measured.is_some_and(|memory| memory.took >= LONG)
     }
 
     /// Measures, and remembers what was found.
-    fn walk(&self, account: &Path) -> Result<Measured, StoreError> {
+    fn walk(&self, look: impl FnOnce() -> Result<Measured, StoreError>) -> Result<Measured, StoreError> {
         let (deletions, written) = {
             let state = self.state();
             (state.deletions, state.written)
         };
         let begun = Instant::now();
-        let mut found = walk(account)?;
+        let mut found = look()?;
         let mut state = self.state();
         // What was written meanwhile may lie where the walk had been before.
         found.bytes = found.bytes.saturating_add(state.written.saturating_sub(written));
@@ -151,9 +236,14 @@ impl Known {
     }
 
     /// Takes room for so many bytes, or for as many of them as there is room for.
-    fn take(&self, limit: u64, found: Measured, need: Need) -> Option<u64> {
+    fn take(&self, limit: u64, answer: Answer, need: Need) -> Option<u64> {
         let mut state = self.state();
-        let found = state.measured.map_or(found, |memory| memory.found);
+        let found = match (state.measured, answer) {
+            (Some(memory), _) => memory.found,
+            (None, Answer::Found(found)) => found,
+            // That others have many files must not stop anybody's work.
+            (None, Answer::Late) => Measured { bytes: state.written, entries: 0, seen: Seen::Whole },
+        };
         if found.seen == Seen::Part {
             return None;
         }
@@ -222,29 +312,22 @@ impl Store {
         Arc::clone(accounts.entry(tenant).or_default())
     }
 
-    /// What was measured no longer ago than that; else it is measured now.
-    async fn storage_of(&self, tenant: &Tenant, known: &Arc<Known>, age: Age) -> Result<Measured, StoreError> {
-        if let Some(found) = known.remembered(age) {
-            return Ok(found);
+    async fn storage_of(&self, tenant: &Tenant, known: &Arc<Known>, asked: Asked) -> Result<Answer, StoreError> {
+        let dir = self.account_dir(tenant.incarnation());
+        let answer = self.storage().ask(known, asked, move || walk(&dir)).await?;
+        if answer == Answer::Late {
+            tracing::warn!(account = %tenant.account(), "files were not measured in time: the last figure has to do");
         }
-        let one = Arc::clone(&known.walking).lock_owned().await;
-        if let Some(found) = known.remembered(age) {
-            return Ok(found);
-        }
-        let places = if known.is_long() { &self.storage().long_walks } else { &self.storage().walks };
-        let place = Arc::clone(places).acquire_owned().await.map_err(|_| StoreError::Closed)?;
-        let (known, dir) = (Arc::clone(known), self.account_dir(tenant.incarnation()));
-        let walking = tokio::task::spawn_blocking(move || {
-            // Held by the walk and not by who waits for it: whoever asks and goes away, again and again, has
-            // one walk under way and no more.
-            let _held = (one, place);
-            known.walk(&dir)
-        });
-        walking.await.map_err(|_| StoreError::Closed)?
+        Ok(answer)
     }
 
     pub(crate) async fn storage_measured(&self, tenant: &Tenant) -> Result<Measured, StoreError> {
-        self.storage_of(tenant, &self.storage_known(tenant.incarnation()), Age::Recent).await
+        let known = self.storage_known(tenant.incarnation());
+        let asked = Asked { age: Age::Recent, until: Instant::now() + WAIT };
+        Ok(match self.storage_of(tenant, &known, asked).await? {
+            Answer::Found(found) => found,
+            Answer::Late => known.last(),
+        })
     }
 
     /// Room for a file that is about to be written.
@@ -270,9 +353,10 @@ impl Store {
             return Ok(Room { of: None, bytes: 0 });
         };
         let known = self.storage_known(tenant.incarnation());
+        let until = Instant::now() + WAIT;
         for age in [Age::Recent, Age::Moment] {
-            let found = self.storage_of(tenant, &known, age).await?;
-            if let Some(bytes) = known.take(limit, found, need) {
+            let answer = self.storage_of(tenant, &known, Asked { age, until }).await?;
+            if let Some(bytes) = known.take(limit, answer, need) {
                 return Ok(Room { of: Some((known, most)), bytes });
             }
         }
@@ -328,5 +412,117 @@ mod tests {
         assert_eq!(memory(long, Since::Growth).lasts(Age::Recent), long * 20);
         assert_eq!(memory(long * 20, Since::Growth).lasts(Age::Recent), OLDEST);
         assert_eq!(memory(short, Since::Growth).lasts(Age::Moment), Duration::from_secs(1));
+    }
+
+    #[test]
+    fn i17_the_next_walk_waits_in_proportion_to_the_last_whatever_is_deleted() {
+        for since in [Since::Growth, Since::Deletion] {
+            let took = Duration::from_millis(100);
+            let fresh = memory(took, since);
+            assert!(fresh.pause() > took * 3 && fresh.pause() <= took * 4);
+            let old = Memory { at: Instant::now().checked_sub(took * 5).unwrap(), ..fresh };
+            assert_eq!(old.pause(), Duration::ZERO);
+        }
+    }
+
+    const MANY: Measured = Measured { bytes: 700, entries: 1, seen: Seen::Whole };
+
+    /// For an answer that comes, and for one that must not be waited for.
+    fn asked(age: Age, wait: Duration) -> Asked {
+        Asked { age, until: Instant::now() + wait }
+    }
+
+    #[tokio::test]
+    async fn i17_a_walk_goes_on_when_its_asker_goes_and_is_the_only_one() {
+        let (storage, known) = (Arc::new(Storage::default()), Arc::new(Known::default()));
+        let (begun, begins) = tokio::sync::oneshot::channel();
+        let (end, ends) = std::sync::mpsc::channel::<()>();
+        let asker = tokio::spawn({
+            let (storage, known) = (Arc::clone(&storage), Arc::clone(&known));
+            let look = move || {
+                begun.send(()).unwrap();
+                ends.recv().unwrap();
+                Ok(MANY)
+            };
+            async move { storage.ask(&known, asked(Age::Recent, WAIT), look).await }
+        });
+        begins.await.unwrap();
+        asker.abort();
+        assert!(asker.await.unwrap_err().is_cancelled());
+        // The walk has its place and the account's turn still, so that nobody begins another one.
+        assert_eq!(storage.walks.available_permits(), WALKS - 1);
+        for age in [Age::Recent, Age::Moment] {
+            let answer = storage.ask(&known, asked(age, Duration::ZERO), || panic!("a second walk")).await.unwrap();
+            assert_eq!(answer, Answer::Late);
+        }
+        // Another account is measured meanwhile.
+        let other = Arc::new(Known::default());
+        let answer = storage.ask(&other, asked(Age::Moment, WAIT), || Ok(MANY)).await.unwrap();
+        assert_eq!(answer, Answer::Found(MANY));
+        end.send(()).unwrap();
+        // Who waits takes what it found.
+        let answer = storage.ask(&known, asked(Age::Moment, WAIT), || panic!("a second walk")).await.unwrap();
+        assert_eq!(answer, Answer::Found(MANY));
+        // And its place comes back.
+        let _all = storage.walks.acquire_many(u32::try_from(WALKS).unwrap()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn i17_who_deletes_while_a_walk_is_under_way_has_the_next_one_wait() {
+        let (storage, known) = (Storage::default(), Arc::new(Known::default()));
+        // Deleted from without an end: no walk is worth remembering.
+        let look = |known: &Arc<Known>| {
+            let known = Arc::clone(known);
+            let (tell, told) = std::sync::mpsc::channel();
+            let look = move || {
+                let begun = Instant::now();
+                known.state().deletions += 1;
+                // It takes its time.
+                while begun.elapsed() < Duration::from_millis(20) {
+                    std::hint::spin_loop();
+                }
+                tell.send((begun, Instant::now())).unwrap();
+                Ok(MANY)
+            };
+            (look, told)
+        };
+        let mut last: Option<(Instant, Instant)> = None;
+        for _ in 0..3 {
+            let (look, told) = look(&known);
+            storage.ask(&known, asked(Age::Moment, WAIT), look).await.unwrap();
+            let (begun, ended) = told.recv().unwrap();
+            if let Some((before, after)) = last {
+                assert!(begun - after >= (after - before) * PAUSES, "{:?}", begun - after);
+            }
+            last = Some((begun, ended));
+        }
+    }
+
+    #[tokio::test]
+    async fn i17_where_others_are_measured_for_too_long_the_last_figure_has_to_do() {
+        let (storage, known) = (Storage::default(), Arc::new(Known::default()));
+        let places = Arc::clone(&storage.walks).acquire_many_owned(u32::try_from(WALKS).unwrap()).await.unwrap();
+        let late = async |known: &Arc<Known>| {
+            let asked = asked(Age::Moment, Duration::from_millis(1));
+            storage.ask(known, asked, || Ok(Measured { bytes: 1, ..MANY })).await.unwrap()
+        };
+        // Without a figure, what we wrote ourselves is counted; the usage says that there is more.
+        assert_eq!(late(&known).await, Answer::Late);
+        known.grow(600);
+        assert_eq!(known.take(1000, Answer::Late, Need::All(401)), None);
+        assert_eq!(known.take(1000, Answer::Late, Need::All(300)), Some(300));
+        assert_eq!(known.take(1000, Answer::Late, Need::UpTo(1000)), Some(100));
+        assert_eq!((known.last().bytes, known.last().seen), (600, Seen::Part));
+        // With one, it counts however old it is, and whatever was deleted.
+        let old = Arc::new(Known::default());
+        let at = Instant::now().checked_sub(OLDEST).unwrap();
+        old.state().measured = Some(Memory { found: MANY, at, ..memory(Duration::ZERO, Since::Deletion) });
+        assert_eq!(late(&old).await, Answer::Late);
+        assert_eq!((old.take(1000, Answer::Late, Need::All(301)), old.last()), (None, MANY));
+        assert_eq!(old.take(1000, Answer::Late, Need::All(300)), Some(300));
+        // Once there is a place again, it is looked: nobody lost their turn by not waiting.
+        drop(places);
+        let answer = storage.ask(&old, asked(Age::Moment, WAIT), || panic!("a second walk")).await.unwrap();
+        assert_eq!(answer, Answer::Found(Measured { bytes: 1, ..MANY }));
     }
 }

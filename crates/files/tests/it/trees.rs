@@ -2,11 +2,15 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::path::{Path, PathBuf};
 
-use bailiwick_files::{EntryKind, FileError, Seen, WalkLimits, measure};
+use bailiwick_files::{EntryKind, FileError, Seen, WalkLimits, measure, remove_tree};
 use bailiwick_types::path::WorkspacePath;
+use rustix::fs::{Mode, OFlags, mkdirat, openat};
+use rustix::process::Uid;
 
 use crate::{Fixture, SECRET, path};
 
@@ -187,14 +191,97 @@ fn i17_a_measurement_is_bounded_and_says_when_it_did_not_see_everything() {
         assert_eq!((part.entries, part.seen), (most, Seen::Part), "{most}");
     }
     assert_eq!(measure(&root, all.entries).unwrap(), all, "exactly so many are seen");
-    // Deeper than the kernel takes a path: said to be there, and no stack is used for it.
-    let name = "n".repeat(200);
-    let mut deep = rustix::fs::open(&root, rustix::fs::OFlags::PATH, rustix::fs::Mode::empty()).unwrap();
-    for _ in 0..40 {
-        rustix::fs::mkdirat(&deep, name.as_str(), rustix::fs::Mode::RWXU).unwrap();
-        deep = rustix::fs::openat(&deep, name.as_str(), rustix::fs::OFlags::PATH, rustix::fs::Mode::empty()).unwrap();
+}
+
+/// A folder in a folder, and so on, each with an empty folder `a` and one `z` beside it. Their path is longer than
+/// the kernel takes one.
+fn dig_wide(from: &Path, deep: usize) {
+    let open = |dir: BorrowedFd<'_>, name: &str| openat(dir, name, OFlags::PATH, Mode::empty()).unwrap();
+    let mut at = rustix::fs::open(from, OFlags::PATH, Mode::empty()).unwrap();
+    for _ in 0..deep {
+        for name in ["a", "m", "z"] {
+            mkdirat(&at, name, Mode::RWXU).unwrap();
+        }
+        at = open(at.as_fd(), "m");
     }
-    assert_eq!(measure(&root, 1_000).unwrap().seen, Seen::Part);
-    fixture.space.remove_all(&path(&name)).unwrap();
-    assert_eq!(measure(&root, 1_000).unwrap(), all, "and whole again without it");
+}
+
+#[test]
+fn i17_however_deep_a_folder_is_it_is_measured_and_removed() {
+    let fixture = Fixture::new();
+    fixture.space.write(&path("kept"), b"x").unwrap();
+    let root = fixture.inside("");
+    let before = measure(&root, 100_000).unwrap();
+    // Around the depth to which folders are held open, and far below it.
+    for deep in [30, 31, 32, 33, 34, 70, 2_500] {
+        fixture.space.mkdir(&path("deep")).unwrap();
+        dig_wide(&fixture.inside("deep"), deep);
+        let found = measure(&root, 100_000).unwrap();
+        assert_eq!((found.entries - before.entries, found.seen), (3 * deep as u64 + 1, Seen::Whole), "{deep}");
+        fixture.space.remove_all(&path("deep")).unwrap();
+        assert_eq!(measure(&root, 100_000).unwrap(), before, "{deep}");
+    }
+    // A whole space.
+    let other = fixture.outside("space-10");
+    dig_wide(&other, 2_500);
+    remove_tree(&other).unwrap();
+    assert!(!other.exists());
+    remove_tree(&other).unwrap();
+    assert_eq!(measure(&root, 100_000).unwrap(), before, "and no other");
+}
+
+/// Does it as a user who is not root. The kernel knows users by thread.
+fn as_nobody(owned: &Path, work: impl FnOnce() + Send) {
+    const NOBODY: u32 = 65534;
+    let root = rustix::process::geteuid().is_root();
+    if root {
+        chown(owned, Some(NOBODY), None).unwrap();
+    }
+    std::thread::scope(|scope| {
+        let done = scope.spawn(move || {
+            if root {
+                rustix::thread::set_thread_uid(Uid::from_raw(NOBODY)).unwrap();
+            }
+            work();
+        });
+        done.join().unwrap();
+    });
+}
+
+#[test]
+fn i17_a_closed_folder_hides_nothing_and_goes_with_the_rest() {
+    let fixture = Fixture::new();
+    let space = fixture.inside("");
+    fs::set_permissions(fixture.outside(""), fs::Permissions::from_mode(0o755)).unwrap();
+    let close = |dir: PathBuf, bits: u32| fs::set_permissions(dir, fs::Permissions::from_mode(bits)).unwrap();
+    let files = fixture.space.clone();
+    as_nobody(&space, || {
+        let empty = measure(&space, 1_000).unwrap();
+        for bits in [0o000, 0o100, 0o200, 0o400, 0o500, 0o300, 0o600] {
+            fs::create_dir_all(space.join("top/in/low")).unwrap();
+            fs::write(space.join("top/in/low/file"), vec![1; 100_000]).unwrap();
+            for dir in ["top/in/low", "top/in", "top"] {
+                close(space.join(dir), bits);
+            }
+            let closed = bits & 0o500 != 0o500;
+            assert_eq!(fs::read(space.join("top/in/low/file")).is_err(), bits & 0o100 == 0, "{bits:o}");
+            let found = measure(&space, 1_000).unwrap();
+            assert_eq!((found.entries, found.seen), (empty.entries + 4, Seen::Whole), "{bits:o}");
+            // Looking changes no more than looking needs.
+            let after = fs::metadata(space.join("top")).unwrap().permissions().mode() & 0o777;
+            assert_eq!(after, if closed { bits | 0o500 } else { bits }, "{bits:o}");
+            close(space.join("top/in"), bits);
+            close(space.join("top"), bits);
+            files.remove_all(&path("top")).unwrap();
+            assert_eq!(measure(&space, 1_000).unwrap(), empty, "{bits:o}");
+        }
+    });
+    // Somebody else's folder is not opened for anybody, and is said to be there.
+    if rustix::process::geteuid().is_root() {
+        fs::create_dir(space.join("foreign")).unwrap();
+        close(space.join("foreign"), 0o700);
+        as_nobody(&space, || assert_eq!(measure(&space, 1_000).unwrap().seen, Seen::Part));
+        assert_eq!(measure(&space, 1_000).unwrap().seen, Seen::Whole, "root looks");
+        assert_eq!(fs::metadata(space.join("foreign")).unwrap().permissions().mode() & 0o777, 0o700);
+    }
 }
