@@ -554,6 +554,12 @@ impl Walk {
             Rejection::NoSuchTenant => Rejection::Invalid,
             other => other,
         })?;
+        if issuer.wants_ours() {
+            let record = directory.sign_in(&claimed.account, &claimed.user).await?;
+            if record.is_none_or(|record| record.has_second_factor()) {
+                return Err(Rejection::Invalid);
+            }
+        }
         let (expires_at, role) = (claimed.expires_at, claimed.role);
         let member = jwt::bounded(member, expires_at, role)?;
         let credential = match step {

@@ -102,7 +102,7 @@ impl Store {
         new: NewApplication,
     ) -> Result<(), StoreError> {
         let user = permit.resource().name().clone();
-        if !self.client_used(&new.terms.client).await? {
+        if !self.client_there(&new.terms.client).await? {
             return Err(StoreError::not_found("client", &new.terms.client));
         }
         let id = new.code.0.to_string();

@@ -1,7 +1,7 @@
 //! Clients of the authorization server: programs of others, known by name and by where they may be sent.
 //!
 //! They belong to the host and to no account. Anybody may register one (RFC 7591), so a registration is worth
-//! nothing by itself: it is bounded in number, and one that no user has ever let in expires.
+//! nothing by itself: it is bounded in number, and one that never got a token expires.
 
 use bailiwick_audit::{Actor, Draft, Phase, Verdict};
 use bailiwick_auth::access::HostPermit;
@@ -68,7 +68,7 @@ pub struct ClientRow {
     pub source: Source,
     /// When.
     pub created_at: Timestamp,
-    /// When a user last let it in, or it last got a token, to the day.
+    /// When it last got a token, to the day.
     pub used_at: Option<Timestamp>,
 }
 
@@ -201,20 +201,27 @@ impl Store {
             .await
     }
 
-    /// Notes that a client is of use to somebody, to the day, and says whether it is still there. Of one that
-    /// is known by a document nothing is kept here that could be gone.
-    pub(crate) async fn client_used(&self, id: &ClientIdentifier) -> Result<bool, StoreError> {
-        let ClientIdentifier::Registered(id) = id else { return Ok(true) };
+    /// Whether a client is still there. Of one that is known by a document nothing is kept here that could be
+    /// gone.
+    pub(crate) async fn client_there(&self, id: &ClientIdentifier) -> Result<bool, StoreError> {
+        match id {
+            ClientIdentifier::Document(_) => Ok(true),
+            ClientIdentifier::Registered(id) => Ok(self.client_read(id).await?.is_some()),
+        }
+    }
+
+    /// Notes that a client got tokens, to the day. That somebody let it in is no use yet: a consent costs
+    /// nothing, and would keep it here for half a year.
+    pub(crate) async fn client_used(&self, id: &ClientIdentifier) -> Result<(), StoreError> {
+        let ClientIdentifier::Registered(id) = id else { return Ok(()) };
         let (id, now) = (id.clone(), Timestamp::now());
-        let Some(row) = self.client_read(&id).await? else { return Ok(false) };
+        let Some(row) = self.client_read(&id).await? else { return Ok(()) };
         if row.used_at.is_some_and(|used| now.as_micros() - used.as_micros() < 24 * HOUR) {
-            return Ok(true);
+            return Ok(());
         }
         self.writers()
             .write(self.host(), move |tx| {
-                let noted =
-                    tx.exec("UPDATE oauth_client SET used_at = ?3 WHERE ?1 = 'host' AND id = ?2", args![&id, now])?;
-                Ok(noted > 0)
+                tx.exec("UPDATE oauth_client SET used_at = ?3 WHERE ?1 = 'host' AND id = ?2", args![&id, now]).map(drop)
             })
             .await
     }
@@ -240,11 +247,13 @@ fn make_room(tx: &mut Tx<'_>, counted: &str) -> Result<(), StoreError> {
     if all.unwrap_or(0) < MOST {
         return Ok(());
     }
-    // Full: one that has waited in vain for an hour makes room, so that a flood from many addresses keeps
-    // nobody out for longer.
+    // Full: the one that has waited in vain for the longest makes room, or else the one that was used longest
+    // ago, so that neither a flood from many addresses nor one account with many programs keeps others out for
+    // longer than an hour. Who loses theirs registers again.
     let gone = tx.exec(
         "DELETE FROM oauth_client WHERE ?1 = 'host' AND id IN (SELECT id FROM oauth_client \
-         WHERE source = 'itself' AND used_at IS NULL AND created_at < ?2 ORDER BY created_at LIMIT 1)",
+         WHERE source = 'itself' AND created_at < ?2 \
+         ORDER BY used_at IS NOT NULL, coalesce(used_at, created_at), id LIMIT 1)",
         args![now - HOUR],
     )?;
     if gone == 0 { Err(TOO_MANY) } else { Ok(()) }

@@ -10,6 +10,21 @@ document.addEventListener("submit", (event) => {
 // On a phone the navigation is a row that scrolls; where one is should be in sight.
 document.querySelector(".nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
 
+// What gives something away takes no click that was meant for what was there before: not for a second after it
+// came into sight.
+for (const button of document.querySelectorAll("button[data-hold]")) {
+  let timer;
+  const hold = () => {
+    button.disabled = true;
+    clearTimeout(timer);
+    timer = setTimeout(() => (button.disabled = document.hidden || !document.hasFocus()), 1000);
+  };
+  hold();
+  window.addEventListener("focus", hold);
+  window.addEventListener("blur", hold);
+  document.addEventListener("visibilitychange", hold);
+}
+
 // Passkeys: the form's fields come from the authenticator, and then it is sent as any other.
 for (const form of document.querySelectorAll("form[data-passkey]")) {
   const trouble = form.querySelector(".trouble");

@@ -39,7 +39,7 @@ pub(crate) enum Scarce {
     Streams,
     /// WebSockets that are open.
     Sockets,
-    /// Files that are sent. An upload holds a thread.
+    /// Files that are sent, and folders that are removed: each holds a thread, for as long as it takes.
     Uploads,
     /// Long bodies that are no files. They are held in memory.
     LongBodies,

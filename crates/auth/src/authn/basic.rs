@@ -80,7 +80,7 @@ impl Basic {
 
 /// Names a user with the password that is kept of them and nothing else to show; nothing where there is more.
 pub(super) fn of_record(ring: &KeyRing, record: &SignInRecord) -> Option<PasswordMark> {
-    if record.totp.is_some() || !record.passkeys.is_empty() {
+    if record.has_second_factor() {
         return None;
     }
     let stored = record.password.as_ref()?.as_text();
@@ -91,7 +91,7 @@ pub(super) fn of_record(ring: &KeyRing, record: &SignInRecord) -> Option<Passwor
 
 /// Names a password together with all that it was checked against; nothing where more is asked for.
 fn mark(ring: &KeyRing, record: &SignInRecord, password: &Password, client: IpAddr) -> Option<[u8; 32]> {
-    if record.totp.is_some() || !record.passkeys.is_empty() {
+    if record.has_second_factor() {
         return None;
     }
     let stored = record.password.as_ref()?.as_text();

@@ -9,6 +9,7 @@ use bailiwick_types::{AccountName, Role, Timestamp, UserName};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use serde_json::{Map, Value};
 
+use super::oidc::SecondFactor;
 use super::outbound::Outbound;
 use super::{Rejection, Step};
 use crate::principal::Member;
@@ -48,6 +49,8 @@ pub struct IssuerSettings {
     pub role_claim: Option<String>,
     /// How far the two clocks may differ, seconds.
     pub clock_skew_seconds: u64,
+    /// Whose second factor counts, for a user who has set one up here.
+    pub second_factor: SecondFactor,
 }
 
 impl IssuerSettings {
@@ -163,6 +166,17 @@ impl Issuer {
     /// Which step of the walk its tokens are for.
     pub fn step(&self) -> &Step {
         &self.step
+    }
+
+    /// Whether its word is not enough for a user who has a second factor here: nobody who brings a token can be
+    /// asked for one.
+    pub(super) fn wants_ours(&self) -> bool {
+        self.second_factor() == SecondFactor::Own
+    }
+
+    /// Whose second factor counts.
+    pub(super) fn second_factor(&self) -> SecondFactor {
+        self.settings.second_factor
     }
 
     /// What `iss` of its tokens is.

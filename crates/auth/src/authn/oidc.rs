@@ -10,6 +10,7 @@
 
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bailiwick_types::{AccountName, Role, Timestamp, UserName};
 use base64::Engine;
@@ -33,6 +34,8 @@ const AWAY: i64 = 10 * 60;
 const WAITING: i64 = 5 * 60;
 /// Codes of one provider that are exchanged at once.
 const AT_ONCE: usize = 8;
+/// How long one waits for that.
+const FOR_A_PLACE: Duration = Duration::from_secs(5);
 /// Flows whose answer came: they end once.
 const ENDED: usize = 4096;
 /// Longest address that is gone to afterwards, bytes: it is carried in a cookie.
@@ -62,8 +65,6 @@ pub struct ProviderSettings {
     pub client_secret: Option<Zeroizing<String>>,
     /// What is asked for besides `openid`.
     pub scopes: Vec<String>,
-    /// Whose second factor counts.
-    pub second_factor: SecondFactor,
 }
 
 /// A provider by which people sign in.
@@ -261,6 +262,10 @@ impl Provider {
         if !bool::from(state.as_bytes().ct_eq(answer.state.as_bytes())) {
             return Err(ProviderError::Gone);
         }
+        // Many at once are no people, and the provider is not to be flooded through us. Before the flow ends: who
+        // finds no place may come again with the same answer.
+        let place = tokio::time::timeout(FOR_A_PLACE, self.exchanges.acquire()).await;
+        let _place = place.ok().and_then(Result::ok).ok_or(ProviderError::Unavailable)?;
         if self.ended.lock().unwrap_or_else(PoisonError::into_inner).put(state.to_string(), ()).is_some() {
             return Err(ProviderError::Gone);
         }
@@ -284,7 +289,7 @@ impl Provider {
         let claimed = self.issuer.mapped(&claims).ok_or(ProviderError::Stranger)?;
         let vouched = Vouched {
             provider: self.name().to_owned(),
-            second_factor: self.settings.second_factor,
+            second_factor: self.issuer.second_factor(),
             account: claimed.account,
             user: claimed.user,
             role: claimed.role,
@@ -301,8 +306,6 @@ impl Provider {
         redirect_uri: &str,
         verifier: &str,
     ) -> Result<Zeroizing<String>, ProviderError> {
-        // Many at once are no people: the provider is not to be flooded through us.
-        let _place = self.exchanges.try_acquire().map_err(|_| ProviderError::Unavailable)?;
         let url = metadata.token_endpoint.as_deref().ok_or(ProviderError::Unavailable)?;
         let form = Some(self.form(metadata, code, redirect_uri, verifier));
         let published = self.issuer.published().ok_or(ProviderError::Unavailable)?;
@@ -380,7 +383,7 @@ impl Provider {
             let (account, user) = (decoded()?.parse().ok()?, decoded()?.parse().ok()?);
             let role = Some(decoded()?).filter(|role| !role.is_empty());
             let role = role.map(|role| role.parse().ok()).map_or(Some(None), |role| role.map(Some))?;
-            let (provider, second_factor) = (self.name().to_owned(), self.settings.second_factor);
+            let (provider, second_factor) = (self.name().to_owned(), self.issuer.second_factor());
             Some((Vouched { provider, second_factor, account, user, role, incarnation }, decoded()?))
         };
         read().ok_or(ProviderError::Gone)

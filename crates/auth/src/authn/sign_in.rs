@@ -37,6 +37,13 @@ pub struct SignInRecord {
     pub passkeys: Vec<StoredPasskey>,
 }
 
+impl SignInRecord {
+    /// Whether the user has set up more than what is shown first.
+    pub fn has_second_factor(&self) -> bool {
+        self.totp.is_some() || !self.passkeys.is_empty()
+    }
+}
+
 /// An authenticator app's secret, sealed, and the last step that was used.
 #[derive(Clone)]
 pub struct StoredTotp {
@@ -439,7 +446,7 @@ impl Proven {
     #[expect(clippy::result_large_err, reason = "it is handed back whole, to be completed otherwise")]
     pub fn alone(self) -> Result<Identified, Self> {
         let trusted = matches!(self.first, First::Provider { second_factor: SecondFactor::Provider, .. });
-        if !trusted && (self.totp().is_some() || self.has_passkeys()) {
+        if !trusted && self.record.has_second_factor() {
             return Err(self);
         }
         Ok(self.identified(Factor::Alone))

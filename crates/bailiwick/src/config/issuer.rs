@@ -118,6 +118,8 @@ fn issuer(layers: &mut Layers, name: String, raw: Jwt) -> Option<IssuerPlan> {
         user_claim: raw.user_claim,
         role_claim: raw.role_claim,
         clock_skew_seconds: raw.clock_skew_seconds,
+        // A CI, or whoever else was handed a key, has nobody to ask for a second factor.
+        second_factor: oidc::SecondFactor::Provider,
     };
     keyed(layers, &section, which, place, settings)
 }
@@ -201,6 +203,7 @@ fn provider(layers: &mut Layers, name: String, mut raw: Oidc, public_url: Option
         user_claim: raw.user_claim,
         role_claim: raw.role_claim,
         clock_skew_seconds: raw.clock_skew_seconds,
+        second_factor: counts(raw.second_factor),
     };
     if let Err(error) = settings.fit_published() {
         wrong(layers, &section, "algorithm", error);
@@ -214,7 +217,7 @@ fn client(layers: &mut Layers, name: &str, raw: &mut Oidc, public_url: Option<&s
     let (title, scopes) = (raw.title.take(), std::mem::take(&mut raw.scopes));
     let file = raw.client_secret_file.take();
     let Some(client_id) = raw.client_id.take() else {
-        if file.is_some() || title.is_some() || !scopes.is_empty() || raw.second_factor != SecondFactor::default() {
+        if file.is_some() || title.is_some() || !scopes.is_empty() {
             layers.wrong(&key("client_id"), "is missing: what this server is called at the provider");
         }
         return None;
@@ -243,11 +246,15 @@ fn client(layers: &mut Layers, name: &str, raw: &mut Oidc, public_url: Option<&s
         client_id,
         client_secret: file.and_then(|file| secret(layers, &key("client_secret_file"), &file)),
         scopes: scopes.into_iter().filter(|scope| scope != "openid").collect(),
-        second_factor: match raw.second_factor {
-            SecondFactor::Own => oidc::SecondFactor::Own,
-            SecondFactor::Provider => oidc::SecondFactor::Provider,
-        },
     })
+}
+
+/// Whose second factor counts, as it is written.
+fn counts(raw: SecondFactor) -> oidc::SecondFactor {
+    match raw {
+        SecondFactor::Own => oidc::SecondFactor::Own,
+        SecondFactor::Provider => oidc::SecondFactor::Provider,
+    }
 }
 
 fn secret(layers: &mut Layers, key: &str, file: &Path) -> Option<Zeroizing<String>> {

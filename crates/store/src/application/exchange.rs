@@ -106,14 +106,19 @@ impl Store {
         proof: Proof,
         new: NewTokens,
     ) -> Result<Exchanged, StoreError> {
-        self.exchange(permit, Kind::Code, shown, new, move |found| {
+        let client = shown.client.clone();
+        let exchanged = self.exchange(permit, Kind::Code, shown, new, move |found| {
             let Proof { redirect_uri, challenge } = &proof;
             if found.redirect_uri != *redirect_uri {
                 return Err(Why::OtherRedirect);
             }
             if found.challenge != *challenge { Err(Why::Verifier) } else { Ok(found.allowed.clone()) }
-        })
-        .await
+        });
+        let exchanged = exchanged.await?;
+        if matches!(exchanged, Exchanged::Given(_)) {
+            self.client_used(&client).await?;
+        }
+        Ok(exchanged)
     }
 
     /// Gives the next tokens for a refresh token, once. `narrower`: for less than was allowed.

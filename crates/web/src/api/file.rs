@@ -212,9 +212,14 @@ async fn remove(
         });
     }
     let files = app.store().space_files_to_write(&permit).await?;
+    // Held by the work and not by the request: it goes on when whoever asked has gone.
+    let places = (Slot::take(Scarce::Uploads, &app, &caller)?, app.upload_place().await?);
     let (wanted, named) = (path.clone(), path.clone());
     let removing = async move {
-        let removed = blocking(move || if place.recursive { files.remove_all(&wanted) } else { files.remove(&wanted) });
+        let removed = blocking(move || {
+            let _held = places;
+            if place.recursive { files.remove_all(&wanted) } else { files.remove(&wanted) }
+        });
         removed.await?.map_err(|error| Failure::of_file(error, &named))
     };
     let action = if place.recursive { "delete-all" } else { "delete" };

@@ -39,6 +39,8 @@ struct Page<'a> {
     client: &'a str,
     client_id: String,
     known: KnownBy,
+    /// Whether somebody of this house has looked at it.
+    trusted: bool,
     local: bool,
     to: String,
     part: &'a str,
@@ -78,6 +80,7 @@ async fn ask(State(app): State<App>, caller: Caller, Params(asking): Params<Aski
         frame: Frame::of(&app, &caller, "/oauth/authorize").await?,
         client: &client.name,
         client_id: client.id.to_string(),
+        trusted: matches!(client.known, KnownBy::Operator),
         known: client.known,
         local: redirect.is_local(),
         to: redirect.shown(),

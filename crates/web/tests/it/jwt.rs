@@ -2,6 +2,7 @@
 
 use bailiwick_auth::authn::Step;
 use bailiwick_auth::authn::jwt::{AccountSource, Issuer, IssuerSettings, KeyMaterial};
+use bailiwick_auth::authn::oidc::SecondFactor;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::hmac;
@@ -22,6 +23,7 @@ fn issuer() -> Issuer {
         user_claim: "sub".to_owned(),
         role_claim: Some("role".to_owned()),
         clock_skew_seconds: 0,
+        second_factor: SecondFactor::Provider,
     };
     Issuer::new(settings, &KeyMaterial::Secret(SECRET)).unwrap()
 }

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use bailiwick_auth::authn::Step;
 use bailiwick_auth::authn::jwt::{AccountSource, Issuer, IssuerSettings};
+use bailiwick_auth::authn::oidc::SecondFactor;
 use bailiwick_auth::authn::outbound::Outbound;
 use bailiwick_outbound::{Client, Patience};
 use serde_json::{Value, json};
 
 use crate::provider::{CLIENT, Lie, Provider};
-use crate::support::{Server, Terms, reason, settings, taken};
+use crate::support::{PASSWORD, Server, Terms, reason, settings, taken, totp_code};
 
 pub fn outbound() -> Arc<dyn Outbound> {
     let whole = std::time::Duration::from_millis(500);
@@ -27,6 +28,7 @@ pub fn issuer_settings(provider: &Provider, name: &str) -> IssuerSettings {
         user_claim: "sub".to_owned(),
         role_claim: None,
         clock_skew_seconds: 0,
+        second_factor: SecondFactor::Own,
     }
 }
 
@@ -176,4 +178,24 @@ async fn i12_a_provider_that_is_away_or_lies_opens_nothing_and_holds_nobody_up()
     let mut claims = claims;
     claims["iss"] = json!("http://127.0.0.1:9");
     assert_eq!(me(&server, &gone.token(&claims)).await.0, 503);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i05_i12_a_providers_token_is_not_enough_for_who_has_a_second_factor_here() {
+    for (second_factor, status) in [(SecondFactor::Own, 401), (SecondFactor::Provider, 200)] {
+        let corp = Provider::start().await;
+        let issuer = IssuerSettings { second_factor, ..issuer_settings(&corp, "corp") };
+        let server = server(vec![Issuer::discovered(issuer, outbound()).unwrap()]).await;
+        let _ = server.people().await;
+        let mine = corp.token(&corp.claims("acme", "alice"));
+        let others = corp.token(&corp.claims("globex", "alice"));
+        assert_eq!(me(&server, &mine).await.0, 200, "before there is one");
+        let login = server.login("acme", "alice").await.token;
+        let begun = server.done("POST", "/api/auth/2fa/totp", &login, json!({ "password": PASSWORD })).await;
+        assert_eq!(me(&server, &mine).await.0, 200, "one that was begun and never shown is none");
+        let code = json!({ "code": totp_code(begun["secret"].as_str().unwrap(), 0) });
+        server.done("POST", "/api/auth/2fa/totp/confirm", &login, code).await;
+        assert_eq!(me(&server, &mine).await.0, status, "{second_factor:?}");
+        assert_eq!(me(&server, &others).await.0, 200, "the namesake next door has none");
+    }
 }

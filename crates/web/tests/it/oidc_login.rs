@@ -81,7 +81,7 @@ fn place(response: &Response) -> &str {
     response.headers().get("location").map_or("", |to| to.to_str().unwrap())
 }
 
-fn providers(provider: &Provider, second_factor: SecondFactor, settings: IssuerSettings) -> (Vec<Issuer>, Providers) {
+fn providers(provider: &Provider, settings: IssuerSettings) -> (Vec<Issuer>, Providers) {
     assert_eq!(settings.issuer, provider.url());
     let issuer = Issuer::discovered(settings, outbound()).unwrap();
     let client = ProviderSettings {
@@ -90,14 +90,13 @@ fn providers(provider: &Provider, second_factor: SecondFactor, settings: IssuerS
         client_id: CLIENT.to_owned(),
         client_secret: Some(Zeroizing::new(SECRET.to_owned())),
         scopes: vec!["profile".to_owned()],
-        second_factor,
     };
     let providers = Providers::new(vec![oidc::Provider::new(client, &issuer).unwrap()]);
     (vec![issuer], providers)
 }
 
-async fn server_of(provider: &Provider, second_factor: SecondFactor, settings_of: IssuerSettings) -> Server {
-    let (issuers, providers) = providers(provider, second_factor, settings_of);
+async fn server_of(provider: &Provider, settings_of: IssuerSettings) -> Server {
+    let (issuers, providers) = providers(provider, settings_of);
     let public = Settings { public_url: Some("http://bailiwick.example/x".to_owned()), ..settings() };
     let terms = Terms { issuers, providers, ..Terms::default() };
     let server = Server::on(vec![Step::ApiKey, Step::Session], public, terms).await;
@@ -106,7 +105,7 @@ async fn server_of(provider: &Provider, second_factor: SecondFactor, settings_of
 }
 
 async fn server(provider: &Provider) -> Server {
-    server_of(provider, SecondFactor::Own, issuer_settings(provider, "corp")).await
+    server_of(provider, issuer_settings(provider, "corp")).await
 }
 
 /// That nobody is signed in, by that word; and that the page says what to do in our own words.
@@ -291,7 +290,7 @@ async fn i12_a_provider_that_is_away_is_told_on_a_page_and_passwords_go_on() {
 async fn i05_i12_a_second_factor_of_ours_is_asked_for_unless_the_provider_is_trusted_with_it() {
     for second_factor in [SecondFactor::Own, SecondFactor::Provider] {
         let corp = Provider::start().await;
-        let server = server_of(&corp, second_factor, issuer_settings(&corp, "corp")).await;
+        let server = server_of(&corp, IssuerSettings { second_factor, ..issuer_settings(&corp, "corp") }).await;
         let token = server.login("acme", "alice").await.token;
         let body = json!({ "password": PASSWORD });
         let begun = server.done("POST", "/api/auth/2fa/totp", &token, body).await;
@@ -356,7 +355,7 @@ async fn i05_i12_a_second_factor_of_ours_is_asked_for_unless_the_provider_is_tru
 async fn i03_i12_who_is_locked_out_or_less_at_the_provider_is_not_signed_in() {
     let corp = Provider::start().await;
     let by_role = IssuerSettings { role_claim: Some("role".to_owned()), ..issuer_settings(&corp, "corp") };
-    let server = server_of(&corp, SecondFactor::Own, by_role).await;
+    let server = server_of(&corp, by_role).await;
     let with_role = |org: &str, user: &str, role: &str| {
         let mut claims = corp.claims(org, user);
         claims["role"] = json!(role);
@@ -395,7 +394,7 @@ async fn i03_i12_who_is_locked_out_or_less_at_the_provider_is_not_signed_in() {
 async fn i12_an_address_counts_only_if_the_provider_has_checked_it() {
     let corp = Provider::start().await;
     let by_mail = IssuerSettings { user_claim: "email".to_owned(), ..issuer_settings(&corp, "corp") };
-    let server = server_of(&corp, SecondFactor::Own, by_mail).await;
+    let server = server_of(&corp, by_mail).await;
     server.user("acme", "alice@acme.example", "user", ROOT).await;
     for (verified, word) in [
         (json!(true), ""),
@@ -415,7 +414,7 @@ async fn i12_an_address_counts_only_if_the_provider_has_checked_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn i12_where_people_come_by_tls_no_neighbour_plants_a_flow() {
     let corp = Provider::start().await;
-    let (issuers, providers) = providers(&corp, SecondFactor::Own, issuer_settings(&corp, "corp"));
+    let (issuers, providers) = providers(&corp, issuer_settings(&corp, "corp"));
     let public = Settings { public_url: Some("https://bailiwick.example".to_owned()), ..settings() };
     let server =
         Server::on(vec![Step::ApiKey, Step::Session], public, Terms { issuers, providers, ..Terms::default() }).await;

@@ -32,6 +32,7 @@ fn settings(algorithm: &str) -> IssuerSettings {
         user_claim: "sub".to_owned(),
         role_claim: None,
         clock_skew_seconds: 30,
+        second_factor: SecondFactor::Provider,
     }
 }
 
