@@ -6,14 +6,16 @@
 //! that who floods the login slows down nobody but the login.
 
 use std::num::NonZeroUsize;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::time::Duration;
 
-use argon2::password_hash::phc::PasswordHash as Phc;
-use argon2::password_hash::{PasswordHasher, PasswordVerifier};
-use argon2::{Argon2, Params, Version};
+use argon2::password_hash::PasswordHasher;
+use argon2::password_hash::phc::{Output, PasswordHash as Phc};
+use argon2::{Argon2, Block, Params, Version};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
+use subtle::ConstantTimeEq;
 use tokio::sync::oneshot;
 use unicode_normalization::UnicodeNormalization;
 use zeroize::Zeroizing;
@@ -32,6 +34,11 @@ const MOST_COST: u32 = 18;
 const LINE: usize = 64;
 /// Niceness of the hashing threads: a tenth of an ordinary thread's share when both want to run.
 const NICENESS: i32 = 10;
+/// How long a thread keeps its memory when nobody signs in. Between two logins of a busy moment it is kept: to
+/// have the kernel clear 19 MiB anew takes a fifth as long as the hash.
+const KEPT: Duration = Duration::from_millis(500);
+/// Most that a thread keeps, blocks of 1 KiB.
+const MOST_KEPT: usize = 64 * 1024;
 
 /// How new hashes are made (`auth.password`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -190,7 +197,24 @@ pub struct Passwords {
     jobs: SyncSender<Job>,
 }
 
-type Job = Box<dyn FnOnce() + Send>;
+type Job = Box<dyn FnOnce(&mut Memory) + Send>;
+
+/// What a thread hashes in. Nothing reads of it what was there before: the first pass writes all of it.
+#[derive(Default)]
+struct Memory(Vec<Block>);
+
+impl Memory {
+    fn of(&mut self, blocks: usize) -> &mut [Block] {
+        if self.0.len() < blocks {
+            self.0 = vec![Block::new(); blocks];
+        }
+        self.0.get_mut(..blocks).unwrap_or_default()
+    }
+
+    fn release(&mut self) {
+        self.0 = Vec::new();
+    }
+}
 
 /// Passwords cannot be checked on this host.
 #[derive(Debug, thiserror::Error)]
@@ -232,7 +256,7 @@ impl Passwords {
     /// [`Busy`].
     pub async fn hash(&self, password: Password) -> Result<StoredPassword, Busy> {
         let algorithm = self.algorithm;
-        self.run(move || make(algorithm, password.0.as_bytes())).await?.ok_or(Busy)
+        self.run(move |_| make(algorithm, password.0.as_bytes())).await?.ok_or(Busy)
     }
 
     /// Checks a password. Without a stored one it takes as long, and is wrong.
@@ -242,13 +266,13 @@ impl Passwords {
     pub async fn check(&self, password: Password, stored: Option<StoredPassword>) -> Result<Checked, Busy> {
         let (algorithm, decoy) = (self.algorithm, self.decoy.clone());
         let stored = stored.filter(|_| password.1 == Length::Fits);
-        self.run(move || {
+        self.run(move |memory| {
             let Some(stored) = stored else {
                 // Looked at, so that it is not left out.
-                let _ = std::hint::black_box(fits(&decoy, password.0.as_bytes()));
+                let _ = std::hint::black_box(fits(&decoy, password.0.as_bytes(), memory));
                 return Checked::Wrong;
             };
-            if !fits(&stored, password.0.as_bytes()) {
+            if !fits(&stored, password.0.as_bytes(), memory) {
                 return Checked::Wrong;
             }
             let anew = if is_of(&stored, algorithm) { None } else { make(algorithm, password.0.as_bytes()) };
@@ -257,12 +281,12 @@ impl Passwords {
         .await
     }
 
-    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Busy> {
+    async fn run<T: Send + 'static>(&self, work: impl FnOnce(&mut Memory) -> T + Send + 'static) -> Result<T, Busy> {
         let (tell, told) = oneshot::channel();
-        let job = Box::new(move || {
+        let job = Box::new(move |memory: &mut Memory| {
             // Whoever asked may have gone; then there is nothing to do.
             if !tell.is_closed() {
-                let _ = tell.send(work());
+                let _ = tell.send(work(memory));
             }
         });
         match self.jobs.try_send(job) {
@@ -276,13 +300,33 @@ impl Passwords {
 fn work(line: &Mutex<Receiver<Job>>) {
     // Without it logins only take more of the machine.
     let _ = rustix::process::setpriority_process(None, NICENESS);
-    loop {
-        let next = line.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        match next {
-            Ok(job) => job(),
-            Err(_) => return,
+    let mut memory = Memory::default();
+    while let Ok(job) = next(line, &mut memory) {
+        job(&mut memory);
+        if memory.0.len() > MOST_KEPT {
+            memory.release();
         }
     }
+}
+
+/// The next job. While none comes, nobody keeps memory for one.
+fn next(line: &Mutex<Receiver<Job>>, memory: &mut Memory) -> Result<Job, RecvTimeoutError> {
+    let line = match line.try_lock() {
+        Ok(line) => line,
+        Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+        // Another thread waits for the next job already.
+        Err(TryLockError::WouldBlock) => {
+            memory.release();
+            line.lock().unwrap_or_else(PoisonError::into_inner)
+        }
+    };
+    line.recv_timeout(KEPT).or_else(|error| {
+        memory.release();
+        match error {
+            RecvTimeoutError::Timeout => line.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            RecvTimeoutError::Disconnected => Err(error),
+        }
+    })
 }
 
 fn argon2(memory: u32, passes: u32) -> Option<Argon2<'static>> {
@@ -315,13 +359,25 @@ fn decoy(algorithm: Algorithm) -> Option<StoredPassword> {
     }
 }
 
-fn fits(stored: &StoredPassword, password: &[u8]) -> bool {
+fn fits(stored: &StoredPassword, password: &[u8], memory: &mut Memory) -> bool {
     match Kept::read(stored.as_text()) {
-        // The figures are those of the hash, not of today.
-        Some(Kept::Argon2(hash)) => Argon2::default().verify_password(password, &*hash).is_ok(),
+        Some(Kept::Argon2(hash)) => is_hash_of(&hash, password, memory).unwrap_or(false),
         Some(Kept::Bcrypt(text)) => bcrypt::non_truncating_verify(password, text).unwrap_or(false),
         None => false,
     }
+}
+
+/// Whether a hash is that of a password. Variant, version and figures are those of the hash, not of today.
+fn is_hash_of(hash: &Phc, password: &[u8], memory: &mut Memory) -> Option<bool> {
+    let variant = argon2::Algorithm::try_from(hash.algorithm.as_str()).ok()?;
+    let version = hash.version.map(Version::try_from).transpose().ok()?.unwrap_or_default();
+    let params = Params::try_from(hash).ok()?;
+    let (salt, expected) = (hash.salt.as_ref()?, hash.hash.as_ref()?);
+    let mut output = Zeroizing::new([0u8; Output::MAX_LENGTH]);
+    let output = output.get_mut(..expected.len())?;
+    let memory = memory.of(params.block_count());
+    Argon2::new(variant, version, params).hash_password_into_with_memory(password, salt, output, memory).ok()?;
+    Some(output.ct_eq(expected.as_ref()).into())
 }
 
 /// A kept hash whose figures are bearable. Nothing of it was computed yet.

@@ -7,11 +7,14 @@
 mod facts;
 mod memo;
 mod own;
+mod slice;
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-use cedar_policy::{Authorizer, Effect, Entity, Policy, PolicyId, PolicySet, Schema, ValidationMode, Validator};
+use cedar_policy::{
+    Authorizer, Effect, Entity, EntityUid, Policy, PolicyId, PolicySet, Schema, ValidationMode, Validator,
+};
 use serde_json::{Map, Value};
 
 use super::resource::Resource;
@@ -19,7 +22,8 @@ use super::scope::Standing;
 use crate::principal::Tenant;
 use facts::{Question, Types, Unreadable};
 use memo::Memo;
-use own::{Own, PoliciesId};
+use own::PoliciesId;
+use slice::Slices;
 
 pub(crate) use facts::Describe;
 pub use own::{AccountPolicies, PolicyError};
@@ -41,10 +45,20 @@ const LONGEST_ARGUMENTS: usize = 64 * 1024;
 struct Base {
     schema: Schema,
     policies: PolicySet,
+    slices: Slices,
     codes: HashMap<PolicyId, &'static str>,
-    actions: HashMap<String, Vec<Entity>>,
+    actions: HashMap<String, Action>,
     types: Types,
     memo: Memo,
+}
+
+/// An act of the schema.
+struct Action {
+    uid: EntityUid,
+    /// It and the groups that it is in.
+    entities: Vec<Entity>,
+    /// Their names.
+    names: Vec<String>,
 }
 
 static BASE: LazyLock<Base> = LazyLock::new(|| {
@@ -77,12 +91,13 @@ impl Base {
             .iter()
             .map(|action| {
                 let groups = all.ancestors(&action.uid()).into_iter().flatten().filter_map(|uid| all.get(uid));
-                let mut entities: Vec<Entity> = groups.cloned().collect();
-                entities.insert(0, action.clone());
-                (action.uid().id().unescaped().to_owned(), entities)
+                let entities: Vec<Entity> = std::iter::once(action).chain(groups).cloned().collect();
+                let names = entities.iter().map(|entity| entity.uid().id().unescaped().to_owned()).collect();
+                (action.uid().id().unescaped().to_owned(), Action { uid: action.uid(), entities, names })
             })
             .collect();
-        Ok(Self { schema, policies: set, codes, actions, types: Types::read()?, memo: Memo::new() })
+        let slices = Slices::of(&set, &schema)?;
+        Ok(Self { schema, policies: set, slices, codes, actions, types: Types::read()?, memo: Memo::new() })
     }
 }
 
@@ -130,69 +145,67 @@ fn evaluate<R: Resource>(
         (Standing::User { .. }, Some(tenant)) => Some(&*tenant.0.policies),
         (Standing::Operator, _) | (_, None) => None,
     };
-    let (policies, id) = own.map_or((&BASE.policies, PoliciesId::BASE), |own| (&own.set, own.id));
-    let too_long = own.is_some_and(|policies| policies.own == Own::Some)
-        && arguments.is_some_and(|arguments| length(arguments) > LONGEST_ARGUMENTS);
+    let own = own.filter(|own| own.id != PoliciesId::BASE);
+    let id = own.map_or(PoliciesId::BASE, |own| own.id);
+    let too_long = own.is_some() && arguments.is_some_and(|arguments| length(arguments) > LONGEST_ARGUMENTS);
     let nothing = Map::new();
     let arguments = if too_long { Some(&nothing) } else { arguments };
     let question = Question::new(id, caller, action, resource, arguments)?;
     // What a model wrote seldom comes twice, and is nothing to keep.
-    let Some(_) = arguments else { return remembered(question, policies) };
+    let Some(_) = arguments else { return remembered(question, own) };
     // What the account's policies could not look through, a person looks at.
-    Ok(match ask(&question, policies)? {
+    Ok(match ask(&question, own)? {
         Decision::Allow if too_long => Decision::Ask("account_policy"),
         decision => decision,
     })
 }
 
-fn remembered(question: Question, policies: &PolicySet) -> Result<Decision, Unreadable> {
+fn remembered(question: Question, own: Option<&AccountPolicies>) -> Result<Decision, Unreadable> {
     if let Some(decision) = BASE.memo.get(&question) {
         return Ok(decision);
     }
-    let decision = ask(&question, policies)?;
+    let decision = ask(&question, own)?;
     BASE.memo.keep(question, decision);
     Ok(decision)
 }
 
-/// Asks the policy engine.
-fn ask(question: &Question, policies: &PolicySet) -> Result<Decision, Unreadable> {
+/// Asks the policy engine: first the house, and where it permits, the account. So what nobody permitted is
+/// nothing that an account's policy could have a person approve.
+fn ask(question: &Question, own: Option<&AccountPolicies>) -> Result<Decision, Unreadable> {
     let (request, entities) = question.cedar()?;
-    let response = Authorizer::new().is_authorized(&request, policies, &entities);
+    let house = BASE.slices.concerned(question).unwrap_or(&BASE.policies);
+    let response = Authorizer::new().is_authorized(&request, house, &entities);
     if response.diagnostics().errors().next().is_some() {
         return Ok(Decision::Deny("forbidden"));
     }
-    if response.decision() == cedar_policy::Decision::Allow {
-        return Ok(Decision::Allow);
+    if response.decision() != cedar_policy::Decision::Allow {
+        return Ok(why(response.diagnostics().reason()));
     }
-    Ok(why(response.diagnostics().reason(), policies))
+    let Some(own) = own else { return Ok(Decision::Allow) };
+    let mut decision = Decision::Allow;
+    for rule in own.rules.concerned(question) {
+        // It can only forbid, so an answer without a reason is that it does not hold.
+        let response = Authorizer::new().is_authorized(&request, &rule.policy, &entities);
+        if response.diagnostics().errors().next().is_some() {
+            return Ok(Decision::Deny("forbidden"));
+        }
+        if response.diagnostics().reason().next().is_some() {
+            let said = if rule.asks { Decision::Ask("account_policy") } else { Decision::Deny("account_policy") };
+            decision = decision.max(said);
+        }
+    }
+    Ok(decision)
 }
 
-/// Turns the forbids that held into one answer. None held: nothing permitted it.
-fn why<'a>(reasons: impl Iterator<Item = &'a PolicyId>, policies: &PolicySet) -> Decision {
-    let mut worst: Option<Decision> = None;
-    for id in reasons {
-        let decision = match BASE.codes.get(id) {
-            Some(code) => Decision::Deny(code),
-            None if policies.policy(id).and_then(|p| p.annotation("approval")) == Some("required") => {
-                Decision::Ask("account_policy")
-            }
-            None => Decision::Deny("account_policy"),
-        };
-        worst = Some(match worst {
-            None => decision,
-            Some(other) if rank(decision) > rank(other) => decision,
-            Some(other) => other,
-        });
-    }
-    worst.unwrap_or(Decision::Deny("forbidden"))
+/// Turns the house's forbids that held into one answer. None held: nothing permitted it.
+fn why<'a>(reasons: impl Iterator<Item = &'a PolicyId>) -> Decision {
+    let codes = reasons.filter_map(|id| BASE.codes.get(id).copied());
+    Decision::Deny(codes.min_by_key(|code| rank(code)).unwrap_or("forbidden"))
 }
 
-fn rank(decision: Decision) -> usize {
-    match decision {
-        Decision::Allow => 0,
-        Decision::Ask(_) => 1,
-        Decision::Deny(code) => 3 + CODES.iter().rev().position(|known| *known == code).unwrap_or(0),
-    }
+/// Where a code stands among the codes: the first is told.
+fn rank(code: &str) -> usize {
+    CODES.iter().position(|known| *known == code).unwrap_or(CODES.len())
 }
 
 /// Bytes of text in a call's arguments.

@@ -50,6 +50,19 @@ impl Kind {
         (Self::Approval, "Approval"),
         (Self::ToolCall, "ToolCall"),
     ];
+
+    /// The kind of that name.
+    pub(super) fn named(name: &EntityTypeName) -> Option<Self> {
+        let known = Self::ALL.into_iter().find(|(_, known)| name.basename() == *known);
+        known.map(|(kind, _)| kind)
+    }
+}
+
+/// One of the two things that a question is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Of {
+    Principal,
+    Resource,
 }
 
 /// The kinds' names as Cedar has them; parsing one costs more than a decision.
@@ -175,8 +188,7 @@ impl Question {
     pub(super) fn cedar(&self) -> Result<(Request, Entities), Unreadable> {
         let Base { types, actions, .. } = &*BASE;
         let action = actions.get(self.action).ok_or(Unreadable)?;
-        let action_uid = action.first().ok_or(Unreadable)?.uid();
-        let mut entities = action.clone();
+        let mut entities = action.entities.clone();
         for (name, attributes) in &self.facts.0 {
             let read = attributes.iter().map(|(name, fact)| Ok(((*name).to_owned(), fact.cedar(types)?)));
             let read = read.collect::<Result<_, Unreadable>>()?;
@@ -185,8 +197,26 @@ impl Question {
         let pairs = self.context.iter().map(|(name, fact)| Ok(((*name).to_owned(), fact.cedar(types)?)));
         let context = Context::from_pairs(pairs.collect::<Result<Vec<_>, Unreadable>>()?)?;
         let (principal, resource) = (types.uid(&self.principal)?, types.uid(&self.resource)?);
-        let request = Request::new(principal, action_uid, resource, context, None)?;
+        let request = Request::new(principal, action.uid.clone(), resource, context, None)?;
         Ok((request, Entities::from_entities(entities, None)?))
+    }
+
+    pub(super) fn action(&self) -> &'static str {
+        self.action
+    }
+
+    /// Of what kinds the principal and the resource are.
+    pub(super) fn kinds(&self) -> (Kind, Kind) {
+        (self.principal.kind, self.resource.kind)
+    }
+
+    /// What it says that policies often begin with.
+    pub(super) fn known(&self) -> Known<'_> {
+        let of = |named: &Name| self.facts.0.iter().find(|(name, _)| name == named).map(|(_, known)| &**known);
+        let arguments = self.context.iter().find(|(name, _)| *name == "arguments").map(|(_, fact)| fact);
+        let arguments = if let Some(Fact::Record(pairs)) = arguments { Some(&**pairs) } else { None };
+        let arguments_json = text(&self.context, "arguments_json");
+        Known { principal: of(&self.principal), resource: of(&self.resource), arguments, arguments_json }
     }
 
     /// How much memory it takes, bytes, roughly.
@@ -194,6 +224,40 @@ impl Question {
         let attributes = |attributes: &Attributes| attributes.iter().map(|(_, fact)| 48 + fact.length()).sum::<usize>();
         let things = self.facts.0.iter().map(|(name, known)| 64 + name.id.len() + attributes(known)).sum::<usize>();
         256 + self.principal.id.len() + self.resource.id.len() + things + attributes(&self.context)
+    }
+}
+
+/// What is known of the two things that a question is about, and of the call.
+pub(super) struct Known<'a> {
+    principal: Option<&'a [(&'static str, Fact)]>,
+    resource: Option<&'a [(&'static str, Fact)]>,
+    arguments: Option<&'a [(&'static str, String)]>,
+    /// All arguments of a tool call, as canonical JSON.
+    pub(super) arguments_json: Option<&'a str>,
+}
+
+impl<'a> Known<'a> {
+    /// An attribute that is text.
+    pub(super) fn text(&self, of: Of, attribute: &str) -> Option<&'a str> {
+        let attributes = match of {
+            Of::Principal => self.principal,
+            Of::Resource => self.resource,
+        };
+        text(attributes?, attribute)
+    }
+
+    /// One of the text arguments of a tool call, if it has that; nothing where the question is about no call.
+    #[expect(clippy::option_option, reason = "a call without the argument is not a question without a call")]
+    pub(super) fn argument(&self, wanted: &str) -> Option<Option<&'a str>> {
+        let pairs = self.arguments?;
+        Some(pairs.iter().find(|(name, _)| *name == wanted).map(|(_, text)| text.as_str()))
+    }
+}
+
+fn text<'a>(attributes: &'a [(&'static str, Fact)], wanted: &str) -> Option<&'a str> {
+    match attributes.iter().find(|(name, _)| *name == wanted) {
+        Some((_, Fact::Text(text))) => Some(text),
+        _ => None,
     }
 }
 

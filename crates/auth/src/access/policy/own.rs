@@ -2,10 +2,11 @@
 
 use std::sync::{Arc, LazyLock};
 
-use cedar_policy::{Effect, PolicyId, PolicySet, ValidationMode, Validator};
+use cedar_policy::{Effect, PolicySet, ValidationMode, Validator};
 use sha2::{Digest, Sha256};
 
 use super::BASE;
+use super::slice::Rules;
 
 /// What is wrong with an account's policies.
 #[derive(Debug, thiserror::Error)]
@@ -91,8 +92,7 @@ fn bounded(text: &str) -> Result<(), PolicyError> {
 
 /// What an account adds to the base policy: forbids and demands for approval.
 pub struct AccountPolicies {
-    pub(super) set: PolicySet,
-    pub(super) own: Own,
+    pub(super) rules: Rules,
     pub(super) id: PoliciesId,
 }
 
@@ -108,9 +108,8 @@ impl PoliciesId {
 impl AccountPolicies {
     /// Nothing beyond the base policy.
     pub fn none() -> Arc<Self> {
-        static NONE: LazyLock<Arc<AccountPolicies>> = LazyLock::new(|| {
-            Arc::new(AccountPolicies { set: BASE.policies.clone(), own: Own::None, id: PoliciesId::BASE })
-        });
+        static NONE: LazyLock<Arc<AccountPolicies>> =
+            LazyLock::new(|| Arc::new(AccountPolicies { rules: Rules::default(), id: PoliciesId::BASE }));
         Arc::clone(&NONE)
     }
 
@@ -138,19 +137,10 @@ impl AccountPolicies {
         if let Some(error) = checked.validation_errors().next() {
             return Err(PolicyError::Schema(error.to_string()));
         }
-        let mut set = BASE.policies.clone();
-        for (n, policy) in own.policies().enumerate() {
-            // Renamed, so that no account's policy can stand in the place of one of the base.
-            let renamed = policy.new_id(PolicyId::new(format!("account:{n}")));
-            set.add(renamed).map_err(|error| PolicyError::Syntax(error.to_string()))?;
+        let mut rules = Rules::default();
+        for policy in own.policies() {
+            rules.add(policy.clone()).map_err(PolicyError::Syntax)?;
         }
-        Ok(Arc::new(Self { set, own: Own::Some, id: PoliciesId(Sha256::digest(text).into()) }))
+        Ok(Arc::new(Self { rules, id: PoliciesId(Sha256::digest(text).into()) }))
     }
-}
-
-/// Whether an account has policies of its own.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Own {
-    Some,
-    None,
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bailiwick_audit::Actor;
 use bailiwick_types::{ApprovalId, CallId, GrantLevel, Incarnation, KeyScope, RequestId, Role, SessionId, SpaceId};
+use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
@@ -399,8 +400,142 @@ fn a_remembered_answer_is_the_one_that_the_engine_gives() {
     }
 }
 
-/// What is answered, and what the engine answers.
+/// What is answered, and what the engine answers to all policies of the house at once.
 fn both<R: Resource>(caller: &Caller<'_>, verb: &'static str, resource: &R) -> (Decision, Decision) {
     let question = Question::new(PoliciesId::BASE, caller, verb, resource, None).ok().unwrap();
-    (decide(caller, verb, resource, None), ask(&question, &BASE.policies).ok().unwrap())
+    (decide(caller, verb, resource, None), whole(&question, None))
+}
+
+/// The answer without slices and guards: the house's policies in one set, and then the account's.
+fn whole(question: &Question, own: Option<&PolicySet>) -> Decision {
+    let (request, entities) = question.cedar().ok().unwrap();
+    let house = Authorizer::new().is_authorized(&request, &BASE.policies, &entities);
+    assert_eq!(house.diagnostics().errors().count(), 0);
+    if house.decision() != cedar_policy::Decision::Allow {
+        return why(house.diagnostics().reason());
+    }
+    let Some(own) = own else { return Decision::Allow };
+    let response = Authorizer::new().is_authorized(&request, own, &entities);
+    if response.diagnostics().errors().next().is_some() {
+        return Decision::Deny("forbidden");
+    }
+    let asks = |id| own.policy(id).unwrap().annotation("approval") == Some("required");
+    let said = response.diagnostics().reason().map(|id| match asks(id) {
+        true => Decision::Ask("account_policy"),
+        false => Decision::Deny("account_policy"),
+    });
+    said.max().unwrap_or(Decision::Allow)
+}
+
+#[test]
+fn t03_an_account_asks_a_person_about_nothing_that_nobody_permitted() {
+    let ask = r#"@approval("required") forbid (principal, action == Action::"tool.call", resource);"#;
+    let world = World { acme: tenant("acme", AccountPolicies::parse(ask).unwrap()), space: SpaceId::new() };
+    let alice = user(&world.acme, "alice", Role::Member, Bounds::none());
+    let call = |relation| world.call(relation, &["bash"], json!({ "command": "ls" }), Asks::No);
+    assert!(matches!(alice.judge(call(Relation::Owner)), Ok(ToolVerdict::Ask(_))), "positive control");
+    // She began it when she could work there. No forbid says that she may not now: no permit says that she may.
+    for relation in [Relation::Granted(GrantLevel::Read), Relation::Nothing] {
+        assert!(alice.judge(call(relation)).is_err());
+    }
+}
+
+#[test]
+fn what_stands_first_in_a_policy_is_read_and_nothing_after_what_is_not() {
+    let read = |when: &str| {
+        let text = format!("forbid (principal, action == Action::\"tool.call\", resource) {when};");
+        assert!(AccountPolicies::parse(&text).is_ok(), "{when}");
+        slice::guards(&text.parse().unwrap()).ok().unwrap().len()
+    };
+    assert_eq!(read(r#"when { resource.tool == "bash" && context.arguments has path && context.limited }"#), 2);
+    assert_eq!(read(r#"when { resource.tool == "a" && (resource.agent == "b" && ["c"].contains(resource.tool)) }"#), 3);
+    assert_eq!(read(r#"when { context.arguments_json like "*a*" } unless { resource.tool == "a" }"#), 1);
+    assert_eq!(read(r#"when { context.limited && resource.tool == "a" }"#), 0);
+    assert_eq!(read(r#"unless { resource.tool == "a" }"#), 0);
+    assert_eq!(read(r#"when { resource.tool == "a" || resource.tool == "b" }"#), 0);
+    assert_eq!(read(r#"when { resource.space.key == "a" }"#), 0);
+    assert_eq!(read(r#"when { resource == ToolCall::"a" }"#), 0);
+}
+
+/// Conditions as people write them, some of which cannot be evaluated. `{}`: a word.
+const CONDITIONS: [&str; 16] = [
+    "resource.tool == \"{}\"",
+    "\"{}\" == resource.agent",
+    "[\"{}\", \"bash\"].contains(resource.tool)",
+    "principal.role == \"{}\"",
+    "context.arguments has path",
+    "context.arguments has command && context.arguments.command like \"*{}*\"",
+    "context.arguments has path && context.arguments.path like \"{}/*\"",
+    "context.arguments_json like \"*{}*\"",
+    "context.arguments_json like \"{}*\"",
+    "context.arguments_json like \"*\"",
+    "9223372036854775807 + 1 > 0",
+    "context has bound_space",
+    "resource.space.key == \"{}\"",
+    "resource.tool != \"{}\"",
+    "!(resource.tool == \"{}\")",
+    "(resource.tool == \"{}\" || context.limited)",
+];
+const WORDS: [&str; 6] = ["bash", "read_file", "coder", "member", "secret", "src"];
+const HEADS: [&str; 6] = [
+    "action",
+    "action == Action::\"tool.call\"",
+    "action in [Action::\"tool.call\"]",
+    "action in [Action::\"tool.call\", Action::\"tool.call\"]",
+    "action in [Action::\"write\", Action::\"tool.call\"]",
+    "action in Action::\"read\"",
+];
+
+/// A policy about tool calls.
+fn a_policy() -> impl Strategy<Value = String> {
+    let condition = (0..CONDITIONS.len(), 0..WORDS.len()).prop_map(|(c, w)| CONDITIONS[c].replace("{}", WORDS[w]));
+    let clause =
+        (any::<bool>(), prop::collection::vec(condition, 1..4), any::<bool>()).prop_map(|(unless, all, right)| {
+            let word = if unless { "unless" } else { "when" };
+            let joined = match right {
+                true => all.join(" && "),
+                false => all.into_iter().reduce(|one, other| format!("{one} && ({other})")).unwrap(),
+            };
+            format!("{word} {{ {joined} }}")
+        });
+    let clauses = prop::collection::vec(clause, 0..3);
+    (any::<bool>(), 0..HEADS.len(), clauses).prop_map(|(asks, head, clauses)| {
+        let approval = if asks { "@approval(\"required\") " } else { "" };
+        format!("{approval}forbid (principal, {}, resource is ToolCall) {};\n", HEADS[head], clauses.join(" "))
+    })
+}
+
+fn some_arguments() -> impl Strategy<Value = Value> {
+    let text = prop::collection::vec(0..WORDS.len(), 0..3)
+        .prop_map(|all| all.into_iter().map(|word| WORDS[word]).collect::<Vec<_>>().join("/"));
+    let name = prop::sample::select(vec!["command", "path", "url"]);
+    prop::collection::btree_map(name, text, 0..3).prop_map(|map| json!(map))
+}
+
+proptest! {
+    // Each reads up to eight policies, each on a thread of its own.
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn what_is_left_out_would_not_have_held(
+        policies in prop::collection::vec(a_policy(), 1..8),
+        arguments in some_arguments(),
+        tool in prop::sample::select(vec!["bash", "read_file"]),
+        role in prop::sample::select(vec![Role::Admin, Role::Member, Role::Viewer]),
+    ) {
+        // What does not fit the schema is no policy: some conditions want a clause before them.
+        let text: String = policies.into_iter().filter(|one| AccountPolicies::parse(one).is_ok()).collect();
+        prop_assume!(!text.is_empty());
+        let parsed = AccountPolicies::parse(&text).unwrap();
+        let own: PolicySet = text.parse().unwrap();
+        let world = World { acme: tenant("acme", parsed), space: SpaceId::new() };
+        let alice = user(&world.acme, "alice", role, Bounds::none());
+        let tool: bailiwick_types::ToolName = tool.parse().unwrap();
+        let session = world.session(Relation::Owner);
+        let call = ToolCall::asked(session, CallId::new(), tool.clone(), arguments, vec![tool], Asks::No);
+        let arguments = call.arguments.as_object();
+        let caller = alice.caller();
+        let question = Question::new(PoliciesId::BASE, &caller, "tool.call", &call, arguments).ok().unwrap();
+        prop_assert_eq!(alice.decide("tool.call", &call, arguments), whole(&question, Some(&own)), "{}", text);
+    }
 }
