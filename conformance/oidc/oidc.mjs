@@ -177,6 +177,51 @@ const checks = {
     assert.equal(foreign.status, 404);
   },
 
+  "i05 i06 i12 who has a passkey is asked for it after the provider, and by no program": async () => {
+    const password = "correct horse battery";
+    const carol = { user_id: "carol", password };
+    assert.equal((await call("POST", "/api/v1/admin/accounts/acme/users", root, carol)).status, 200);
+    const [own, free] = [await window(), await window()];
+    const cdp = await own.context().newCDPSession(own);
+    await cdp.send("WebAuthn.enable", { enableUI: false });
+    const like = { protocol: "ctap2", ctap2Version: "ctap2_1", transport: "internal", hasResidentKey: true };
+    const options = { ...like, hasUserVerification: true, isUserVerified: true, automaticPresenceSimulation: true };
+    const { authenticatorId } = await cdp.send("WebAuthn.addVirtualAuthenticator", { options });
+    await signIn(own, "carol");
+    await own.waitForURL(`${url}/keys`);
+    const { id_token: before } = await tokens(own, "ES256");
+    assert.equal((await me(before)).body.username, "carol", "the control");
+    await own.goto(`${url}/2fa`);
+    await own.locator("#passkey-password").fill(password);
+    await own.getByRole("button", { name: "Add a passkey" }).click();
+    await own.getByRole("button", { name: "Make the passkey" }).click();
+    await own.getByText("The passkey is kept.").waitFor();
+    await own.getByRole("button", { name: "Sign out" }).click();
+    // The provider knows her still, and asks nothing. Here she is nobody until she shows the passkey.
+    const again = async () => {
+      await own.goto(`${url}/keys`);
+      await own.getByRole("link", { name: "Sign in with The Test Provider" }).click();
+      await own.waitForURL(`${url}/login/oidc/test/code`);
+    };
+    await again();
+    const half = await own.context().cookies(url);
+    assert.ok(!half.some((cookie) => cookie.name === "vibe_session"));
+    await cdp.send("WebAuthn.setUserVerified", { authenticatorId, isUserVerified: false });
+    await own.getByRole("button", { name: "Use your passkey" }).click();
+    await own.getByRole("alert").getByText("Nothing was done").waitFor();
+    await cdp.send("WebAuthn.setUserVerified", { authenticatorId, isUserVerified: true });
+    await again();
+    await own.getByRole("button", { name: "Use your passkey" }).click();
+    await own.waitForURL(`${url}/keys`);
+    await own.getByText("carol@acme").first().waitFor();
+    // Whoever has her account at the provider and not her passkey stays outside, by each door.
+    await signIn(free, "carol");
+    await free.waitForURL(`${url}/login/oidc/test/code`);
+    await free.goto(`${url}/keys`);
+    await free.getByRole("heading", { name: "Sign in" }).waitFor();
+    for (const token of [before, (await tokens(own, "ES256")).id_token]) assert.equal((await me(token)).status, 401);
+  },
+
   "no page of ours broke its own rules": async () => assert.deepEqual(troubles, []),
 };
 

