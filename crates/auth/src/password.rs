@@ -32,8 +32,8 @@ const MOST_PASSES: u32 = 64;
 const MOST_COST: u32 = 18;
 /// Checks that may wait for a thread; more are told to come again.
 const LINE: usize = 64;
-/// Niceness of the hashing threads: a tenth of an ordinary thread's share when both want to run.
-const NICENESS: i32 = 10;
+/// Niceness of the hashing threads: a twentieth of an ordinary thread's share when both want to run.
+const NICENESS: i32 = 13;
 /// How long a thread keeps its memory when nobody signs in. Between two logins of a busy moment it is kept: to
 /// have the kernel clear 19 MiB anew takes a fifth as long as the hash.
 const KEPT: Duration = Duration::from_millis(500);

@@ -19,8 +19,10 @@ use crate::report::{Report, Target};
 
 /// An account's policies.
 const POLICIES: usize = 1_000;
-/// Questions of each kind; fewer than are remembered.
+/// Questions of each kind in a round; fewer than are remembered.
 const QUESTIONS: usize = 2_000;
+/// Rounds of which the middle one counts, because what else the machine does falls into some of them.
+const ROUNDS: usize = 5;
 /// What a decision may take.
 const MOST: Duration = Duration::from_micros(50);
 
@@ -80,7 +82,7 @@ impl Account {
         let key = made.into_text().to_string();
         let scope = scope(&store, &walk, &key).await;
         let mut spaces = Vec::new();
-        for n in 0..QUESTIONS {
+        for n in 0..ROUNDS * QUESTIONS {
             let permit = scope.authorize::<CreateSpace>(scope.account()).unwrap();
             let row = store.space_create(permit, format!("space {n}"), String::new()).await.unwrap();
             spaces.push(store.space_find(&scope, row.id).await.unwrap().unwrap());
@@ -101,11 +103,21 @@ impl Account {
 
     async fn measure(&self, report: &mut Report, under: &str) {
         let scope = self.scope().await;
-        // Of each space once: nobody asked before. Then again.
-        for how in ["fresh", "remembered"] {
-            let read = |n: usize| assert!(scope.may::<ReadSpace>(&self.spaces[n]));
-            line(report, &format!("a decision about a space, {how}, {under}"), read);
+        let (mut fresh, mut remembered, mut calls) = (Vec::new(), Vec::new(), Vec::new());
+        for round in 0..ROUNDS {
+            // Of each space once: nobody asked before. Then again.
+            for times in [&mut fresh, &mut remembered] {
+                times.push(asked(|n| assert!(scope.may::<ReadSpace>(&self.spaces[round * QUESTIONS + n]))));
+            }
+            calls.push(self.calls(&scope));
         }
+        line(report, &format!("a decision about a space, fresh, {under}"), fresh);
+        line(report, &format!("a decision about a space, remembered, {under}"), remembered);
+        line(report, &format!("a decision about a tool call, {under}"), calls);
+    }
+
+    /// What was taken for calls of a tool.
+    fn calls(&self, scope: &Scope) -> Times {
         // What a model wants is never remembered.
         let call = |n: usize| {
             let arguments = json!({ "command": format!("cargo test --package example-{n}") });
@@ -113,9 +125,7 @@ impl Account {
             ToolCall::asked(self.session.clone(), CallId::new(), tool(), arguments, vec![tool()], Asks::No)
         };
         let mut calls: Vec<_> = (0..QUESTIONS).map(|n| Some(call(n))).collect();
-        line(report, &format!("a decision about a tool call, {under}"), |n| {
-            assert!(matches!(scope.judge(calls[n].take().unwrap()), Ok(ToolVerdict::Go(_))));
-        });
+        asked(|n| assert!(matches!(scope.judge(calls[n].take().unwrap()), Ok(ToolVerdict::Go(_)))))
     }
 }
 
@@ -123,8 +133,17 @@ async fn scope(store: &Store, walk: &Walk, key: &str) -> Scope {
     walk.authenticate(store, &presented(key)).await.unwrap().scope(RequestId::new()).unwrap()
 }
 
-/// Asks every question once, and reports the ninety-ninth of a hundred.
-fn line(report: &mut Report, what: &str, mut ask: impl FnMut(usize)) {
+/// How long each question of a round took, in order of length.
+struct Times(Vec<Duration>);
+
+impl Times {
+    fn percentile(&self, part: usize) -> f64 {
+        self.0[self.0.len() * part / 100].as_secs_f64() * 1e6
+    }
+}
+
+/// Asks every question once.
+fn asked(mut ask: impl FnMut(usize)) -> Times {
     let mut times: Vec<Duration> = (0..QUESTIONS)
         .map(|n| {
             let begun = Instant::now();
@@ -133,12 +152,18 @@ fn line(report: &mut Report, what: &str, mut ask: impl FnMut(usize)) {
         })
         .collect();
     times.sort();
-    let micros = |part: usize| times[times.len() * part / 100].as_secs_f64() * 1e6;
+    Times(times)
+}
+
+/// Reports the ninety-ninth of a hundred.
+fn line(report: &mut Report, what: &str, mut rounds: Vec<Times>) {
+    rounds.sort_by(|one, other| one.percentile(99).total_cmp(&other.percentile(99)));
+    let middle = &rounds[rounds.len() / 2];
     report.add(
         format!("{what}, p99"),
-        format!("{:.1} µs (p50 {:.1})", micros(99), micros(50)),
+        format!("{:.1} µs (p50 {:.1})", middle.percentile(99), middle.percentile(50)),
         format!("{} µs", MOST.as_micros()),
-        micros(99) / (MOST.as_secs_f64() * 1e6),
+        middle.percentile(99) / (MOST.as_secs_f64() * 1e6),
         Target::AtMost(1.0),
     );
 }
