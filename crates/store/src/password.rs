@@ -94,6 +94,22 @@ impl Store {
         self.database(&tenant)?.read(has_admin).await.map(|there| !there)
     }
 
+    /// Whether the set-up is open to whoever comes: the first account waits for its first admin, and the
+    /// operator has made no other account. Where there are tenants, a neighbour on the machine is to become none.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn set_up_open(&self) -> Result<bool, StoreError> {
+        let first = AccountName::first();
+        let other = self
+            .host()
+            .read(move |sql| {
+                sql.one("SELECT 1 FROM account WHERE ?1 = 'host' AND name <> ?2 LIMIT 1", args![&first], |_| Ok(()))
+            })
+            .await?;
+        if other.is_some() { Ok(false) } else { self.first_admin_missing().await }
+    }
+
     /// Makes the first admin of the first account, if there is none that can sign in.
     ///
     /// # Errors

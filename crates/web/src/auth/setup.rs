@@ -28,7 +28,7 @@ routes! {
 }
 
 async fn status(State(app): State<App>, visitor: Visitor) -> Result<Response, Failure> {
-    let needed = app.walk().admits_logins() && app.store().first_admin_missing().await?;
+    let needed = app.walk().admits_logins() && app.store().set_up_open().await?;
     let answer = json!({ "needed": needed, "codeRequired": needed && !is_here(&app, &visitor) });
     Ok(Json(answer).into_response())
 }
@@ -60,7 +60,7 @@ pub(crate) async fn make_first_admin(
         return Err(LOGINS_OFF);
     }
     // Asked first, so that nobody tries codes on a server that is set up, or hashes for nothing.
-    if !app.store().first_admin_missing().await? {
+    if !app.store().set_up_open().await? {
         return Err(Failure::NotAccepted {
             reason: "set_up_already",
             message: "this server has an admin already: sign in, or ask them for an account",

@@ -96,7 +96,7 @@ async fn form(
     Params(Next { next }): Params<Next>,
 ) -> Result<Response, Failure> {
     // Not led there: the people of other accounts sign in here, whether or not the first one has an admin.
-    let new = app.store().first_admin_missing().await?;
+    let new = app.store().set_up_open().await?;
     let next = next.as_deref().and_then(local).unwrap_or("/");
     let server = &app.settings().server_name;
     let (asked, passkeys, notice) = (Asked::default(), app.passkeys().is_ok(), said.notice());
@@ -210,7 +210,7 @@ async fn setup_form(
     visitor: Visitor,
     Params(Code { code }): Params<Code>,
 ) -> Result<Response, Failure> {
-    if !app.store().first_admin_missing().await? {
+    if !app.store().set_up_open().await? {
         return Ok(go("/login"));
     }
     let (server, code) = (&app.settings().server_name, code.as_deref().unwrap_or(""));

@@ -342,6 +342,13 @@ async fn i08_the_set_up_is_open_until_there_is_an_admin_and_asks_strangers_for_i
     coded["code"] = json!("abcd-efgh-ijkn");
     assert_eq!(tried(set_up(coded).header("host", "bailiwick.example")).await.1, "setup_code");
     assert_eq!(tried(set_up(json!({ "username": "ann", "password": "short" }))).await.1, "weak_password");
+    // While there is another account, the machine's other users are to become nobody here.
+    let tenant = json!({ "account_id": "acme", "admin_user_id": "alice" });
+    server.done("POST", "/api/v1/admin/accounts", ROOT, tenant).await;
+    assert_eq!(status().await, json!({ "needed": false, "codeRequired": false }));
+    assert_eq!(tried(set_up(wanted.clone())).await.1, "set_up_already");
+    server.done("DELETE", "/api/v1/admin/accounts/acme", ROOT, Value::Null).await;
+    assert_eq!(status().await, json!({ "needed": true, "codeRequired": false }));
     // Two at once: one of them is the first.
     let both = tokio::join!(
         set_up(wanted.clone()).send(),
