@@ -59,7 +59,7 @@ impl Kind {
 }
 
 /// One of the two things that a question is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Of {
     Principal,
     Resource,

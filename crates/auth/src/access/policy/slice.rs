@@ -67,55 +67,72 @@ fn concerns(
     of_principal && of_resource && of_action
 }
 
-/// An account's policy, with what tells quickly that it does not hold.
+/// An account's policy.
 pub(super) struct Rule {
     /// The policy alone.
     pub(super) policy: PolicySet,
     /// Whether it asks for approval; else it forbids.
     pub(super) asks: bool,
+    /// What tells quickly that it does not hold, after the guard that it is sorted by.
     guards: Vec<Guard>,
 }
+
+/// Policies by the guard that stands first: many have one in common, and it is looked at once.
+type ByGuard = HashMap<Option<Guard>, Vec<usize>>;
 
 /// An account's policies, by the actions that their heads name.
 #[derive(Default)]
 pub(super) struct Rules {
     all: Vec<Rule>,
     /// Of those that name no action.
-    of_any: Vec<usize>,
+    of_any: ByGuard,
     /// By the name of an action or a group of them.
-    of_action: HashMap<String, Vec<usize>>,
+    of_action: HashMap<String, ByGuard>,
 }
 
 impl Rules {
     /// Adds a policy, under an id that is its own.
     pub(super) fn add(&mut self, policy: Policy) -> Result<(), String> {
         let which = self.all.len();
+        let mut guards = guards(&policy).map_err(|error| error.to_string())?.into_iter();
+        let first = guards.next();
+        let guards = guards.collect();
+        let put = |named: &mut ByGuard| {
+            let sorted = named.entry(first.clone()).or_default();
+            if sorted.last() != Some(&which) {
+                sorted.push(which);
+            }
+        };
         match policy.action_constraint() {
-            ActionConstraint::Any => self.of_any.push(which),
-            ActionConstraint::Eq(uid) => self.of_action.entry(uid.id().unescaped().to_owned()).or_default().push(which),
+            ActionConstraint::Any => put(&mut self.of_any),
+            ActionConstraint::Eq(uid) => put(self.of_action.entry(uid.id().unescaped().to_owned()).or_default()),
             ActionConstraint::In(uids) => {
                 for uid in uids {
-                    let named = self.of_action.entry(uid.id().unescaped().to_owned()).or_default();
-                    if named.last() != Some(&which) {
-                        named.push(which);
-                    }
+                    put(self.of_action.entry(uid.id().unescaped().to_owned()).or_default());
                 }
             }
         }
         let asks = policy.annotation("approval") == Some("required");
-        let guards = guards(&policy).map_err(|error| error.to_string())?;
         let policy = PolicySet::from_policies([policy]).map_err(|error| error.to_string())?;
         self.all.push(Rule { policy, asks, guards });
         Ok(())
     }
 
     /// Those that may hold for the question.
-    pub(super) fn concerned(&self, question: &Question) -> impl Iterator<Item = &Rule> {
+    pub(super) fn concerned(&self, question: &Question) -> Vec<&Rule> {
         let names = BASE.actions.get(question.action()).into_iter().flat_map(|action| &action.names);
-        let named = names.filter_map(|name| self.of_action.get(name)).flatten();
-        let rules = self.of_any.iter().chain(named).filter_map(|which| self.all.get(*which));
+        let named = names.filter_map(|name| self.of_action.get(name));
         let known = question.known();
-        rules.filter(move |rule| rule.may_hold(&known))
+        let mut concerned = Vec::new();
+        for (guard, rules) in std::iter::once(&self.of_any).chain(named).flatten() {
+            let holds = guard.as_ref().map_or(Some(true), |guard| guard.holds(&known));
+            if holds == Some(false) {
+                continue;
+            }
+            let rules = rules.iter().filter_map(|which| self.all.get(*which));
+            concerned.extend(rules.filter(|rule| holds.is_none() || rule.may_hold(&known)));
+        }
+        concerned
     }
 }
 
@@ -136,6 +153,7 @@ impl Rule {
 
 /// A condition that stands first in a policy, so that nothing after it is evaluated where it does not hold, and
 /// that the facts of a question answer by themselves.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Guard {
     /// `resource.tool == "bash"`, or one of several.
     OneOf(Of, String, Vec<String>),
