@@ -27,10 +27,11 @@ pub struct AccountLimits {
 }
 
 /// Sessions with a turn under way: those at work, those whose turn waits for a person, and those with
-/// something in their queue. How many, and whether `?2` is among them.
-const UNDER_WAY: &str = "SELECT count(*), coalesce(sum(CASE WHEN id = ?2 THEN 1 ELSE 0 END), 0) FROM \
+/// something in their queue. How many, and whether `?2` is among them. Without `ALL` the planner would have both
+/// sides in order of their ids, and so read all sessions that there ever were.
+const UNDER_WAY: &str = "SELECT count(DISTINCT id), coalesce(sum(CASE WHEN id = ?2 THEN 1 ELSE 0 END), 0) FROM \
      (SELECT id FROM session WHERE account = ?1 AND state NOT IN ('idle', 'failed', 'done', 'canceled') \
-     UNION SELECT session FROM delivery WHERE account = ?1) busy";
+     UNION ALL SELECT session FROM delivery WHERE account = ?1) busy";
 
 fn figure(row: &Row<'_>, at: usize) -> Result<Option<Quota>, StoreError> {
     row.optional_int(at)?
@@ -163,5 +164,26 @@ impl Store {
         self.writers().write(self.host(), move |tx| log::append(tx, act)).await?;
         let defaults = self.default_quotas();
         Ok(AccountLimits { in_force: set.over(&defaults), set, defaults })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use rusqlite::Connection;
+    use rusqlite::config::DbConfig;
+
+    use super::*;
+
+    #[test]
+    fn i17_what_is_under_way_is_counted_without_a_look_at_what_rests() {
+        let connection = Connection::open_in_memory().unwrap();
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).unwrap();
+        connection.execute_batch(include_str!("schema/account_1.sql")).unwrap();
+        let mut plan = connection.prepare(&format!("EXPLAIN QUERY PLAN {UNDER_WAY}")).unwrap();
+        let rows = plan.query_map(["acc", "ses"], |row| row.get::<_, String>(3)).unwrap();
+        let plan: Vec<String> = rows.map(Result::unwrap).collect();
+        let looks: Vec<&String> = plan.iter().filter(|line| line.contains(" session ")).collect();
+        assert!(!looks.is_empty() && looks.iter().all(|line| line.contains("session_state")), "{plan:#?}");
     }
 }
