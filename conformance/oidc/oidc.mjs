@@ -195,7 +195,7 @@ const checks = {
     await own.locator("#passkey-password").fill(password);
     await own.getByRole("button", { name: "Add a passkey" }).click();
     await own.getByRole("button", { name: "Make the passkey" }).click();
-    await own.getByText("The passkey is kept.").waitFor();
+    await own.getByRole("heading", { name: "Recovery codes" }).waitFor();
     await own.getByRole("button", { name: "Sign out" }).click();
     // The provider knows her still, and asks nothing. Here she is nobody until she shows the passkey.
     const again = async () => {

@@ -214,11 +214,14 @@ pub(crate) fn open_dir_entries(dir: impl AsFd, path: &str) -> Result<OwnedFd, Fi
 pub(crate) fn open_own_dir(dir: impl AsFd, name: &CStr, need: Mode) -> Result<(OwnedFd, Node), Errno> {
     let found = open_at(dir, name, OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW, Mode::empty())?;
     let node = Node::from_statx(&rustix::fs::statx(&found, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?);
-    let (user, bits) = (rustix::process::geteuid(), Mode::from_raw_mode(u32::from(node.mode)));
-    if !user.is_root() && node.owner.0 == user.as_raw() && !bits.contains(need) {
-        // By the descriptor, which leads to what was looked at, whatever has the name now. The kernel takes no
-        // `fchmod` of one that is for looking up names only.
-        rustix::fs::chmod(format!("/proc/self/fd/{}", found.as_raw_fd()), bits.union(need))?;
+    let bits = Mode::from_raw_mode(u32::from(node.mode));
+    if !bits.contains(need) {
+        let user = rustix::process::geteuid();
+        if !user.is_root() && node.owner.0 == user.as_raw() {
+            // By the descriptor, which leads to what was looked at, whatever has the name now. The kernel takes no
+            // `fchmod` of one that is for looking up names only.
+            rustix::fs::chmod(format!("/proc/self/fd/{}", found.as_raw_fd()), bits.union(need))?;
+        }
     }
     let open = open_at(&found, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK, Mode::empty())?;
     Ok((open, node))

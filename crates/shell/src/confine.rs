@@ -195,6 +195,7 @@ const ALLOWED: &[i64] = &[
     libc::SYS_eventfd2,
     libc::SYS_prctl,
     libc::SYS_getpid,
+    libc::SYS_geteuid,
     libc::SYS_gettid,
     libc::SYS_getrandom,
     // Ending.

@@ -153,8 +153,11 @@ async fn i17_a_used_up_budget_of_tool_calls_is_told_to_the_model_and_runs_nothin
     assert!(words.contains("budget_exceeded") && words.contains("opens again at"), "{words}");
     assert_eq!(spent(&inside, &inside.alice).await.tool_calls, 1);
     bobs(&inside, "write it").await;
-    counted(&inside, &inside.bob).await;
-    assert_eq!(spent(&inside, &inside.bob).await.tool_calls, 1, "the other account has its own");
+    let begun = std::time::Instant::now();
+    while spent(&inside, &inside.bob).await.tool_calls == 0 {
+        assert!(begun.elapsed() < Duration::from_secs(20), "the other account has its own");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

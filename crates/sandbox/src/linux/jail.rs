@@ -268,11 +268,15 @@ impl Jail {
         match now {
             Ok(now) if now == *self.shared.receipt => Ok(Arc::clone(&self.shared.receipt)),
             other => {
+                // Asked before the kill, which ends it as well.
+                let alive = self.is_alive();
                 parts.launcher.kill(parts.number);
-                // A jail that ended in this moment is no forgery.
                 match other {
-                    _ if !self.is_alive() => Err(ExecError::JailEnded),
+                    _ if !alive => Err(ExecError::JailEnded),
                     Ok(_) => Err(ReceiptError::Changed.into()),
+                    Err(error @ ReceiptError::Differs(_)) => Err(error.into()),
+                    // A jail that ended in this moment can be read no more, and is no forgery.
+                    Err(_) if !self.is_alive() => Err(ExecError::JailEnded),
                     Err(error) => Err(error.into()),
                 }
             }
