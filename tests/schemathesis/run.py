@@ -285,6 +285,8 @@ def main():
     with tempfile.TemporaryDirectory(prefix="bailiwick-schemathesis-") as home:
         server = Server(sys.argv[1], pathlib.Path(home))
         try:
+            # Before there is any other account: then it is closed.
+            server.call("POST", "/api/auth/setup", ROOT_KEY, {"username": "first", "password": "correct horse"})
             alice, things = fill(server, "acme", "alice")
             bob, others = fill(server, "globex", "bob")
             spare = {"account_id": "spare", "admin_user_id": "sam"}
