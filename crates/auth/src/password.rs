@@ -204,11 +204,14 @@ type Job = Box<dyn FnOnce(&mut Memory) + Send>;
 struct Memory(Vec<Block>);
 
 impl Memory {
-    fn of(&mut self, blocks: usize) -> &mut [Block] {
+    /// Nothing where the system has no such memory: a kept hash may ask for much, and must not end the server.
+    fn of(&mut self, blocks: usize) -> Option<&mut [Block]> {
         if self.0.len() < blocks {
-            self.0 = vec![Block::new(); blocks];
+            self.release();
+            self.0.try_reserve_exact(blocks).ok()?;
+            self.0.resize(blocks, Block::new());
         }
-        self.0.get_mut(..blocks).unwrap_or_default()
+        self.0.get_mut(..blocks)
     }
 
     fn release(&mut self) {
@@ -375,7 +378,7 @@ fn is_hash_of(hash: &Phc, password: &[u8], memory: &mut Memory) -> Option<bool> 
     let (salt, expected) = (hash.salt.as_ref()?, hash.hash.as_ref()?);
     let mut output = Zeroizing::new([0u8; Output::MAX_LENGTH]);
     let output = output.get_mut(..expected.len())?;
-    let memory = memory.of(params.block_count());
+    let memory = memory.of(params.block_count())?;
     Argon2::new(variant, version, params).hash_password_into_with_memory(password, salt, output, memory).ok()?;
     Some(output.ct_eq(expected.as_ref()).into())
 }
