@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bailiwick_files::Workspace;
-use bailiwick_types::agent::{BackendChoice, Egress};
-use bailiwick_types::{AgentName, Incarnation, SessionId, SpaceId};
+use bailiwick_types::agent::BackendChoice;
+use bailiwick_types::{AgentName, Egress, Incarnation, SessionId, SpaceId};
 use tokio_util::sync::CancellationToken;
 
 use crate::linux::Limits;

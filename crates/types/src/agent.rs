@@ -3,10 +3,9 @@
 //! Strict: unknown keys are errors, because a misspelt `require_aproval` must not mean "no approval".
 //! This is what the agent's author asks for; the operator's ceilings may narrow it, never widen it.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
+use crate::egress::Egress;
 use crate::name::{ModelName, ToolName, UserName};
 
 /// What an agent is: instructions, model, tools, approvals, sandbox, egress and limits.
@@ -133,51 +132,6 @@ pub struct SandboxDemand {
     pub workspace: WorkspaceMode,
     /// Which walls.
     pub backend: BackendChoice,
-}
-
-/// A word that stands for a whole policy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum EgressWord {
-    /// Everything public.
-    AllowAll,
-    /// Nothing.
-    #[default]
-    DenyAll,
-}
-
-/// What a sandbox may reach: a word, or an allow list (eve's `SandboxNetworkPolicy`).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum Egress {
-    /// `allow-all` or `deny-all`.
-    Word(EgressWord),
-    /// An allow list.
-    List(EgressList),
-}
-
-impl Default for Egress {
-    fn default() -> Self {
-        Self::Word(EgressWord::DenyAll)
-    }
-}
-
-impl Egress {
-    /// Whether nothing at all may leave.
-    pub fn denies_all(&self) -> bool {
-        matches!(self, Self::Word(EgressWord::DenyAll))
-    }
-}
-
-/// An allow list. Kept as written here; the proxy gives its rules their meaning.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct EgressList {
-    /// Host (exact or `*.suffix`) to its rules.
-    pub allow: BTreeMap<String, serde_json::Value>,
-    /// Subnets by name.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub subnets: Option<serde_json::Value>,
 }
 
 /// Limits of an agent. A value may only be lower than the server's ceiling; a higher one is cut to it.

@@ -4,9 +4,12 @@
 //! where it means an id. This crate does no I/O and must never learn to; what development builds alone have
 //! for the crash harness (fail-points, a clock that jumps) is not in a release.
 
+pub mod address;
 pub mod agent;
 pub mod client;
+pub mod egress;
 pub mod failpoint;
+pub mod host;
 pub mod id;
 pub mod limits;
 pub mod name;
@@ -17,11 +20,13 @@ pub mod time;
 
 pub use agent::AgentDefinition;
 pub use client::{ClientIdentifier, DocumentUrl};
+pub use egress::Egress;
+pub use host::{Destination, HostName};
 pub use id::{
     ApplicationId, ApprovalId, CallId, ClientId, DeviceId, EventId, Incarnation, KeyId, PasskeyId, RequestId,
     SessionId, SpaceId,
 };
-pub use name::{AccountName, AgentName, ModelName, NameError, ToolName, UserName};
+pub use name::{AccountName, AgentName, ModelName, NameError, SecretName, ToolName, UserName};
 pub use path::{PathError, WorkspacePath};
 pub use quota::{Day, Exhausted, Quota, QuotaOverrides, Quotas};
 pub use role::{GrantLevel, KeyScope, Role};

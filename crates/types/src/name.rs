@@ -132,6 +132,8 @@ names! {
     AgentName, "agent_id", check;
     /// The name of a configured model, as in `[model.<name>]`.
     ModelName, "model", check_tool;
+    /// A secret's name inside one account.
+    SecretName, "secret", check_tool;
     /// A tool's name, as a model sees it.
     ToolName, "tool", check_tool;
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use bailiwick_types::agent::Egress;
+use bailiwick_types::Egress;
 use bailiwick_types::{AccountName, ModelName, Quotas};
 use serde::Deserialize;
 
