@@ -6,47 +6,10 @@ use bailiwick_types::address::{inner, is_nobodys, is_public};
 use bailiwick_types::egress::{
     Egress, EgressList, EgressRule, EgressWord, PairMatcher, RequestMatch, RuleAct, Subnets,
 };
-use bailiwick_types::host::HostName;
+use bailiwick_types::host::{Destination, HostName};
 
 use crate::path;
-
-/// Why something may not leave. Each has a code that never changes, for the record, and a sentence for whoever
-/// asked, who is an agent and should do something else next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
-    /// No rule has the host and port.
-    #[error("this sandbox may not reach that host: only an admin can allow it, in the agent's `egress`")]
-    Host,
-    /// An address that no rule names, instead of a name.
-    #[error("this sandbox reaches hosts by their names alone: use the name")]
-    Literal,
-    /// The name leads to an address that is not public.
-    #[error("the name leads to an address that is not public")]
-    NotPublic,
-    /// An address that the policy refuses.
-    #[error("the name leads to an address that this sandbox may not reach")]
-    Subnet,
-    /// No rule of the host fits the request.
-    #[error("of that host this sandbox may only reach what the agent's `egress` describes, and this is not it")]
-    Rule,
-    /// The path can be read in two ways.
-    #[error("the path can be read in two ways: write it without dot segments and doubled slashes")]
-    Path,
-}
-
-impl Refused {
-    /// The stable word.
-    pub const fn code(self) -> &'static str {
-        match self {
-            Self::Host => "host_not_allowed",
-            Self::Literal => "address_not_named",
-            Self::NotPublic => "address_not_public",
-            Self::Subnet => "subnet_denied",
-            Self::Rule => "no_rule",
-            Self::Path => "path_ambiguous",
-        }
-    }
-}
+use crate::refused::Refused;
 
 /// How deep one looks into a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +18,15 @@ pub enum Depth {
     Tunnel,
     /// At each request.
     Requests,
+}
+
+/// Whether a sandbox may reach hosts into whose connections nobody looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Others {
+    /// Some.
+    Reachable,
+    /// None.
+    Closed,
 }
 
 /// What a sandbox may reach.
@@ -130,7 +102,16 @@ impl Policy {
     /// As [`Policy::address`], and [`Refused::Literal`] for one that no subnet has.
     pub fn literal(&self, address: IpAddr) -> Result<(), Refused> {
         self.address(address)?;
-        if self.allows(inner(address)) { Ok(()) } else { Err(Refused::Literal) }
+        let all = matches!(self.0, Egress::Word(EgressWord::AllowAll));
+        if all || self.allows(inner(address)) { Ok(()) } else { Err(Refused::Literal) }
+    }
+
+    /// The destinations whose requests are looked at, and whether there are others.
+    pub fn looked_into(&self) -> (Vec<&Destination>, Others) {
+        let Egress::List(list) = &self.0 else { return (Vec::new(), Others::Reachable) };
+        let (plain, ruled): (Vec<_>, Vec<_>) = list.allow.iter().partition(|(_, rules)| rules.is_empty());
+        let others = if plain.is_empty() { Others::Closed } else { Others::Reachable };
+        (ruled.into_iter().map(|(destination, _)| destination).collect(), others)
     }
 
     fn subnets(&self) -> Option<&Subnets> {

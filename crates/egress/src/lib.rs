@@ -1,8 +1,31 @@
 //! The way out of a sandbox: what may leave, to where, and with which credential.
 //!
 //! `decide` says what a policy means for a connection and for a request; it does no I/O and holds no secret.
+//! `gate` keeps to it, between the sockets of a sandbox and the world. Whoever is asked for a secret decides
+//! whether there is one; the gate asks again when a minute has passed.
 
+mod authority;
+mod connection;
 pub mod decide;
+mod dns;
+mod echo;
+mod gate;
+mod hello;
+mod journal;
+mod lease;
+mod meter;
+mod names;
 mod path;
+mod refused;
+mod request;
+mod tunnel;
+mod upstream;
 
-pub use decide::{Depth, Passage, Policy, Refused, Request};
+pub use authority::AuthorityError;
+pub use decide::{Depth, Others, Passage, Policy, Request};
+pub use gate::{Door, Gate, GateError, Listeners, Settings, Trust};
+pub use journal::{Entry, Kind, Line};
+pub use lease::{Ask, Lease};
+pub use meter::Limits;
+pub use names::Names;
+pub use refused::Refused;

@@ -1,0 +1,305 @@
+//! Secrets in answers: what a host sends back of what it was sent is blanked out before it reaches the sandbox.
+//!
+//! The value is looked for as it is and in the spellings in which programs print what they got: base64 (RFC 4648,
+//! both alphabets, at any place within a longer text), hexadecimal, percent-encoding and the escapes of JSON. A
+//! host that wants to tell can tell in other ways: a host that gets a secret is one that the secret's owner trusts.
+
+use std::collections::BTreeSet;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use aho_corasick::{AhoCorasick, MatchKind};
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderValue};
+use http_body::{Body, Frame, SizeHint};
+use zeroize::Zeroizing;
+
+/// Spellings shorter than this are not looked for; they would be in everything.
+const SHORTEST: usize = 6;
+
+/// The spellings of one secret.
+pub(crate) struct Echo {
+    spellings: Vec<Zeroizing<Vec<u8>>>,
+    search: AhoCorasick,
+}
+
+impl Echo {
+    /// # Errors
+    /// If there are too many spellings for a search, which cannot be.
+    pub(crate) fn of(value: &str) -> Result<Self, aho_corasick::BuildError> {
+        let mut all: BTreeSet<Vec<u8>> = BTreeSet::new();
+        let bytes = value.as_bytes();
+        all.insert(bytes.to_vec());
+        for skipped in 0..3_usize {
+            // Base64 of a longer text that has the value in it: letters that stand for its bytes alone, for each
+            // of the three places where it can begin within a group.
+            let mut padded = vec![0; skipped];
+            padded.extend_from_slice(bytes);
+            let from = (skipped * 8).div_ceil(6);
+            let to = padded.len() * 8 / 6;
+            for text in [STANDARD_NO_PAD.encode(&padded), URL_SAFE_NO_PAD.encode(&padded)] {
+                all.extend(text.as_bytes().get(from..to).map(<[u8]>::to_vec));
+            }
+        }
+        let hex = |upper: bool| -> String {
+            bytes.iter().map(|byte| if upper { format!("{byte:02X}") } else { format!("{byte:02x}") }).collect()
+        };
+        all.extend([hex(false).into_bytes(), hex(true).into_bytes()]);
+        let escaped = |plain: fn(u8) -> bool, upper: bool| -> String {
+            bytes
+                .iter()
+                .map(|byte| match byte {
+                    byte if plain(*byte) => char::from(*byte).to_string(),
+                    byte if upper => format!("%{byte:02X}"),
+                    byte => format!("%{byte:02x}"),
+                })
+                .collect()
+        };
+        for plain in [
+            |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte),
+            |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/:@!$'()*+,;=".contains(&byte),
+            |byte: u8| byte.is_ascii_alphanumeric() || b"-._*".contains(&byte),
+        ] {
+            all.extend([escaped(plain, false).into_bytes(), escaped(plain, true).into_bytes()]);
+        }
+        let json = |slash: &str, unicode: bool| -> String {
+            value
+                .chars()
+                .map(|letter| match letter {
+                    '"' => "\\\"".to_owned(),
+                    '\\' => "\\\\".to_owned(),
+                    '/' => slash.to_owned(),
+                    letter @ ('<' | '>' | '&' | '\'') if unicode => format!("\\u{:04x}", u32::from(letter)),
+                    letter => letter.to_string(),
+                })
+                .collect()
+        };
+        all.extend([json("/", false).into_bytes(), json("\\/", false).into_bytes(), json("/", true).into_bytes()]);
+        let html: String = value
+            .chars()
+            .map(|letter| match letter {
+                '&' => "&amp;".to_owned(),
+                '<' => "&lt;".to_owned(),
+                '>' => "&gt;".to_owned(),
+                '"' => "&quot;".to_owned(),
+                '\'' => "&#39;".to_owned(),
+                letter => letter.to_string(),
+            })
+            .collect();
+        all.insert(html.into_bytes());
+        let spellings: Vec<Zeroizing<Vec<u8>>> =
+            all.into_iter().filter(|text| text.len() >= SHORTEST).map(Zeroizing::new).collect();
+        let search = AhoCorasick::builder()
+            .match_kind(MatchKind::LeftmostLongest)
+            .build(spellings.iter().map(|text| text.as_slice()))?;
+        Ok(Self { spellings, search })
+    }
+
+    /// Blanks out what is there, and says whether anything was.
+    fn blank(&self, text: &mut [u8]) -> bool {
+        // Found first: what is blanked no longer is what was searched.
+        let found: Vec<_> = self.search.find_iter(&*text).map(|found| found.range()).collect();
+        for range in &found {
+            if let Some(place) = text.get_mut(range.clone()) {
+                place.fill(b'*');
+            }
+        }
+        !found.is_empty()
+    }
+
+    /// How many bytes at the end may be the beginning of a spelling.
+    fn unfinished(&self, text: &[u8]) -> usize {
+        let longest = self.spellings.iter().map(|spelling| spelling.len() - 1).max().unwrap_or(0).min(text.len());
+        (1..=longest)
+            .rev()
+            .find(|length| {
+                let end = text.get(text.len() - length..).unwrap_or_default();
+                self.spellings.iter().any(|spelling| spelling.starts_with(end))
+            })
+            .unwrap_or(0)
+    }
+}
+
+/// Blanks out every secret in the text of headers.
+pub(crate) fn blank_headers(echoes: &[Arc<Echo>], headers: &mut HeaderMap) {
+    for value in headers.values_mut() {
+        let mut text = value.as_bytes().to_vec();
+        let mut changed = false;
+        for echo in echoes {
+            changed |= echo.blank(&mut text);
+        }
+        if changed {
+            // Stars in the place of what was valid are valid.
+            *value = HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static("*"));
+        }
+    }
+}
+
+/// Blanks out secrets in a stream of bytes that comes in pieces. As long as before, so that no length that was
+/// announced becomes wrong.
+pub(crate) struct Blanking {
+    echoes: Vec<Arc<Echo>>,
+    kept: BytesMut,
+}
+
+impl Blanking {
+    pub(crate) fn new(echoes: Vec<Arc<Echo>>) -> Self {
+        Self { echoes, kept: BytesMut::new() }
+    }
+
+    /// Takes a piece, and gives what cannot be part of a secret any more.
+    pub(crate) fn pass(&mut self, piece: &[u8]) -> Bytes {
+        self.kept.extend_from_slice(piece);
+        for echo in &self.echoes {
+            echo.blank(&mut self.kept);
+        }
+        let unfinished = self.echoes.iter().map(|echo| echo.unfinished(&self.kept)).max().unwrap_or(0);
+        self.kept.split_to(self.kept.len() - unfinished).freeze()
+    }
+
+    /// What is left at the end. It was searched already.
+    pub(crate) fn rest(&mut self) -> Bytes {
+        self.kept.split().freeze()
+    }
+}
+
+/// A body without secrets.
+pub(crate) struct Blanked<B> {
+    inner: B,
+    blanking: Blanking,
+    /// What comes after the rest: trailers, or the end.
+    after: Option<After>,
+}
+
+enum After {
+    Trailers(HeaderMap),
+    End,
+}
+
+impl<B> Blanked<B> {
+    pub(crate) fn new(inner: B, echoes: Vec<Arc<Echo>>) -> Self {
+        Self { inner, blanking: Blanking::new(echoes), after: None }
+    }
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Body for Blanked<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        loop {
+            match self.after.take() {
+                Some(After::Trailers(trailers)) => return Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
+                Some(After::End) => {
+                    self.after = Some(After::End);
+                    return Poll::Ready(None);
+                }
+                None => {}
+            }
+            let frame = match Pin::new(&mut self.inner).poll_frame(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(frame) => frame.transpose()?,
+            };
+            let given = match frame.map(Frame::into_data) {
+                Some(Ok(data)) => self.blanking.pass(&data),
+                Some(Err(other)) => {
+                    let Ok(mut trailers) = other.into_trailers() else { continue };
+                    blank_headers(&self.blanking.echoes, &mut trailers);
+                    self.after = Some(After::Trailers(trailers));
+                    self.blanking.rest()
+                }
+                None => {
+                    self.after = Some(After::End);
+                    self.blanking.rest()
+                }
+            };
+            if !given.is_empty() {
+                return Poll::Ready(Some(Ok(Frame::data(given))));
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.blanking.kept.is_empty() && (matches!(self.after, Some(After::End)) || self.inner.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let kept = self.blanking.kept.len() as u64;
+        let inner = self.inner.size_hint();
+        let mut hint = SizeHint::new();
+        hint.set_lower(inner.lower() + kept);
+        if let Some(upper) = inner.upper() {
+            hint.set_upper(upper + kept);
+        }
+        hint
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use base64::engine::general_purpose::{STANDARD, URL_SAFE};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const VALUE: &str = "ghp_S3cr/t+\"value\"<&>16";
+
+    fn through(value: &str, text: &[u8], pieces: &[usize]) -> Vec<u8> {
+        let mut blanking = Blanking::new(vec![Arc::new(Echo::of(value).unwrap())]);
+        let mut rest = text;
+        let mut out = Vec::new();
+        for piece in pieces {
+            let (now, later) = rest.split_at((*piece).min(rest.len()));
+            out.extend_from_slice(&blanking.pass(now));
+            rest = later;
+        }
+        out.extend_from_slice(&blanking.pass(rest));
+        out.extend_from_slice(&blanking.rest());
+        out
+    }
+
+    #[test]
+    fn g06_a_secret_does_not_come_back_in_any_usual_spelling() {
+        let json = serde_json::to_string(VALUE).unwrap();
+        let form: String = form_urlencoded::Serializer::new(String::new()).append_pair("k", VALUE).finish();
+        let hex: String = VALUE.bytes().map(|byte| format!("{byte:02x}")).collect();
+        for spelling in [VALUE.to_owned(), json.trim_matches('"').to_owned(), form.replace("k=", ""), hex] {
+            let text = format!("before {spelling} after");
+            let out = String::from_utf8(through(VALUE, text.as_bytes(), &[9, 3])).unwrap();
+            assert_eq!(out, format!("before {} after", "*".repeat(spelling.len())));
+        }
+        for user in ["u:", "xx:", "abc:", ""] {
+            for after in ["", "!", "!!"] {
+                let whole = format!("{user}{VALUE}{after}");
+                for text in [STANDARD.encode(&whole), URL_SAFE.encode(&whole)] {
+                    let out = String::from_utf8(through(VALUE, text.as_bytes(), &[5])).unwrap();
+                    assert_eq!(out.len(), text.len());
+                    let left = out.bytes().filter(|byte| *byte != b'*').count();
+                    assert!(left <= 12 && out.contains("********"), "{text} {out}");
+                    let decoded = STANDARD.decode(out.replace('*', "A")).unwrap_or_default();
+                    assert!(!String::from_utf8_lossy(&decoded).contains("S3cr"));
+                }
+            }
+        }
+        assert_eq!(through(VALUE, b"ghp_S3cr but no more", &[4]), b"ghp_S3cr but no more");
+    }
+
+    proptest! {
+        #[test]
+        fn g06_where_a_text_is_cut_changes_nothing(
+            value in "[a-z]{6,10}", around in "[a-z]{0,12}", cuts in proptest::collection::vec(0_usize..20, 0..6),
+        ) {
+            let text = format!("{around}{value}{around}{value}");
+            let whole = through(&value, text.as_bytes(), &[]);
+            prop_assert_eq!(&through(&value, text.as_bytes(), &cuts), &whole);
+            prop_assert!(!String::from_utf8(whole).unwrap().contains(&value));
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! The gate: the sockets of sandboxes on one side, the world on the other, and a policy between them.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bailiwick_types::Egress;
+use rustls::ClientConfig;
+use rustls::crypto::CryptoProvider;
+use rustls_pki_types::CertificateDer;
+use rustls_platform_verifier::Verifier;
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use crate::authority::{Authority, AuthorityError};
+use crate::connection;
+use crate::decide::{Others, Policy};
+use crate::dns;
+use crate::journal::{Entry, Journal};
+use crate::lease::{Ask, Leases};
+use crate::meter::{Limits, Meter};
+use crate::names::{Names, Stand};
+use crate::upstream::Upstream;
+
+/// Most connections of all sandboxes at once.
+const MOST_CONNECTIONS: usize = 16 * 1024;
+
+/// What a gate is made of.
+pub struct Settings {
+    /// How names are resolved.
+    pub names: Names,
+    /// Authorities that are believed besides the system's.
+    pub roots: Vec<CertificateDer<'static>>,
+    /// Where secrets are asked for.
+    pub asks: mpsc::Sender<Ask>,
+    /// Where lines go.
+    pub journal: mpsc::Sender<Entry>,
+}
+
+/// Why there is no gate, or none for a sandbox.
+#[derive(Debug, thiserror::Error)]
+pub enum GateError {
+    /// The system has no certificates, or TLS cannot be set up.
+    #[error("the TLS client cannot be set up")]
+    Tls(#[source] rustls::Error),
+    /// The certificates cannot be made.
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+}
+
+/// Lets sandboxes out as far as their policies go.
+pub struct Gate {
+    names: Arc<Names>,
+    tls: ClientConfig,
+    provider: Arc<CryptoProvider>,
+    asks: mpsc::Sender<Ask>,
+    journal: mpsc::Sender<Entry>,
+    places: Arc<Semaphore>,
+}
+
+impl Gate {
+    /// A gate without sandboxes.
+    ///
+    /// # Errors
+    /// [`GateError::Tls`].
+    pub fn new(settings: Settings) -> Result<Self, GateError> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let verifier = Verifier::new_with_extra_roots(settings.roots, Arc::clone(&provider)).map_err(GateError::Tls)?;
+        let tls = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .map_err(GateError::Tls)?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier))
+            .with_no_client_auth();
+        Ok(Self {
+            names: Arc::new(settings.names),
+            tls,
+            provider,
+            asks: settings.asks,
+            journal: settings.journal,
+            places: Arc::new(Semaphore::new(MOST_CONNECTIONS)),
+        })
+    }
+
+    /// Makes ready for a sandbox, which may reach what `egress` says. Nothing is open until it is attached.
+    ///
+    /// # Errors
+    /// [`GateError::Authority`].
+    pub fn open(&self, sandbox: u64, egress: Egress, limits: &Limits) -> Result<Door, GateError> {
+        let policy = Arc::new(Policy::new(egress));
+        let (destinations, others) = policy.looked_into();
+        let authority = if destinations.is_empty() {
+            None
+        } else {
+            Some(Authority::new(&destinations, Arc::clone(&self.provider))?)
+        };
+        let trust = authority.as_ref().map(|authority| Trust { certificate: authority.pem(), others });
+        let scene = Scene {
+            upstream: Upstream::new(Arc::clone(&policy), Arc::clone(&self.names), &self.tls),
+            policy,
+            authority,
+            names: Arc::clone(&self.names),
+            journal: Journal { sandbox, to: self.journal.clone() },
+            leases: Leases::new(sandbox, self.asks.clone()),
+            meter: Arc::new(Meter::new(limits)),
+            stand: Mutex::default(),
+            own: Arc::new(Semaphore::new(usize::try_from(limits.connections).unwrap_or(1).max(1))),
+            places: Arc::clone(&self.places),
+            closed: CancellationToken::new(),
+        };
+        Ok(Door { scene: Arc::new(scene), trust })
+    }
+}
+
+/// What programs in a sandbox have to believe in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trust {
+    /// The certificate of the sandbox's own authority (RFC 7468).
+    pub certificate: String,
+    /// Whether they need the system's authorities as well.
+    pub others: Others,
+}
+
+/// The sockets of a sandbox. Each is bound in its network namespace, before anything of a tenant runs there.
+pub struct Listeners {
+    /// `127.0.0.1:3128`: programs that know of a proxy.
+    pub explicit: TcpListener,
+    /// `0.0.0.0:443`: programs that do not.
+    pub https: TcpListener,
+    /// `0.0.0.0:80`.
+    pub http: TcpListener,
+    /// `127.0.0.1:53`, datagrams.
+    pub names: UdpSocket,
+    /// `127.0.0.1:53`, connections.
+    pub names_stream: TcpListener,
+}
+
+/// One sandbox's way out. Dropping it closes every connection.
+pub struct Door {
+    scene: Arc<Scene>,
+    trust: Option<Trust>,
+}
+
+impl Door {
+    /// What programs in the sandbox have to believe in; nothing if nobody looks into their connections.
+    pub fn trust(&self) -> Option<&Trust> {
+        self.trust.as_ref()
+    }
+
+    /// Begins to listen.
+    pub fn attach(&self, listeners: Listeners) {
+        let scene = &self.scene;
+        accept(scene, listeners.explicit, |scene, stream, _| Box::pin(connection::explicit(scene, stream)));
+        accept(scene, listeners.https, |scene, stream, to| Box::pin(connection::transparent(scene, stream, to, 443)));
+        accept(scene, listeners.http, |scene, stream, to| Box::pin(connection::transparent(scene, stream, to, 80)));
+        accept(scene, listeners.names_stream, |scene, stream, _| Box::pin(dns::stream(scene, stream)));
+        scene.spawn(dns::datagrams(Arc::clone(scene), listeners.names));
+    }
+
+    /// Bytes that the sandbox may still send and receive.
+    pub fn bytes_left(&self) -> u64 {
+        self.scene.meter.left()
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        self.scene.closed.cancel();
+    }
+}
+
+type Handling = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
+
+fn accept(scene: &Arc<Scene>, listener: TcpListener, handle: fn(Arc<Scene>, TcpStream, IpAddr) -> Handling) {
+    let own = Arc::clone(scene);
+    scene.spawn(async move {
+        loop {
+            // Places first: what is not accepted waits in the kernel, at the sandbox's cost.
+            let (Ok(place), Ok(of_all)) =
+                (Arc::clone(&own.own).acquire_owned().await, Arc::clone(&own.places).acquire_owned().await)
+            else {
+                return;
+            };
+            let accepted = listener.accept().await.and_then(|(stream, _)| Ok((stream.local_addr()?, stream)));
+            let Ok((to, stream)) = accepted else {
+                // Out of descriptors, most likely; they come back.
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                continue;
+            };
+            let _ = stream.set_nodelay(true);
+            let scene = Arc::clone(&own);
+            own.spawn(async move {
+                handle(scene, stream, SocketAddr::ip(&to)).await;
+                drop((place, of_all));
+            });
+        }
+    });
+}
+
+/// All that belongs to one sandbox.
+pub(crate) struct Scene {
+    pub(crate) policy: Arc<Policy>,
+    pub(crate) authority: Option<Authority>,
+    pub(crate) names: Arc<Names>,
+    pub(crate) upstream: Upstream,
+    pub(crate) journal: Journal,
+    pub(crate) leases: Leases,
+    pub(crate) meter: Arc<Meter>,
+    stand: Mutex<Stand>,
+    own: Arc<Semaphore>,
+    places: Arc<Semaphore>,
+    closed: CancellationToken,
+}
+
+impl Scene {
+    pub(crate) fn stand(&self) -> MutexGuard<'_, Stand> {
+        self.stand.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs something that ends with the sandbox.
+    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let closed = self.closed.clone();
+        tokio::spawn(async move { closed.run_until_cancelled_owned(work).await });
+    }
+}

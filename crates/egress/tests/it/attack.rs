@@ -1,0 +1,71 @@
+//! A sandbox that wants to confuse the gate.
+
+use std::time::{Duration, Instant};
+
+use bailiwick_egress::Limits;
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::world::{TOKEN, World};
+
+#[tokio::test]
+async fn g05_requests_that_two_readers_read_differently_do_not_pass() {
+    let world = World::new().await;
+    let policy = json!({
+        "allow": { "api.test:TLS": [{ "match": { "path": { "startsWith": "/v1/" } },
+                   "transform": [{ "headers": { "authorization": "secret:token" } }] }] },
+        "subnets": { "allow": ["127.0.0.1/32"] },
+    });
+    let one = world.sandbox(1, policy, Limits::default()).await;
+    let api = format!("api.test:{}", world.tls);
+    let second = format!("GET /smuggled HTTP/1.1\r\nHost: {api}\r\n\r\n");
+    for head in [
+        "Content-Length: 4\r\nContent-Length: 40",
+        "Content-Length: 4\r\nTransfer-Encoding: chunked",
+        "Transfer-Encoding: chunked, identity",
+        "Transfer-Encoding: xchunked",
+        "Content-Length: +4",
+        "Content-Length : 4",
+        " Obs-Fold: x",
+        "X: a\r\n\tb",
+        "Host:: x",
+        "X\0: y",
+    ] {
+        let text = format!("POST /v1/a HTTP/1.1\r\nHost: {api}\r\n{head}\r\n\r\n0\r\n\r\n{second}");
+        let answer = one.inside_for(Duration::from_millis(500), &api, &text).await;
+        // Either refused, or read as one request whose leftovers are judged by themselves.
+        assert!(!answer.text.contains("GET /smuggled HTTP"), "{head}: {}", answer.text);
+        assert!(!answer.text.contains(TOKEN));
+    }
+    for line in
+        ["GET /v1/a", "GET  /v1/a HTTP/1.1", "GET v1 HTTP/1.1", "GET * HTTP/1.1", "TRACE /v1/a HTTP/1.1", "\r\n\0"]
+    {
+        let answer = one.inside(&api, &format!("{line}\r\nHost: {api}\r\nConnection: close\r\n\r\n")).await;
+        assert!(!answer.text.starts_with("HTTP/1.1 200"), "{line}: {}", answer.text);
+    }
+    assert_eq!(one.get(&api, "/v1/a").await.status, 200);
+}
+
+#[tokio::test]
+async fn g10_a_client_that_dawdles_keeps_nobody_waiting() {
+    let world = World::new().await;
+    let policy = json!({ "allow": ["plain.test:TLS"], "subnets": { "allow": ["127.0.0.1/32"] } });
+    let one = world.sandbox(1, policy.clone(), Limits { connections: 64, ..Limits::default() }).await;
+    let other = world.sandbox(2, policy, Limits::default()).await;
+    let mut slow = Vec::new();
+    for _ in 0..200 {
+        let mut stream = TcpStream::connect(one.explicit).await.unwrap();
+        stream.write_all(b"CONNECT pl").await.unwrap();
+        slow.push(stream);
+    }
+    let plain = format!("plain.test:{}", world.tls);
+    let started = Instant::now();
+    for _ in 0..10 {
+        assert_eq!(other.get(&plain, "/").await.status, 200);
+    }
+    assert!(started.elapsed() < Duration::from_secs(5));
+    let mut stream = slow.pop().unwrap();
+    let waited = tokio::time::timeout(Duration::from_millis(300), stream.read_u8()).await;
+    assert!(waited.is_err());
+}
