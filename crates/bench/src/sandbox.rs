@@ -123,6 +123,7 @@ impl Place {
             workspace: self.files.clone(),
             access: WorkspaceAccess::ReadWrite,
             shared_tmp: None,
+            network: Network::Nothing,
             user: JailUser { uid: USER, gid: USER },
             limits: Limits::default(),
         }

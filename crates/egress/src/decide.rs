@@ -7,6 +7,8 @@ use bailiwick_types::egress::{
     Egress, EgressList, EgressRule, EgressWord, PairMatcher, RequestMatch, RuleAct, Subnets,
 };
 use bailiwick_types::host::{Destination, HostName};
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 use crate::path;
 use crate::refused::Refused;
@@ -21,7 +23,7 @@ pub enum Depth {
 }
 
 /// Whether a sandbox may reach hosts into whose connections nobody looks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Others {
     /// Some.
     Reachable,
@@ -29,13 +31,19 @@ pub enum Others {
     Closed,
 }
 
-/// What a sandbox may reach.
+/// What a sandbox may reach: what its agent says, as far as the operator lets any agent go.
 #[derive(Debug, Clone)]
-pub struct Policy(Egress);
+pub struct Policy {
+    own: Egress,
+    ceiling: Egress,
+}
 
 /// That a host and port may be reached, and under which rules.
 #[derive(Debug, Clone, Copy)]
-pub struct Passage<'p>(&'p [EgressRule]);
+pub struct Passage<'p> {
+    own: &'p [EgressRule],
+    ceiling: &'p [EgressRule],
+}
 
 /// A request to a host that may be reached.
 pub struct Request<'r> {
@@ -50,9 +58,13 @@ pub struct Request<'r> {
 }
 
 impl Policy {
-    /// What an agent's definition says.
-    pub fn new(egress: Egress) -> Self {
-        Self(egress)
+    /// What an agent's definition says, and the operator's ceiling, whose rules only choose and change nothing.
+    pub fn new(own: Egress, ceiling: Egress) -> Self {
+        Self { own, ceiling }
+    }
+
+    fn both(&self) -> [&Egress; 2] {
+        [&self.own, &self.ceiling]
     }
 
     /// Whether a host may be reached at a port. The most specific destination counts, and no other: who writes
@@ -61,23 +73,16 @@ impl Policy {
     /// # Errors
     /// [`Refused::Host`].
     pub fn host(&self, host: &HostName, port: u16) -> Result<Passage<'_>, Refused> {
-        let list = match &self.0 {
-            Egress::Word(EgressWord::AllowAll) => return Ok(Passage(&[])),
-            Egress::Word(EgressWord::DenyAll) => return Err(Refused::Host),
-            Egress::List(list) => list,
-        };
-        let fitting = list.allow.iter().filter(|(destination, _)| destination.fits(host, port));
-        let rules =
-            fitting.max_by_key(|(destination, _)| (destination.hosts.specificity(), destination.port.is_some()));
-        rules.map(|(_, rules)| Passage(rules)).ok_or(Refused::Host)
+        let rules = |egress| rules(egress, host, port).ok_or(Refused::Host);
+        Ok(Passage { own: rules(&self.own)?, ceiling: rules(&self.ceiling)? })
     }
 
     /// Whether a name may be asked for: whether it may be reached at any port.
     pub fn knows(&self, host: &HostName) -> bool {
-        match &self.0 {
+        self.both().into_iter().all(|egress| match egress {
             Egress::Word(word) => *word == EgressWord::AllowAll,
             Egress::List(list) => list.allow.keys().any(|destination| destination.hosts.fits(host)),
-        }
+        })
     }
 
     /// Whether an address may be connected to, that the name of a host led to just now.
@@ -86,11 +91,12 @@ impl Policy {
     /// [`Refused::Subnet`], [`Refused::NotPublic`].
     pub fn address(&self, address: IpAddr) -> Result<(), Refused> {
         let address = inner(address);
-        if self.denies(address) {
+        if self.both().into_iter().any(|egress| has(egress, |subnets| &subnets.deny, address)) {
             return Err(Refused::Subnet);
         }
         // Where clouds keep their machines' credentials nobody has business, whatever an agent's file says.
-        if is_nobodys(address) || !(is_public(address) || self.allows(address)) {
+        if is_nobodys(address) || !(is_public(address) || self.both().into_iter().all(|egress| allows(egress, address)))
+        {
             return Err(Refused::NotPublic);
         }
         Ok(())
@@ -102,35 +108,50 @@ impl Policy {
     /// As [`Policy::address`], and [`Refused::Literal`] for one that no subnet has.
     pub fn literal(&self, address: IpAddr) -> Result<(), Refused> {
         self.address(address)?;
-        let all = matches!(self.0, Egress::Word(EgressWord::AllowAll));
-        if all || self.allows(inner(address)) { Ok(()) } else { Err(Refused::Literal) }
+        let named =
+            |egress: &Egress| matches!(egress, Egress::Word(EgressWord::AllowAll)) || allows(egress, inner(address));
+        if self.both().into_iter().all(named) { Ok(()) } else { Err(Refused::Literal) }
     }
 
     /// The destinations whose requests are looked at, and whether there are others.
     pub fn looked_into(&self) -> (Vec<&Destination>, Others) {
-        let Egress::List(list) = &self.0 else { return (Vec::new(), Others::Reachable) };
-        let (plain, ruled): (Vec<_>, Vec<_>) = list.allow.iter().partition(|(_, rules)| rules.is_empty());
-        let others = if plain.is_empty() { Others::Closed } else { Others::Reachable };
-        (ruled.into_iter().map(|(destination, _)| destination).collect(), others)
+        let lists = self.both().into_iter().filter_map(|egress| match egress {
+            Egress::List(list) => Some(list),
+            Egress::Word(_) => None,
+        });
+        let ruled = lists.flat_map(|list| &list.allow).filter(|(_, rules)| !rules.is_empty()).map(|(to, _)| to);
+        let plain = match &self.own {
+            Egress::Word(word) => *word == EgressWord::AllowAll,
+            Egress::List(list) => list.allow.values().any(Vec::is_empty),
+        };
+        (ruled.collect(), if plain { Others::Reachable } else { Others::Closed })
     }
+}
 
-    fn subnets(&self) -> Option<&Subnets> {
-        if let Egress::List(EgressList { subnets, .. }) = &self.0 { Some(subnets) } else { None }
-    }
+fn rules<'p>(egress: &'p Egress, host: &HostName, port: u16) -> Option<&'p [EgressRule]> {
+    let list = match egress {
+        Egress::Word(EgressWord::AllowAll) => return Some(&[]),
+        Egress::Word(EgressWord::DenyAll) => return None,
+        Egress::List(list) => list,
+    };
+    let fitting = list.allow.iter().filter(|(destination, _)| destination.fits(host, port));
+    let rules = fitting.max_by_key(|(destination, _)| (destination.hosts.specificity(), destination.port.is_some()));
+    rules.map(|(_, rules)| rules.as_slice())
+}
 
-    fn denies(&self, address: IpAddr) -> bool {
-        self.subnets().is_some_and(|subnets| subnets.deny.iter().any(|subnet| subnet.contains(&address)))
-    }
+fn has(egress: &Egress, which: fn(&Subnets) -> &Vec<IpNet>, address: IpAddr) -> bool {
+    let Egress::List(EgressList { subnets, .. }) = egress else { return false };
+    which(subnets).iter().any(|subnet| subnet.contains(&address))
+}
 
-    fn allows(&self, address: IpAddr) -> bool {
-        self.subnets().is_some_and(|subnets| subnets.allow.iter().any(|subnet| subnet.contains(&address)))
-    }
+fn allows(egress: &Egress, address: IpAddr) -> bool {
+    has(egress, |subnets| &subnets.allow, address)
 }
 
 impl<'p> Passage<'p> {
     /// How deep one has to look.
     pub fn depth(&self) -> Depth {
-        if self.0.is_empty() { Depth::Tunnel } else { Depth::Requests }
+        if self.own.is_empty() && self.ceiling.is_empty() { Depth::Tunnel } else { Depth::Requests }
     }
 
     /// What becomes of a request: the first rule that fits.
@@ -138,12 +159,18 @@ impl<'p> Passage<'p> {
     /// # Errors
     /// [`Refused::Rule`], [`Refused::Path`].
     pub fn request(&self, request: &Request<'_>) -> Result<&'p RuleAct, Refused> {
-        if self.0.is_empty() {
+        if self.depth() == Depth::Tunnel {
             return Ok(&RuleAct::Pass);
         }
         let path = path::plain(request.path).ok_or(Refused::Path)?;
-        let found = self.0.iter().find(|rule| rule.matches.as_ref().is_none_or(|wanted| fits(wanted, &path, request)));
-        found.map(|rule| &rule.act).ok_or(Refused::Rule)
+        let first = |rules: &'p [EgressRule]| match rules {
+            [] => Some(&RuleAct::Pass),
+            rules => rules
+                .iter()
+                .find(|rule| rule.matches.as_ref().is_none_or(|wanted| fits(wanted, &path, request)))
+                .map(|rule| &rule.act),
+        };
+        first(self.ceiling).and_then(|_| first(self.own)).ok_or(Refused::Rule)
     }
 }
 

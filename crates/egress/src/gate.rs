@@ -9,6 +9,7 @@ use rustls::ClientConfig;
 use rustls::crypto::CryptoProvider;
 use rustls_pki_types::CertificateDer;
 use rustls_platform_verifier::Verifier;
+use serde::{Deserialize, Serialize};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -83,12 +84,13 @@ impl Gate {
         })
     }
 
-    /// Makes ready for a sandbox, which may reach what `egress` says. Nothing is open until it is attached.
+    /// Makes ready for a sandbox, which may reach what `egress` says and the operator's `ceiling` lets through.
+    /// Nothing is open until it is attached.
     ///
     /// # Errors
     /// [`GateError::Authority`].
-    pub fn open(&self, sandbox: u64, egress: Egress, limits: &Limits) -> Result<Door, GateError> {
-        let policy = Arc::new(Policy::new(egress));
+    pub fn open(&self, sandbox: u64, egress: Egress, ceiling: Egress, limits: &Limits) -> Result<Door, GateError> {
+        let policy = Arc::new(Policy::new(egress, ceiling));
         let (destinations, others) = policy.looked_into();
         let authority = if destinations.is_empty() {
             None
@@ -114,7 +116,7 @@ impl Gate {
 }
 
 /// What programs in a sandbox have to believe in.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trust {
     /// The certificate of the sandbox's own authority (RFC 7468).
     pub certificate: String,

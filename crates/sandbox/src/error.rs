@@ -2,6 +2,7 @@
 
 use bailiwick_shell::ShellError;
 
+use crate::gate::GateFailure;
 use crate::host::HostError;
 use crate::linux::{ExecError, ReceiptError, StartError};
 
@@ -14,9 +15,12 @@ pub enum SandboxError {
     /// The kind that was asked for does not work on this host.
     #[error("the linux sandbox is not available on this host; the operator finds out why with `bailiwick doctor`")]
     LinuxUnavailable(String),
-    /// A rule that no backend can enforce.
-    #[error("no sandbox of this server can enforce the agent's egress rules: use deny-all")]
-    Egress,
+    /// Rules for a way out, and a kind that has none.
+    #[error("the {0} sandbox has no way out here: set the agent's egress to deny-all, or let its backend be linux")]
+    NoWayOut(&'static str),
+    /// There is no gate, or none for this sandbox.
+    #[error("the sandbox has no way out at the moment: {0}")]
+    Gate(#[source] GateFailure),
     /// A limit that the backend cannot enforce.
     #[error("the {backend} sandbox cannot enforce a limit on {limit} on this host")]
     Limit {
@@ -48,7 +52,8 @@ impl SandboxError {
         match self {
             Self::NoBackend(_) => "no_backend",
             Self::LinuxUnavailable(_) => "linux_unavailable",
-            Self::Egress => "egress_not_enforced",
+            Self::NoWayOut(_) => "egress_not_enforced",
+            Self::Gate(_) => "gate_failed",
             Self::Limit { .. } => "limit_not_enforced",
             Self::HostRefused => "host_refused",
             Self::Start(StartError::Receipt(_))
@@ -86,6 +91,9 @@ mod tests {
         }
         let shell = SandboxError::Shell(ShellError::Receipt { differs: vec![bailiwick_shell::Fact::Landlock] });
         assert_eq!((shell.code(), shell.differs()), ("receipt_differs", vec!["Landlock".to_owned()]));
-        assert_eq!((SandboxError::Egress.differs(), SandboxError::HostRefused.differs()), (vec![], vec![]));
+        assert_eq!(
+            (SandboxError::NoWayOut("virtual").differs(), SandboxError::HostRefused.differs()),
+            (vec![], vec![])
+        );
     }
 }

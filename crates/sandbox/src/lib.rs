@@ -6,6 +6,7 @@
 
 mod demand;
 mod error;
+pub mod gate;
 pub mod helper;
 pub mod host;
 pub mod linux;

@@ -17,6 +17,7 @@ mod confine;
 mod init;
 mod jail;
 pub(crate) mod launcher;
+pub(crate) mod listeners;
 mod mountinfo;
 mod native;
 mod omit;
@@ -34,13 +35,14 @@ mod zygote;
 
 pub use jail::{ExecError, Jail};
 pub use launcher::{CgroupUse, HelperPath, Launcher, StartError, Unavailable};
+pub use listeners::Listening;
 #[cfg(debug_assertions)]
 pub use omit::OnDifference;
 pub use omit::Wall;
-pub use receipt::{Fact, Namespace, Receipt, ReceiptError, Source};
+pub use receipt::{Fact, Namespace, Receipt, ReceiptError, Source, WayOut};
 pub use spec::{
     CommandLine, Enforcement, Exec, Execution, ExitStatus, InvalidJailName, JailName, JailSpec, JailUser, LauncherKind,
-    Limits, Promises, UserSeparation, WorkspaceAccess,
+    Limits, Network, Promises, UserSeparation, WorkspaceAccess,
 };
 
 /// The `argv[0]` of the launcher.

@@ -10,6 +10,7 @@ use bailiwick_shell::Shell;
 
 use crate::demand::{Ran, RanStatus, Run};
 use crate::error::SandboxError;
+use crate::gate::{Caller, WayOut};
 use crate::host;
 use crate::linux::{CommandLine, Exec, ExitStatus, Jail};
 use crate::output::{Collector, OutputLimits};
@@ -23,7 +24,7 @@ pub struct Running {
 
 pub(crate) enum Walls {
     Virtual(Shell),
-    Linux(Jail),
+    Linux { jail: Jail, way: Option<WayOut> },
     Host { folder: PathBuf, user: u32 },
 }
 
@@ -32,8 +33,15 @@ impl Running {
         Self { walls, used: Mutex::new(Instant::now()) }
     }
 
-    /// Notes that somebody is in it.
-    pub(crate) fn touch(&self) {
+    /// Notes who is in it: what goes out from now on goes out on this caller's behalf.
+    pub(crate) fn entered_by(&self, caller: impl FnOnce() -> Caller) {
+        if let Walls::Linux { way: Some(way), .. } = &self.walls {
+            way.enter(caller());
+        }
+        self.touch();
+    }
+
+    fn touch(&self) {
         *self.used.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
@@ -43,7 +51,7 @@ impl Running {
 
     pub(crate) fn is_alive(&self) -> bool {
         match &self.walls {
-            Walls::Linux(jail) => jail.is_alive(),
+            Walls::Linux { jail, way } => jail.is_alive() && way.as_ref().is_none_or(WayOut::is_there),
             Walls::Virtual(_) | Walls::Host { .. } => true,
         }
     }
@@ -55,7 +63,7 @@ impl Running {
     pub async fn run(&self, _act: &Recorded<CallTool>, run: Run) -> Result<Ran, SandboxError> {
         let ran = match &self.walls {
             Walls::Virtual(shell) => run_virtual(shell, run).await,
-            Walls::Linux(jail) => run_linux(jail, run).await,
+            Walls::Linux { jail, .. } => run_linux(jail, run).await,
             Walls::Host { folder, user } => host::run(folder, *user, run).await.map_err(SandboxError::Host),
         };
         self.touch();

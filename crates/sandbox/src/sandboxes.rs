@@ -34,9 +34,10 @@ use tokio::sync::OnceCell;
 
 use crate::demand::{Backend, CpuDemand, Demand, HostUse, Inside, Share};
 use crate::error::SandboxError;
+use crate::gate::{self, Caller, GateSettings, Gates, Keeper};
 use crate::linux::{
-    CgroupUse, Enforcement, HelperPath, JailName, JailSpec, JailUser, Launcher, Limits, Promises, StartError,
-    WorkspaceAccess,
+    CgroupUse, Enforcement, HelperPath, JailName, JailSpec, JailUser, Launcher, Limits, Network, Promises, StartError,
+    WayOut, WorkspaceAccess,
 };
 use crate::running::{Running, Walls};
 use crate::workers::Workers;
@@ -52,6 +53,8 @@ pub struct Settings {
     pub host: HostUse,
     /// A folder of the server's own for what virtual shells share as `/tmp`.
     pub tmp: PathBuf,
+    /// What the operator says of the way out.
+    pub gate: GateSettings,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -63,6 +66,17 @@ struct Key {
     backend: Backend,
     /// Agents that share a sandbox but not its limits share only `/tmp`.
     limits: [u64; 6],
+    /// Nor what may leave it. A definition whose rules change has another sandbox from then on.
+    egress: String,
+}
+
+impl Key {
+    /// Whether it is the same sandbox but for its egress rules.
+    fn is_as(&self, other: &Self) -> bool {
+        let Self { tenant, share, space, writable, backend, limits, egress: _ } = other;
+        (&self.tenant, &self.share, &self.space, &self.writable, &self.backend, &self.limits)
+            == (tenant, share, space, writable, backend, limits)
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -76,6 +90,7 @@ pub struct Sandboxes {
     settings: Settings,
     /// Tried at first use, and again if the launcher's process has died.
     launcher: tokio::sync::Mutex<Option<(Instant, Result<Launcher, String>)>>,
+    gates: Gates,
     pool: ShellPool,
     running: Mutex<HashMap<Key, Arc<OnceCell<Arc<Running>>>>>,
     tmps: Mutex<HashMap<(Incarnation, Share), SharedTmp>>,
@@ -86,12 +101,14 @@ const TRY_AGAIN: Duration = Duration::from_secs(60);
 
 impl Sandboxes {
     /// No sandbox is running yet; nothing is started before it is needed.
-    pub fn new(settings: Settings) -> Self {
+    pub fn new(settings: Settings, keeper: Arc<dyn Keeper>) -> Self {
+        let gates = Gates::new(settings.helper.clone(), settings.gate.clone(), keeper);
         let workers = Arc::new(Workers::new(settings.helper.clone()));
         let pool = ShellPool::new(PoolLimits::default(), Isolation::Process(workers));
         Self {
             settings,
             launcher: tokio::sync::Mutex::default(),
+            gates,
             pool,
             running: Mutex::default(),
             tmps: Mutex::default(),
@@ -103,7 +120,7 @@ impl Sandboxes {
     /// # Errors
     /// Why there is none, for people.
     pub async fn linux(&self) -> Result<Promises, String> {
-        self.launcher().await.map(|launcher| *launcher.promises())
+        self.launcher().await.map(|launcher| launcher.promises())
     }
 
     async fn launcher(&self) -> Result<Launcher, String> {
@@ -136,19 +153,23 @@ impl Sandboxes {
                 HostUse::Refused => Err(SandboxError::HostRefused),
             };
         }
-        // Both backends have no network at all; a rule that lets something out needs the proxy.
-        if !demand.egress.denies_all() {
-            return Err(SandboxError::Egress);
-        }
+        let goes_out = !demand.egress.denies_all();
         match choice {
+            BackendChoice::Virtual if goes_out => Err(SandboxError::NoWayOut("virtual")),
             BackendChoice::Virtual => Ok(Backend::Virtual),
-            BackendChoice::Linux => {
+            BackendChoice::Container => Err(SandboxError::NoBackend("container")),
+            // Only this one has a way out, so an agent that has rules for one gets no other.
+            BackendChoice::Linux | BackendChoice::Auto | BackendChoice::Host
+                if choice == BackendChoice::Linux || goes_out =>
+            {
                 let promises = self.linux().await.map_err(SandboxError::LinuxUnavailable)?;
                 enforces(&promises, demand.cpu)?;
+                if goes_out && promises.way_out == WayOut::Nothing {
+                    return Err(SandboxError::NoWayOut("linux"));
+                }
                 Ok(Backend::Linux)
             }
-            BackendChoice::Container => Err(SandboxError::NoBackend("container")),
-            BackendChoice::Auto | BackendChoice::Host => match self.linux().await {
+            BackendChoice::Linux | BackendChoice::Auto | BackendChoice::Host => match self.linux().await {
                 Ok(promises) if enforces(&promises, demand.cpu).is_ok() => Ok(Backend::Linux),
                 _ => Ok(Backend::Virtual),
             },
@@ -161,7 +182,7 @@ impl Sandboxes {
     /// If no backend fits, or the sandbox does not start.
     pub async fn enter(
         &self,
-        _act: &Recorded<StartSandbox>,
+        act: &Recorded<StartSandbox>,
         demand: Demand,
     ) -> Result<(Arc<Running>, Backend), SandboxError> {
         let backend = self.choose(&demand).await?;
@@ -175,12 +196,16 @@ impl Sandboxes {
             },
             backend,
             limits: limits_key(&demand.limits),
+            egress: serde_json::to_string(&demand.egress).unwrap_or_default(),
         };
+        let caller = || Caller { scope: act.scope().clone(), session: act.resource().clone() };
+        // Rules that have changed hold at once, also for what the old ones let begin.
+        self.end(|other| other.egress != key.egress && other.is_as(&key));
         loop {
             let cell = Arc::clone(lock(&self.running).entry(key.clone()).or_default());
-            let running = cell.get_or_try_init(|| self.start(backend, &demand)).await?;
+            let running = cell.get_or_try_init(|| self.start(backend, &demand, caller())).await?;
             if running.is_alive() {
-                running.touch();
+                running.entered_by(caller);
                 return Ok((Arc::clone(running), backend));
             }
             // It died, most likely of its own program's doing; the next one begins anew.
@@ -191,20 +216,31 @@ impl Sandboxes {
         }
     }
 
-    async fn start(&self, backend: Backend, demand: &Demand) -> Result<Arc<Running>, SandboxError> {
+    async fn start(&self, backend: Backend, demand: &Demand, caller: Caller) -> Result<Arc<Running>, SandboxError> {
         let walls = match backend {
             Backend::Virtual => Walls::Virtual(self.shell(demand)?),
             Backend::Linux => {
+                let way = if demand.egress.denies_all() {
+                    None
+                } else {
+                    Some(self.gates.open(&demand.egress, caller).await.map_err(SandboxError::Gate)?)
+                };
+                let network =
+                    way.as_ref().map_or(Network::Nothing, |way: &gate::WayOut| Network::Gate(way.trust.clone()));
                 let launcher = self.launcher().await.map_err(SandboxError::LinuxUnavailable)?;
-                let started = match launcher.start(jail_spec(demand)?).await {
+                let started = match launcher.start(jail_spec(demand, network.clone())?).await {
                     Err(StartError::LauncherGone) => {
                         *self.launcher.lock().await = None;
                         let launcher = self.launcher().await.map_err(SandboxError::LinuxUnavailable)?;
-                        launcher.start(jail_spec(demand)?).await
+                        launcher.start(jail_spec(demand, network)?).await
                     }
                     started => started,
                 };
-                Walls::Linux(started.map_err(SandboxError::Start)?)
+                let jail = started.map_err(SandboxError::Start)?;
+                if let Some((way, listening)) = way.as_ref().zip(jail.listening()) {
+                    way.attach(listening).await.map_err(SandboxError::Gate)?;
+                }
+                Walls::Linux { jail, way }
             }
             Backend::Host => Walls::Host { folder: demand.folder.clone(), user: demand.user },
         };
@@ -282,6 +318,12 @@ impl Sandboxes {
         drop(ended);
     }
 
+    /// The gate's process, if there is one, for tests. Release builds do not have this.
+    #[cfg(debug_assertions)]
+    pub async fn gate_process(&self) -> Option<u32> {
+        self.gates.process().await
+    }
+
     /// How many sandboxes are running.
     pub fn count(&self) -> usize {
         lock(&self.running).len()
@@ -331,7 +373,7 @@ fn enforces(promises: &Promises, cpu: CpuDemand) -> Result<(), SandboxError> {
     }
 }
 
-fn jail_spec(demand: &Demand) -> Result<JailSpec, SandboxError> {
+fn jail_spec(demand: &Demand, network: Network) -> Result<JailSpec, SandboxError> {
     // Nothing of the tenant is in the name, because the name can be seen from inside.
     let name = JailName::parse(&SessionId::new().to_string().replace('_', "-").to_lowercase())
         .map_err(|_| SandboxError::NoBackend("linux"))?;
@@ -344,6 +386,7 @@ fn jail_spec(demand: &Demand) -> Result<JailSpec, SandboxError> {
         },
         shared_tmp: demand.shared_tmp.clone(),
         user: JailUser { uid: demand.user, gid: demand.user },
+        network,
         limits: demand.limits,
     })
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::*;
 
 fn policy(written: Value) -> Policy {
-    Policy::new(serde_json::from_value(written).unwrap())
+    Policy::new(serde_json::from_value(written).unwrap(), Egress::Word(EgressWord::AllowAll))
 }
 
 fn host(text: &str) -> HostName {

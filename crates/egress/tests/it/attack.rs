@@ -54,7 +54,7 @@ async fn g10_a_client_that_dawdles_keeps_nobody_waiting() {
     let one = world.sandbox(1, policy.clone(), Limits { connections: 64, ..Limits::default() }).await;
     let other = world.sandbox(2, policy, Limits::default()).await;
     let mut slow = Vec::new();
-    for _ in 0..200 {
+    for _ in 0..150 {
         let mut stream = TcpStream::connect(one.explicit).await.unwrap();
         stream.write_all(b"CONNECT pl").await.unwrap();
         slow.push(stream);

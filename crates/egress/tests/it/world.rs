@@ -1,29 +1,22 @@
 //! Two sandboxes with different policies, and a host with many names.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bailiwick_egress::{Ask, Door, Entry, Gate, Lease, Limits, Line, Listeners, Names, Settings};
+use bailiwick_testkit::far_side::FarSide;
 use bailiwick_types::host::HostName;
-use bytes::Bytes;
-use http::{Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
-use serde_json::Value;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::mpsc;
-use tokio_rustls::{TlsAcceptor, TlsConnector};
+use tokio_rustls::TlsConnector;
 
 pub(crate) const TOKEN: &str = "tok-4f9a/7be2+c1d0";
 
@@ -53,20 +46,8 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
 
 impl World {
     pub(crate) async fn new() -> Self {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        let key = KeyPair::generate().unwrap();
-        let leaf = CertificateParams::new(HOSTS.map(str::to_owned)).unwrap().signed_by(&key, &issuer).unwrap();
-        let config = |alpn: &[&[u8]]| {
-            let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-            let builder =
-                ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().unwrap();
-            let mut config = builder.with_no_client_auth().with_single_cert(vec![leaf.der().clone()], key).unwrap();
-            config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
-            Arc::new(config)
-        };
-        let (tls, http) = (host(Some(config(&[b"h2", b"http/1.1"]))).await, host(None).await);
+        let far = FarSide::start(&HOSTS).await;
+        let (tls, http) = (far.tls, far.http);
         let fixed: BTreeMap<HostName, Vec<IpAddr>> = HOSTS
             .into_iter()
             .map(|name| (HostName::parse(name).unwrap(), vec![IpAddr::V4(Ipv4Addr::LOCALHOST)]))
@@ -78,7 +59,7 @@ impl World {
             .collect();
         let (asks, asked) = mpsc::channel(16);
         let (journal, lines) = mpsc::channel(16);
-        let root = issuer.der().clone();
+        let root = far.root;
         let gate = Gate::new(Settings { names: Names::new(fixed), roots: vec![root.clone()], asks, journal }).unwrap();
         let counted = Arc::new(AtomicUsize::new(0));
         tokio::spawn(answer(asked, Arc::clone(&counted)));
@@ -87,10 +68,16 @@ impl World {
         Self { gate, tls, http, root, lines: written, asked: counted }
     }
 
+    fn ports(&self, text: &str) -> String {
+        text.replace("TLS", &self.tls.to_string()).replace("HTTP", &self.http.to_string())
+    }
+
     /// A sandbox with a policy; `TLS` and `HTTP` in it stand for the host's ports.
     pub(crate) async fn sandbox(&self, number: u64, policy: Value, limits: Limits) -> Sandbox {
-        let text = policy.to_string().replace("TLS", &self.tls.to_string()).replace("HTTP", &self.http.to_string());
-        let door = self.gate.open(number, serde_json::from_str(&text).unwrap(), &limits).unwrap();
+        let operators = json!({ "allow": ["*", "*:TLS", "*:HTTP"], "subnets": { "allow": ["127.0.0.0/8"] } });
+        let read = |text: &str| serde_json::from_str(&self.ports(text)).unwrap();
+        let ceiling = read(&operators.to_string());
+        let door = self.gate.open(number, read(&policy.to_string()), ceiling, &limits).unwrap();
         let socket = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
         let listeners = Listeners {
             explicit: socket().await.unwrap(),
@@ -143,83 +130,6 @@ async fn keep(mut lines: mpsc::Receiver<Entry>, into: Arc<Mutex<Vec<(u64, Line)>
     while let Some(entry) = lines.recv().await {
         into.lock().unwrap().push((entry.sandbox, entry.line));
     }
-}
-
-/// A host that says what it was asked.
-async fn host(tls: Option<Arc<ServerConfig>>) -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    tokio::spawn(async move {
-        loop {
-            let (stream, _) = listener.accept().await.unwrap();
-            let tls = tls.clone();
-            tokio::spawn(async move {
-                match tls {
-                    None => talk(stream, Version::Http1).await,
-                    Some(config) => {
-                        let Ok(stream) = TlsAcceptor::from(config).accept(stream).await else { return };
-                        let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-                        talk(stream, if h2 { Version::Http2 } else { Version::Http1 }).await;
-                    }
-                }
-            });
-        }
-    });
-    port
-}
-
-#[derive(Clone, Copy)]
-enum Version {
-    Http1,
-    Http2,
-}
-
-async fn talk(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, version: Version) {
-    let io = TokioIo::new(stream);
-    match version {
-        Version::Http1 => {
-            let serving = hyper::server::conn::http1::Builder::new().serve_connection(io, service_fn(said));
-            let _ = serving.with_upgrades().await;
-        }
-        Version::Http2 => {
-            let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-            let _ = builder.serve_connection(io, service_fn(said)).await;
-        }
-    }
-}
-
-async fn said(mut request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
-    if request.headers().get("upgrade").is_some_and(|protocol| protocol == "websocket") {
-        let shown = format!("{:?}", request.headers());
-        let upgrade = hyper::upgrade::on(&mut request);
-        tokio::spawn(async move {
-            let mut stream = TokioIo::new(upgrade.await.unwrap());
-            stream.write_all(shown.as_bytes()).await.unwrap();
-            let mut said = [0; 5];
-            stream.read_exact(&mut said).await.unwrap();
-            stream.write_all(&said).await.unwrap();
-        });
-        let answer = Response::builder().status(StatusCode::SWITCHING_PROTOCOLS);
-        let answer = answer.header("connection", "upgrade").header("upgrade", "websocket");
-        return Ok(answer.body(Full::default()).unwrap());
-    }
-    let (parts, body) = request.into_parts();
-    let length = body.collect().await.map(|body| body.to_bytes().len()).unwrap_or(0);
-    let mut answer = Response::builder().header("x-seen", format!("{:?}", parts.headers.get("authorization")));
-    if parts.uri.path() == "/packed" {
-        answer = answer.header("content-encoding", "br");
-    }
-    if parts.uri.path() == "/away" {
-        answer = answer.status(302).header("location", "https://inside.test/");
-    }
-    let text = format!(
-        "{} {} {:?}\n{:?}\nbody {length}\n",
-        parts.method,
-        parts.uri.path_and_query().map(http::uri::PathAndQuery::as_str).unwrap_or_default(),
-        parts.version,
-        parts.headers
-    );
-    Ok(answer.body(Full::from(text)).unwrap())
 }
 
 /// What came back, as text.

@@ -279,7 +279,7 @@ mod server {
     use std::path::PathBuf;
 
     use bailiwick_sandbox::linux::{
-        CgroupUse, Exec, HelperPath, JailName, JailSpec, JailUser, Launcher, Limits, WorkspaceAccess,
+        CgroupUse, Exec, HelperPath, JailName, JailSpec, JailUser, Launcher, Limits, Network, WorkspaceAccess,
     };
     use tokio_util::sync::CancellationToken;
 
@@ -307,6 +307,7 @@ mod server {
                 access: WorkspaceAccess::ReadWrite,
                 shared_tmp: None,
                 user: JailUser { uid: id, gid: id },
+                network: Network::Nothing,
                 limits: Limits::default(),
             };
             let Ok(jail) = launcher.start(spec).await else {

@@ -9,20 +9,21 @@
 use std::convert::Infallible;
 use std::ffi::CString;
 use std::io::Write;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{MemfdFlags, SeekFrom};
 use rustix::io::FdFlags;
 use rustix::process::Signal;
+use rustix::thread::UnshareFlags;
 
 use super::INIT_ROLE;
 use super::native::{SetupError, attempt};
 use super::omit::Wall;
-use super::raw;
-use super::rootfs::{MASKED, etc_files};
+use super::rootfs::{MASKED, etc_files, etc_from_host, own_certificates};
 use super::spec::{Limits, WorkspaceAccess};
-use super::wire::{StartRequest, TmpSource};
+use super::wire::{Network, StartRequest, TmpSource};
+use super::{listeners, raw};
 
 /// The user inside, which maps to the launcher's user outside.
 pub(crate) const INSIDE_ID: u32 = 1000;
@@ -45,7 +46,8 @@ pub(crate) fn become_bubblewrap(
     attempt("close all descriptors", raw::close_from_on_exec(3))?;
     let mut kept = Vec::new();
     let mut options = Vec::new();
-    for (name, text) in etc_files(INSIDE_ID, INSIDE_ID) {
+    let made = etc_files(INSIDE_ID, INSIDE_ID).into_iter().chain(own_certificates(&request.network));
+    for (name, text) in made {
         let file = memory_file(text.as_bytes())?;
         options.extend(["--ro-bind-data".to_owned(), file.as_raw_fd().to_string()]);
         options.push(format!("/etc/{name}"));
@@ -75,6 +77,22 @@ pub(crate) fn become_bubblewrap(
     attempt("start bubblewrap", Err(error))
 }
 
+/// Makes a network namespace that leads to the gate. It belongs to a user namespace in which this user has all
+/// rights over it, and nothing that is started keeps them: this user is not 0 in there either.
+pub(crate) fn lead_to_gate(control: &OwnedFd) -> Result<(), SetupError> {
+    let (user, group) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+    attempt("make the namespaces", raw::unshare(UnshareFlags::NEWUSER | UnshareFlags::NEWNET))?;
+    for (file, text) in [
+        ("/proc/self/setgroups", "deny".to_owned()),
+        ("/proc/self/uid_map", format!("{user} {user} 1")),
+        ("/proc/self/gid_map", format!("{group} {group} 1")),
+    ] {
+        attempt("keep the user", std::fs::write(file, text))?;
+    }
+    attempt("bring up the loopback device", raw::loopback_up())?;
+    listeners::open(control.as_fd())
+}
+
 /// The options; the host's files are asked for by `exists`.
 fn arguments(init: &str, request: &StartRequest, exists: &dyn Fn(&Path) -> bool) -> Vec<String> {
     let mut all: Vec<String> = Vec::new();
@@ -86,7 +104,9 @@ fn arguments(init: &str, request: &StartRequest, exists: &dyn Fn(&Path) -> bool)
         (Wall::ControlGroupView, &["--unshare-cgroup"]),
         (Wall::Network, &["--unshare-net"]),
     ] {
-        if !request.omitted.has(wall) {
+        // A jail with a way out has its network namespace already.
+        let there = wall == Wall::Network && request.network != Network::Nothing;
+        if !request.omitted.has(wall) && !there {
             add(words);
         }
     }
@@ -105,7 +125,7 @@ fn arguments(init: &str, request: &StartRequest, exists: &dyn Fn(&Path) -> bool)
             Err(_) => {}
         }
     }
-    for name in super::rootfs::ETC_FROM_HOST {
+    for name in etc_from_host(&request.network) {
         let host = format!("/etc/{name}");
         add(&["--ro-bind-try", &host, &host]);
     }

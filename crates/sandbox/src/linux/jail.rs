@@ -20,6 +20,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::launcher::{self, pipe_pair};
+use super::listeners::Listening;
 use super::receipt::{Declared, Receipt, ReceiptError};
 use super::spec::{CommandLine, Exec, Execution, ExitStatus};
 use super::wire::{
@@ -60,6 +61,7 @@ pub enum ExecError {
 
 /// A running jail. Dropping it kills everything inside.
 pub struct Jail {
+    listening: Mutex<Option<Listening>>,
     shared: Arc<Shared>,
     reader: JoinHandle<()>,
 }
@@ -91,11 +93,11 @@ enum Outcome {
 }
 
 /// Checks a jail that says it is ready and begins to listen to it.
-pub(crate) fn adopt(parts: Parts, process: i32) -> Result<Jail, ReceiptError> {
+pub(crate) fn adopt(parts: Parts, process: i32, listening: Option<Listening>) -> Result<Jail, ReceiptError> {
     let receipt = Arc::new(parts.launcher.receipt(process, &parts.declared)?);
     let shared = Arc::new(Shared { parts, receipt, next_exec: AtomicU64::new(1), state: Mutex::default() });
     let reader = tokio::spawn(listen(Arc::clone(&shared)));
-    Ok(Jail { shared, reader })
+    Ok(Jail { listening: Mutex::new(listening), shared, reader })
 }
 
 /// Receives the next message.
@@ -117,7 +119,7 @@ async fn listen(shared: Arc<Shared>) {
         let (exec, outcome) = match received.message {
             FromJail::Ended { exec, status } => (exec, Outcome::Ended(status)),
             FromJail::ExecFailed { exec, errno } => (exec, Outcome::NotStarted(errno)),
-            FromJail::Ready { .. } | FromJail::SetupFailed { .. } => break,
+            FromJail::Listening | FromJail::Ready { .. } | FromJail::SetupFailed { .. } => break,
         };
         let waiting = shared.state().waiting.remove(&exec);
         if let Some(waiting) = waiting {
@@ -187,6 +189,11 @@ impl Jail {
     #[must_use]
     pub fn receipt(&self) -> &Receipt {
         &self.shared.receipt
+    }
+
+    /// The sockets that lead to the gate, once.
+    pub fn listening(&self) -> Option<Listening> {
+        self.listening.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Whether the jail's first process still answers for it.

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bailiwick_egress::Others;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::thread::CapabilitySet;
 use tokio::io::AsyncReadExt;
@@ -21,17 +22,18 @@ use tokio_util::sync::CancellationToken;
 
 use super::cgroup::Layout;
 use super::jail::{self, ExecError, Jail, Parts};
+use super::listeners::{Listening, PROXY_PORT};
 use super::omit::Omitted;
 #[cfg(debug_assertions)]
 use super::omit::{OnDifference, Wall};
-use super::receipt::{self, Declared, Receipt, ReceiptError, Told};
+use super::receipt::{self, Declared, Receipt, ReceiptError, Told, WayOut};
 use super::spec::{
-    Enforcement, Exec, ExitStatus, InvalidJailName, JailName, JailSpec, JailUser, LauncherKind, Limits, Promises,
-    UserSeparation, WorkspaceAccess,
+    Enforcement, Exec, ExitStatus, InvalidJailName, JailName, JailSpec, JailUser, LauncherKind, Limits, Network,
+    Promises, UserSeparation, WorkspaceAccess,
 };
 use super::wire::{
-    self, FromJail, InitSetup, LauncherSetup, Method, PACKET_BYTES, StartRequest, TmpSource, ToInit, ToLauncher,
-    WireError,
+    self, FromJail, InitSetup, LauncherSetup, Method, PACKET_BYTES, Received, StartRequest, TmpSource, ToInit,
+    ToLauncher, WireError,
 };
 use super::{LAUNCHER_ROLE, PATH, confine, raw, rlimits, syscalls};
 
@@ -132,6 +134,7 @@ pub enum StartError {
 #[derive(Clone)]
 pub struct Launcher {
     shared: Arc<Shared>,
+    way_out: WayOut,
 }
 
 /// What the launcher's handle and its jails share.
@@ -181,7 +184,7 @@ impl Launcher {
         let setup = LauncherSetup { method, cgroups: cgroups.clone() };
         wire::send(socket.as_fd(), &ToLauncher::Configure(setup), &[], &[])
             .map_err(|_| Unavailable::Launcher(std::io::ErrorKind::BrokenPipe.into()))?;
-        let launcher = Self {
+        let mut launcher = Self {
             shared: Arc::new(Shared {
                 socket,
                 _process: process,
@@ -191,15 +194,25 @@ impl Launcher {
                 filters: syscalls::encode(&filters),
                 next_jail: AtomicU64::new(1),
             }),
+            way_out: WayOut::Gate,
         };
-        launcher.try_one().await?;
+        // What a way out needs of the kernel is tried as well. A host that lacks it has jails without one.
+        match launcher.try_one(Network::Gate(None)).await {
+            Ok(()) => {}
+            Err(Unavailable::TrialStart(why)) => {
+                launcher.try_one(Network::Nothing).await?;
+                tracing::warn!(%why, "jails on this host have no way out: what needs one is refused");
+                launcher.way_out = WayOut::Nothing;
+            }
+            Err(other) => return Err(other),
+        }
         Ok(launcher)
     }
 
     /// What is enforced on this host, and by what.
     #[must_use]
-    pub fn promises(&self) -> &Promises {
-        &self.shared.promises
+    pub fn promises(&self) -> Promises {
+        Promises { way_out: self.way_out, ..self.shared.promises }
     }
 
     /// Starts a jail and checks it against the kernel's view of it.
@@ -242,7 +255,7 @@ impl Launcher {
             access: spec.access,
             landlock_abi: promises.landlock_abi,
             rlimits: ceilings.clone(),
-            environment: environment(spec.access),
+            environment: environment(&spec),
             omitted: omitted.clone(),
         };
         wire::send(ours.as_fd(), &ToInit::Configure(setup), &shared.filters, &[]).map_err(|_| StartError::Protocol)?;
@@ -272,6 +285,7 @@ impl Launcher {
                 filters: shared.filter_count,
                 landlock: promises.landlock_abi,
                 access: spec.access,
+                gate: None,
                 ceilings,
                 groups: shared.cgroups.declare(&spec.limits),
                 told: Told::default(),
@@ -280,7 +294,15 @@ impl Launcher {
         };
         let ready = tokio::time::timeout(START_TIMEOUT, ready(&mut parts, errors)).await;
         let outcome = match ready {
-            Ok(Ok(process)) => jail::adopt(parts, process).map_err(StartError::from),
+            // Sockets that nobody asked for, or none where they are needed, are another protocol.
+            Ok(Ok((_, listening))) if listening.is_some() != (spec.network != Network::Nothing) => {
+                Err(StartError::Protocol)
+            }
+            Ok(Ok((process, listening))) => {
+                let gate = listening.as_ref().map(|listening| listening.namespace().unwrap_or_default());
+                parts.declared.gate = gate;
+                jail::adopt(parts, process, listening).map_err(StartError::from)
+            }
             Ok(Err(error)) => Err(error),
             Err(_) => Err(StartError::Timeout),
         };
@@ -299,7 +321,7 @@ impl Launcher {
     }
 
     /// One jail, one command: what cannot work is found before it is needed.
-    async fn try_one(&self) -> Result<(), Unavailable> {
+    async fn try_one(&self, network: Network) -> Result<(), Unavailable> {
         static TRIALS: AtomicU64 = AtomicU64::new(0);
         let trial = TRIALS.fetch_add(1, Ordering::Relaxed);
         let name = format!("trial-{}-{trial}", std::process::id());
@@ -311,6 +333,7 @@ impl Launcher {
                 access: WorkspaceAccess::ReadOnly,
                 shared_tmp: None,
                 user: TRIAL_USER,
+                network,
                 limits: Limits::default(),
             })
             .await
@@ -329,13 +352,19 @@ impl Launcher {
 const TRIAL_USER: JailUser = JailUser { uid: 65_533, gid: 65_533 };
 
 /// Waits for the first process's report; its number on the host.
-async fn ready(parts: &mut Parts, mut errors: pipe::Receiver) -> Result<i32, StartError> {
+async fn ready(parts: &mut Parts, mut errors: pipe::Receiver) -> Result<(i32, Option<Listening>), StartError> {
     let mut buffer = vec![0; PACKET_BYTES];
-    match jail::receive(&parts.socket, &mut buffer).await {
+    let mut listening = None;
+    let mut received = jail::receive(&parts.socket, &mut buffer).await;
+    if let Ok(Received { message: FromJail::Listening, fds, .. }) = &mut received {
+        listening = Some(Listening::received(std::mem::take(fds)).ok_or(StartError::Protocol)?);
+        received = jail::receive(&parts.socket, &mut buffer).await;
+    }
+    match received {
         Ok(received) => match received.message {
             FromJail::Ready { told } => {
                 parts.declared.told = told;
-                received.sender.ok_or(StartError::Protocol)
+                Ok((received.sender.ok_or(StartError::Protocol)?, listening))
             }
             FromJail::SetupFailed { step, errno } => {
                 Err(StartError::Step { step, source: std::io::Error::from_raw_os_error(errno) })
@@ -403,6 +432,7 @@ fn promises(launcher: LauncherKind, cgroups: &Layout, landlock_abi: i32) -> Prom
         file_bytes: Enforcement::RlimitPerProcess,
         tmp_bytes: Enforcement::Mount,
         landlock_abi,
+        way_out: WayOut::Gate,
         users: match launcher {
             LauncherKind::Native => UserSeparation::OwnUser,
             LauncherKind::Bubblewrap => UserSeparation::ServersUser,
@@ -435,12 +465,12 @@ pub(crate) fn spawn(
 }
 
 /// All that a jail's programs find in their environment.
-fn environment(access: WorkspaceAccess) -> Vec<(String, String)> {
-    let home = match access {
+fn environment(spec: &JailSpec) -> Vec<(String, String)> {
+    let home = match spec.access {
         WorkspaceAccess::ReadOnly => "/tmp",
         WorkspaceAccess::ReadWrite => "/workspace",
     };
-    [
+    let mut all: Vec<(String, String)> = [
         ("PATH", PATH),
         ("HOME", home),
         ("USER", "agent"),
@@ -452,8 +482,34 @@ fn environment(access: WorkspaceAccess) -> Vec<(String, String)> {
         ("AI_AGENT", "bailiwick"),
     ]
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
-    .into()
+    .into();
+    if spec.network != Network::Nothing {
+        let proxy = format!("http://127.0.0.1:{PROXY_PORT}");
+        let names = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"];
+        all.extend(names.map(|name| (name.to_owned(), proxy.clone())));
+        all.extend(["NO_PROXY", "no_proxy"].map(|name| (name.to_owned(), "localhost,127.0.0.1,::1".to_owned())));
+        all.push(("NODE_USE_ENV_PROXY".to_owned(), "1".to_owned()));
+    }
+    if matches!(spec.network, Network::Gate(Some(_))) {
+        let bundle = "/etc/ssl/certs/ca-certificates.crt";
+        all.extend(BUNDLE_VARIABLES.map(|name| (name.to_owned(), bundle.to_owned())));
+    }
+    all
 }
+
+/// What programs call the file of all authorities: OpenSSL and Go, curl, git, Python's requests and pip, Node and
+/// npm, cargo, Deno, the AWS tools.
+const BUNDLE_VARIABLES: [&str; 9] = [
+    "SSL_CERT_FILE",
+    "CURL_CA_BUNDLE",
+    "GIT_SSL_CAINFO",
+    "REQUESTS_CA_BUNDLE",
+    "PIP_CERT",
+    "NODE_EXTRA_CA_CERTS",
+    "CARGO_HTTP_CAINFO",
+    "DENO_CERT",
+    "AWS_CA_BUNDLE",
+];
 
 fn request(spec: &JailSpec, jail: u64, omitted: Omitted) -> StartRequest {
     let path = |path: &Path| path.to_string_lossy().into_owned();
@@ -467,6 +523,13 @@ fn request(spec: &JailSpec, jail: u64, omitted: Omitted) -> StartRequest {
         limits: spec.limits,
         workspace_path: path(&spec.workspace),
         tmp_path: spec.shared_tmp.as_deref().map(path).unwrap_or_default(),
+        network: match &spec.network {
+            Network::Nothing => wire::Network::Nothing,
+            Network::Gate(trust) => wire::Network::Gate(trust.as_ref().map(|trust| wire::Believed {
+                certificate: trust.certificate.clone(),
+                hosts: trust.others == Others::Reachable,
+            })),
+        },
         omitted,
     }
 }

@@ -17,8 +17,8 @@ use super::cgroup::Group;
 use super::omit::{LEFT_IN, Omitted, Wall};
 use super::rootfs::{self, Folders};
 use super::spec::JailUser;
-use super::wire::StartRequest;
-use super::{INIT_ROLE, raw};
+use super::wire::{Network, StartRequest};
+use super::{INIT_ROLE, listeners, raw};
 
 /// A step of the build that the kernel refused.
 #[derive(Debug, thiserror::Error)]
@@ -61,8 +61,11 @@ pub(crate) fn become_init(materials: &Materials<'_>) -> Result<Infallible, Setup
     if !omitted.has(Wall::Network) {
         attempt("bring up the loopback device", raw::loopback_up())?;
     }
+    if request.network != Network::Nothing {
+        listeners::open(materials.control.as_fd())?;
+    }
     if !omitted.has(Wall::Mounts) {
-        rootfs::build(&folders, request.access, &request.limits, (request.uid, request.gid))?;
+        rootfs::build(&folders, request)?;
     }
     drop(folders);
     attempt("leave the session keyring", raw::new_session_keyring())?;

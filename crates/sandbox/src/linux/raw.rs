@@ -196,6 +196,57 @@ pub(crate) fn loopback_up() -> io::Result<()> {
     check(i64::from(answer))
 }
 
+/// Makes every IPv4 address one of this network namespace's own: a route of kind `local` for all of them by the
+/// loopback device, as rtnetlink(7) wants it.
+pub(crate) fn every_address_local() -> io::Result<()> {
+    const ROUTE_MESSAGE: usize = 12;
+    const ATTRIBUTE: usize = 8;
+    // The only device of a new namespace is the loopback, and it is the first.
+    const LOOPBACK_INDEX: u32 = 1;
+    let length = size_of::<libc::nlmsghdr>() + ROUTE_MESSAGE + ATTRIBUTE;
+    let mut message = Vec::with_capacity(length);
+    let flags = libc::NLM_F_REQUEST | libc::NLM_F_ACK | libc::NLM_F_CREATE | libc::NLM_F_EXCL;
+    message.extend_from_slice(&u32::try_from(length).unwrap_or_default().to_ne_bytes());
+    message.extend_from_slice(&libc::RTM_NEWROUTE.to_ne_bytes());
+    message.extend_from_slice(&u16::try_from(flags).unwrap_or_default().to_ne_bytes());
+    message.extend_from_slice(&[0; 8]); // sequence, port
+    let family = u8::try_from(libc::AF_INET).unwrap_or_default();
+    // Family, both prefix lengths, service, table, protocol, scope, kind, flags.
+    message.extend_from_slice(&[family, 0, 0, 0, libc::RT_TABLE_LOCAL, libc::RTPROT_STATIC]);
+    message.extend_from_slice(&[libc::RT_SCOPE_HOST, libc::RTN_LOCAL, 0, 0, 0, 0]);
+    message.extend_from_slice(&u16::try_from(ATTRIBUTE).unwrap_or_default().to_ne_bytes());
+    message.extend_from_slice(&libc::RTA_OIF.to_ne_bytes());
+    message.extend_from_slice(&LOOPBACK_INDEX.to_ne_bytes());
+    let socket = rustix::net::socket_with(
+        rustix::net::AddressFamily::NETLINK,
+        rustix::net::SocketType::RAW,
+        rustix::net::SocketFlags::CLOEXEC,
+        // NETLINK_ROUTE is number 0.
+        None,
+    )?;
+    rustix::net::send(&socket, &message, rustix::net::SendFlags::empty())?;
+    let mut answer = [0; 256];
+    let (length, _) = rustix::net::recv(&socket, &mut answer, rustix::net::RecvFlags::empty())?;
+    // A header of 16 bytes, then the error: 0, or its negative number.
+    let code = answer.get(..length).and_then(|answer| answer.get(16..20)).and_then(|code| code.try_into().ok());
+    match code.map(i32::from_ne_bytes) {
+        Some(0) => Ok(()),
+        Some(error) => Err(io::Error::from_raw_os_error(-error)),
+        None => Err(io::Error::from_raw_os_error(libc::EPROTO)),
+    }
+}
+
+/// The network namespace of a socket, in the kernel's spelling (`net:[…]`).
+pub(crate) fn socket_namespace(socket: impl AsFd) -> io::Result<String> {
+    const SIOCGSKNS: libc::Ioctl = 0x894C;
+    // SAFETY: the request takes no argument and answers with a new descriptor.
+    let fd = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), SIOCGSKNS) };
+    check(i64::from(fd))?;
+    // SAFETY: the descriptor is new and nobody else has it.
+    let namespace = unsafe { OwnedFd::from_raw_fd(fd) };
+    Ok(format!("net:[{}]", rustix::fs::fstat(&namespace)?.st_ino))
+}
+
 /// Marks every descriptor from `first` on to be closed by the next exec.
 pub(crate) fn close_from_on_exec(first: u32) -> io::Result<()> {
     // SAFETY: takes no pointers; with the flag it closes nothing now.

@@ -41,14 +41,25 @@ pub struct Receipt {
     pub landlock: i32,
     /// Namespaces that are not the server's, by kind.
     pub namespaces: Vec<Namespace>,
-    /// Devices of the network namespace; `lo` alone means no network.
+    /// Devices of the network namespace; `lo` alone means no network but what leads to the gate.
     pub network_devices: Vec<String>,
+    /// Whether its network namespace leads to the gate, or nowhere.
+    pub way_out: WayOut,
     /// Places that can be written.
     pub writable: Vec<String>,
     /// Limits of control groups, by controller.
     pub groups: Vec<(&'static str, u64)>,
     /// Resource limits, by the kernel's names.
     pub limits: Vec<(String, u64)>,
+}
+
+/// Where a jail's network namespace leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WayOut {
+    /// Nowhere.
+    Nothing,
+    /// To the gate: its sockets are in this namespace, as the kernel says of each of them.
+    Gate,
 }
 
 /// One namespace of a jail.
@@ -91,6 +102,8 @@ pub enum Fact {
     Namespace(&'static str),
     /// The devices of the network namespace.
     NetworkDevices,
+    /// The sockets that lead to the gate.
+    WayOut,
     /// The mounts.
     Mounts,
     /// The control groups or their limits.
@@ -114,6 +127,7 @@ impl std::fmt::Display for Fact {
             Self::Landlock => "Landlock",
             Self::Namespace(kind) => return write!(f, "{kind} namespace"),
             Self::NetworkDevices => "network devices",
+            Self::WayOut => "way out",
             Self::Mounts => "mounts",
             Self::ControlGroups => "control groups",
             Self::ResourceLimits => "resource limits",
@@ -151,6 +165,8 @@ pub(crate) struct Declared {
     pub(crate) filters: u32,
     pub(crate) landlock: i32,
     pub(crate) access: WorkspaceAccess,
+    /// The network namespace of the sockets that lead to the gate, where there are to be some.
+    pub(crate) gate: Option<String>,
     pub(crate) ceilings: Vec<Ceiling>,
     /// Limits of control groups, by controller.
     pub(crate) groups: Vec<(&'static str, u64)>,
@@ -258,6 +274,9 @@ fn judge(process: i32, seen: &Observed, declared: &Declared) -> Result<(Receipt,
     // device cannot appear without someone moving it in.
     must(Fact::NetworkDevices, network_devices.iter().any(|name| name == "lo"));
 
+    let network = namespaces.iter().find(|one: &&Namespace| one.kind == "net").map(|one| one.identity.as_str());
+    must(Fact::WayOut, declared.gate.as_deref().is_none_or(|gate| network == Some(gate)));
+
     must(Fact::Mounts, mountinfo::hold(&seen.mounts, declared.access, declared.launcher));
     for (controller, limit) in &declared.groups {
         let state = seen.groups.iter().find(|state| state.controller == *controller);
@@ -289,6 +308,7 @@ fn judge(process: i32, seen: &Observed, declared: &Declared) -> Result<(Receipt,
         landlock: if fenced { declared.landlock } else { 0 },
         namespaces,
         network_devices,
+        way_out: if declared.gate.is_some() { WayOut::Gate } else { WayOut::Nothing },
         writable: mountinfo::writable(&seen.mounts),
         groups: seen.groups.iter().filter_map(|state| Some((state.controller, state.limit?))).collect(),
         limits: limits.into_iter().filter_map(|(name, value)| Some((name, value?))).collect(),
@@ -321,6 +341,10 @@ impl Receipt {
             "landlock": self.landlock,
             "namespaces": namespaces,
             "network": self.network_devices,
+            "way_out": match self.way_out {
+                WayOut::Nothing => "none",
+                WayOut::Gate => "gate",
+            },
             "writable": self.writable,
             "cgroups": groups,
             "rlimits": limits,

@@ -16,6 +16,7 @@ use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeF
 
 use super::native::{SetupError, attempt};
 use super::spec::{Limits, WorkspaceAccess};
+use super::wire::{Network, StartRequest};
 
 /// Where the new root is put before it becomes the root. It only has to exist;
 /// the mount is seen by nobody else.
@@ -25,7 +26,7 @@ const STAGE: &str = "/tmp";
 const PROGRAM_FOLDERS: [&str; 7] = ["usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32"];
 
 /// What is bound from the host's `/etc`. None of it holds a secret.
-pub(crate) const ETC_FROM_HOST: [&str; 13] = [
+const ETC_FROM_HOST: [&str; 13] = [
     "alternatives",
     "ca-certificates",
     "ld.so.cache",
@@ -39,6 +40,17 @@ pub(crate) const ETC_FROM_HOST: [&str; 13] = [
     "services",
     "ssl/certs",
     "ssl/openssl.cnf",
+];
+
+/// Which of these hold certificates.
+const CERTIFICATES: [&str; 2] = ["pki/tls/certs", "ssl/certs"];
+
+/// Where a host keeps all its authorities in one file.
+const HOSTS_BUNDLES: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
 ];
 
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
@@ -95,20 +107,16 @@ impl Folders {
 }
 
 /// Builds the tree and makes it this process's root.
-pub(crate) fn build(
-    folders: &Folders,
-    access: WorkspaceAccess,
-    limits: &Limits,
-    user: (u32, u32),
-) -> Result<(), SetupError> {
+pub(crate) fn build(folders: &Folders, request: &StartRequest) -> Result<(), SetupError> {
+    let (access, limits) = (request.access, &request.limits);
     attempt(
         "make all mounts private",
         rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC),
     )?;
-    memory(STAGE, "mode=755,size=1m,nr_inodes=2k", MountFlags::empty())?;
+    memory(STAGE, "mode=755,size=2m,nr_inodes=2k", MountFlags::empty())?;
     attempt("enter the new root", rustix::process::chdir(STAGE))?;
     programs()?;
-    etc(user)?;
+    etc((request.uid, request.gid), &request.network)?;
     dev(limits)?;
     proc()?;
     writable(folders, access, limits)?;
@@ -137,12 +145,19 @@ fn programs() -> Result<(), SetupError> {
     Ok(())
 }
 
-fn etc((uid, gid): (u32, u32)) -> Result<(), SetupError> {
+fn etc((uid, gid): (u32, u32), network: &Network) -> Result<(), SetupError> {
     folder("etc")?;
     for (name, text) in etc_files(uid, gid) {
         attempt("write a file of /etc", fs::write(Path::new("etc").join(name), text))?;
     }
-    for name in ETC_FROM_HOST {
+    let own = own_certificates(network);
+    for (name, text) in &own {
+        let inside = Path::new("etc").join(name);
+        let parent = inside.parent().unwrap_or(Path::new("etc"));
+        attempt("make a folder of /etc", fs::create_dir_all(parent))?;
+        attempt("write a file of /etc", fs::write(&inside, text))?;
+    }
+    for name in etc_from_host(network) {
         let host = Path::new("/etc").join(name);
         let inside = Path::new("etc").join(name);
         let Ok(about) = fs::metadata(&host) else {
@@ -161,6 +176,27 @@ fn etc((uid, gid): (u32, u32)) -> Result<(), SetupError> {
         attempt("link the time zone", symlink(zone, "etc/localtime"))?;
     }
     Ok(())
+}
+
+/// What is bound from the host's `/etc` into a jail: not its certificates where the jail has its own.
+pub(crate) fn etc_from_host(network: &Network) -> impl Iterator<Item = &'static str> + use<> {
+    let own = matches!(network, Network::Gate(Some(_)));
+    ETC_FROM_HOST.into_iter().filter(move |name| !(own && CERTIFICATES.contains(name)))
+}
+
+/// The certificates of a jail that has its own, at the places where programs look for them.
+pub(crate) fn own_certificates(network: &Network) -> Vec<(&'static str, String)> {
+    let Network::Gate(Some(believed)) = network else { return Vec::new() };
+    let mut bundle = believed.certificate.clone();
+    if believed.hosts {
+        let hosts = HOSTS_BUNDLES.iter().find_map(|path| fs::read_to_string(path).ok());
+        bundle.push_str(&hosts.unwrap_or_default());
+    }
+    vec![
+        ("ssl/certs/ca-certificates.crt", bundle.clone()),
+        ("ssl/certs/ca-bundle.crt", bundle.clone()),
+        ("pki/tls/certs/ca-bundle.crt", bundle),
+    ]
 }
 
 /// The files of `/etc` that are made, also for bubblewrap.

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::receipt::Receipt;
+use super::receipt::{Receipt, WayOut};
 use crate::output::{Captured, OutputLimits};
+use bailiwick_egress::Trust;
 
 /// An opaque name of a jail: it becomes a cgroup's folder name, and the host's
 /// process list shows it, so it must not name a tenant or a person.
@@ -131,8 +132,20 @@ pub struct JailSpec {
     /// The user on the host. A launcher without root cannot change users and
     /// says so in its promises.
     pub user: JailUser,
+    /// What its programs may reach.
+    pub network: Network,
     /// The ceilings.
     pub limits: Limits,
+}
+
+/// What a jail's programs may reach.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Network {
+    /// Nothing but themselves.
+    #[default]
+    Nothing,
+    /// The gate, whose sockets [`super::Jail::listening`] then has; and what they have to believe in for that.
+    Gate(Option<Trust>),
 }
 
 /// What to run.
@@ -260,6 +273,8 @@ pub struct Promises {
     pub tmp_bytes: Enforcement,
     /// Landlock's version; 6 and later also scope signals and abstract sockets.
     pub landlock_abi: i32,
+    /// Whether a jail can be given a way out.
+    pub way_out: WayOut,
     /// Whether jails are another user.
     pub users: UserSeparation,
 }

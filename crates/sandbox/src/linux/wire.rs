@@ -27,7 +27,7 @@ use super::spec::{JailName, Limits, WorkspaceAccess};
 pub(crate) const PACKET_BYTES: usize = 192 * 1024;
 
 /// Most descriptors that one packet carries.
-const PACKET_FDS: usize = 4;
+const PACKET_FDS: usize = 5;
 
 /// What the server asks of the launcher.
 #[derive(Debug, Serialize, Deserialize)]
@@ -78,7 +78,26 @@ pub(crate) struct StartRequest {
     /// Only bubblewrap takes paths; the native launcher uses descriptors.
     pub(crate) workspace_path: String,
     pub(crate) tmp_path: String,
+    pub(crate) network: Network,
     pub(crate) omitted: Omitted,
+}
+
+/// What a jail's programs may reach.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Network {
+    /// Nothing: the loopback device is all there is.
+    Nothing,
+    /// The gate; and what they have to believe in, besides what this host believes in.
+    Gate(Option<Believed>),
+}
+
+/// Whose certificates a jail's programs believe.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Believed {
+    /// The certificate of the jail's own authority (RFC 7468).
+    pub(crate) certificate: String,
+    /// Whether this host's authorities are believed as well.
+    pub(crate) hosts: bool,
 }
 
 /// Where `/tmp` comes from.
@@ -153,6 +172,8 @@ pub(crate) enum FromJail {
         /// The kernel's answer.
         errno: i32,
     },
+    /// The sockets that lead to the gate are bound; they come along. Only before `Ready`.
+    Listening,
     /// Everything is in force; commands may come.
     Ready {
         /// What the process sees of itself.

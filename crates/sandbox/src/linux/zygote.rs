@@ -18,7 +18,7 @@ use super::native::{self, Materials, SetupError, attempt};
 use super::omit::Wall;
 use super::raw::{self, Forked};
 use super::role::{self, Errors, Event};
-use super::wire::{self, FromJail, LauncherSetup, Method, Received, StartRequest, ToLauncher, WireError};
+use super::wire::{self, FromJail, LauncherSetup, Method, Network, Received, StartRequest, ToLauncher, WireError};
 
 /// A jail that this process started.
 struct Running {
@@ -143,6 +143,9 @@ impl Zygote {
                 // write its own settings either.
                 attempt("become ordinary again", rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable))?;
                 native::join_group(group, &request.omitted)?;
+                if request.network != Network::Nothing {
+                    bwrap::lead_to_gate(control)?;
+                }
                 bwrap::become_bubblewrap(program, init, request, control)
             }
         }

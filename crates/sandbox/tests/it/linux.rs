@@ -8,6 +8,7 @@ mod ends;
 mod escape;
 mod files;
 mod findings;
+mod gate;
 mod harness;
 mod limits;
 mod timing;

@@ -16,6 +16,7 @@ fn declared() -> Declared {
         filters: 3,
         landlock: 6,
         access: WorkspaceAccess::ReadOnly,
+        gate: Some("net:[2]".to_owned()),
         ceilings: vec![Ceiling { resource: Limited::OpenFiles, value: 64 }],
         groups: vec![("memory", 1 << 20), ("pids", 7)],
         told: Told { namespaces, environment: Vec::new(), descriptors, fence: (0, libc::EACCES) },

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use bailiwick_sandbox::linux::{
     CgroupUse, Exec, Execution, HelperPath, Jail, JailName, JailSpec, JailUser, Launcher, LauncherKind, Limits,
-    WorkspaceAccess,
+    Network, WorkspaceAccess,
 };
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -38,6 +38,7 @@ pub(crate) struct Space {
     pub(crate) limits: Limits,
     pub(crate) access: WorkspaceAccess,
     pub(crate) shared_tmp: Option<PathBuf>,
+    pub(crate) network: Network,
 }
 
 /// A number that no other test of this run has, this process or another.
@@ -88,6 +89,7 @@ impl Host {
             limits: Limits::default(),
             access: WorkspaceAccess::ReadWrite,
             shared_tmp: None,
+            network: Network::Nothing,
         }
     }
 
@@ -102,6 +104,7 @@ impl Host {
             access: space.access,
             shared_tmp: space.shared_tmp.clone(),
             user: space.user,
+            network: space.network.clone(),
             limits: space.limits,
         }
     }

@@ -98,7 +98,7 @@ async fn b05_a_full_disk_is_an_error_to_whoever_filled_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn b05_without_control_groups_the_weaker_limits_are_named_and_hold() {
     let host = Host::with(CgroupUse::Never).await;
-    let promises = *host.launcher.promises();
+    let promises = host.launcher.promises();
     assert_eq!(promises.memory, Enforcement::RlimitPerProcess);
     assert_eq!(promises.pids, Enforcement::RlimitPerUser);
     assert_eq!(promises.cpu, Enforcement::Nothing);

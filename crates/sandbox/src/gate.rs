@@ -1,0 +1,319 @@
+//! The gate's process, as the server sees it: started when the first sandbox needs a way out, and again if it is
+//! gone.
+//!
+//! The process is this executable in another role, under a user of its own where the server is root. It talks to
+//! strangers on both sides, so it is the one that falls first: it has no database, no vault, no file of the
+//! server's, and of secrets those alone that are in use. What it says is judged as a stranger's: it names sandboxes
+//! by numbers that the server gave, and asks; what it gets is decided here. If it ends, the sandboxes that had a
+//! way out have none, and the server ends them.
+
+mod confine;
+pub(crate) mod role;
+mod wire;
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bailiwick_auth::Scope;
+use bailiwick_auth::access::Session;
+use bailiwick_egress::{Lease, Limits, Line, Trust};
+use bailiwick_types::host::HostName;
+use bailiwick_types::{Egress, SecretName};
+use rustix::io::Errno;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
+
+use self::wire::{FromGate, ToGate};
+use crate::linux::listeners::Listening;
+use crate::linux::wire::{self as packets, PACKET_BYTES, WireError};
+use crate::linux::{HelperPath, launcher};
+
+/// The `argv[0]` of the gate.
+pub(crate) const GATE_ROLE: &str = "bailiwick-gate";
+
+/// How long the gate may take to be there, or to make ready for a sandbox.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// What the operator says of the way out.
+#[derive(Debug, Clone, Default)]
+pub struct GateSettings {
+    /// What any sandbox of this server may reach at most; an agent's own rules only narrow it.
+    pub ceiling: Egress,
+    /// Names and addresses that go before the resolver's.
+    pub hosts: BTreeMap<HostName, Vec<IpAddr>>,
+    /// Certificates of authorities that are believed besides the system's (PEM).
+    pub authorities: String,
+    /// What one sandbox may use.
+    pub limits: Limits,
+}
+
+/// On whose behalf a sandbox goes out: the session that entered it last, and the rights of its caller then.
+#[derive(Clone)]
+pub struct Caller {
+    /// The caller.
+    pub scope: Scope,
+    /// The session.
+    pub session: Session,
+}
+
+/// What the keeper of secrets and of the record does.
+pub type Keeping<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Keeps the secrets and the record; the gate asks and tells.
+pub trait Keeper: Send + Sync + 'static {
+    /// A secret for a caller's agent and a host, if it was granted; the release is on record before it comes back.
+    fn release<'a>(&'a self, caller: &'a Caller, secret: SecretName, host: HostName) -> Keeping<'a, Option<Lease>>;
+
+    /// Puts on record what went out and what was refused. How often each line happened comes with it.
+    fn connections<'a>(&'a self, caller: &'a Caller, lines: Vec<(Line, u32)>) -> Keeping<'a, ()>;
+}
+
+/// There is no gate, or none for this sandbox.
+#[derive(Debug, thiserror::Error)]
+pub enum GateFailure {
+    /// The process did not start, or is gone.
+    #[error("the gate is not there")]
+    Gone(#[source] Option<std::io::Error>),
+    /// It said why it cannot.
+    #[error("the gate cannot make ready: {0}")]
+    Refused(String),
+    /// It took too long.
+    #[error("the gate did not answer in {} seconds", PATIENCE.as_secs())]
+    Timeout,
+    /// The rules do not fit a message.
+    #[error("the egress rules are longer than {PACKET_BYTES} bytes")]
+    TooLong,
+}
+
+/// Where ways out come from.
+pub(crate) struct Gates {
+    helper: HelperPath,
+    settings: GateSettings,
+    keeper: Arc<dyn Keeper>,
+    current: tokio::sync::Mutex<Option<Arc<Gate>>>,
+}
+
+/// One gate's process. It ends when this is dropped.
+struct Gate {
+    shared: Arc<Shared>,
+    listener: AbortHandle,
+}
+
+struct Shared {
+    socket: AsyncFd<OwnedFd>,
+    process: tokio::process::Child,
+    gone: AtomicBool,
+    next: AtomicU64,
+    keeper: Arc<dyn Keeper>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    ready: Option<oneshot::Sender<Result<(), String>>>,
+    opening: HashMap<u64, oneshot::Sender<Result<Option<Trust>, String>>>,
+    callers: HashMap<u64, Caller>,
+}
+
+/// One sandbox's way out. Dropping it closes every connection.
+pub(crate) struct WayOut {
+    gate: Arc<Gate>,
+    sandbox: u64,
+    pub(crate) trust: Option<Trust>,
+}
+
+impl Gates {
+    pub(crate) fn new(helper: HelperPath, settings: GateSettings, keeper: Arc<dyn Keeper>) -> Self {
+        Self { helper, settings, keeper, current: tokio::sync::Mutex::default() }
+    }
+
+    async fn current(&self) -> Result<Arc<Gate>, GateFailure> {
+        let mut held = self.current.lock().await;
+        if let Some(gate) = held.as_ref().filter(|gate| !gate.shared.gone.load(Ordering::SeqCst)) {
+            return Ok(Arc::clone(gate));
+        }
+        let gate = Gate::start(&self.helper, &self.settings, Arc::clone(&self.keeper)).await?;
+        Ok(Arc::clone(held.insert(Arc::new(gate))))
+    }
+
+    /// The gate's process, if there is one, for tests. Release builds do not have this.
+    #[cfg(debug_assertions)]
+    pub(crate) async fn process(&self) -> Option<u32> {
+        self.current.lock().await.as_ref().and_then(|gate| gate.shared.process.id())
+    }
+
+    /// Makes ready for a sandbox with these rules, on a caller's behalf.
+    pub(crate) async fn open(&self, egress: &Egress, caller: Caller) -> Result<WayOut, GateFailure> {
+        let gate = self.current().await?;
+        let sandbox = gate.shared.next.fetch_add(1, Ordering::Relaxed);
+        let (sender, opened) = oneshot::channel();
+        {
+            let mut state = gate.shared.state();
+            state.opening.insert(sandbox, sender);
+            state.callers.insert(sandbox, caller);
+        }
+        // From here on dropping it takes it back.
+        let mut way = WayOut { gate: Arc::clone(&gate), sandbox, trust: None };
+        let rules = Box::new((egress.clone(), self.settings.ceiling.clone()));
+        gate.shared.tell(&ToGate::Open { sandbox, rules, limits: self.settings.limits }, &[], &[]).await?;
+        let opened = tokio::time::timeout(PATIENCE, opened).await.map_err(|_| GateFailure::Timeout)?;
+        way.trust = opened.map_err(|_| GateFailure::Gone(None))?.map_err(GateFailure::Refused)?;
+        Ok(way)
+    }
+}
+
+impl Gate {
+    async fn start(helper: &HelperPath, settings: &GateSettings, keeper: Arc<dyn Keeper>) -> Result<Self, GateFailure> {
+        let gone = |error| GateFailure::Gone(Some(error));
+        let (socket, process) = launcher::spawn(helper, GATE_ROLE, None).map_err(gone)?;
+        let (sender, ready) = oneshot::channel();
+        let shared = Arc::new(Shared {
+            socket,
+            process,
+            gone: AtomicBool::new(false),
+            next: AtomicU64::new(1),
+            keeper,
+            state: Mutex::new(State { ready: Some(sender), ..State::default() }),
+        });
+        let listener = tokio::spawn(listen(Arc::clone(&shared))).abort_handle();
+        let gate = Self { shared, listener };
+        let setup = ToGate::Configure { hosts: settings.hosts.clone() };
+        gate.shared.tell(&setup, settings.authorities.as_bytes(), &[]).await?;
+        let ready = tokio::time::timeout(PATIENCE, ready).await.map_err(|_| GateFailure::Timeout)?;
+        ready.map_err(|_| GateFailure::Gone(None))?.map_err(GateFailure::Refused)?;
+        Ok(gate)
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        self.listener.abort();
+    }
+}
+
+impl WayOut {
+    /// Hands over the sandbox's sockets.
+    pub(crate) async fn attach(&self, listening: Listening) -> Result<(), GateFailure> {
+        let sockets = listening.0.each_ref().map(AsFd::as_fd);
+        self.gate.shared.tell(&ToGate::Attach { sandbox: self.sandbox }, &[], &sockets).await
+    }
+
+    /// Whether there is still somebody at the gate.
+    pub(crate) fn is_there(&self) -> bool {
+        !self.gate.shared.gone.load(Ordering::SeqCst)
+    }
+
+    /// Goes out on this caller's behalf from now on.
+    pub(crate) fn enter(&self, caller: Caller) {
+        self.gate.shared.state().callers.insert(self.sandbox, caller);
+    }
+}
+
+impl Drop for WayOut {
+    fn drop(&mut self) {
+        let shared = Arc::clone(&self.gate.shared);
+        let sandbox = self.sandbox;
+        shared.state().opening.remove(&sandbox);
+        // The last lines of a sandbox come after it; its caller is forgotten when the gate says that it is done.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                if shared.tell(&ToGate::Close { sandbox }, &[], &[]).await.is_err() {
+                    shared.state().callers.remove(&sandbox);
+                }
+            });
+        }
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn tell(&self, message: &ToGate, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<(), GateFailure> {
+        loop {
+            let mut guard = self.socket.writable().await.map_err(|error| GateFailure::Gone(Some(error)))?;
+            match packets::send(self.socket.as_fd(), message, bytes, fds) {
+                Ok(()) => return Ok(()),
+                Err(WireError::Socket(Errno::AGAIN)) => guard.clear_ready(),
+                Err(WireError::TooLarge(_)) => return Err(GateFailure::TooLong),
+                Err(_) => return Err(GateFailure::Gone(None)),
+            }
+        }
+    }
+}
+
+/// Hears what the gate says until it is gone.
+async fn listen(shared: Arc<Shared>) {
+    let mut buffer = vec![0; PACKET_BYTES];
+    let why = loop {
+        match receive(&shared.socket, &mut buffer).await {
+            Ok(message) => heard(&shared, message).await,
+            Err(error) => break error,
+        }
+    };
+    tracing::warn!(%why, "the gate ended; sandboxes with a way out end with it");
+    shared.gone.store(true, Ordering::SeqCst);
+    *shared.state() = State::default();
+}
+
+async fn receive(socket: &AsyncFd<OwnedFd>, buffer: &mut [u8]) -> Result<FromGate, WireError> {
+    loop {
+        let mut guard = socket.readable().await.map_err(|_| WireError::Closed)?;
+        match packets::receive::<FromGate>(socket.get_ref(), buffer) {
+            Ok(received) => return Ok(received.message),
+            Err(WireError::Socket(Errno::AGAIN)) => guard.clear_ready(),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+async fn heard(shared: &Arc<Shared>, message: FromGate) {
+    match message {
+        FromGate::Ready { failed } => {
+            if let Some(sender) = shared.state().ready.take() {
+                let _ = sender.send(failed.map_or(Ok(()), Err));
+            }
+        }
+        FromGate::Opened { sandbox, outcome } => {
+            if let Some(sender) = shared.state().opening.remove(&sandbox) {
+                let _ = sender.send(outcome);
+            }
+        }
+        FromGate::Closed { sandbox } => {
+            shared.state().callers.remove(&sandbox);
+        }
+        FromGate::Ask { ask, sandbox, secret, host } => {
+            let caller = shared.state().callers.get(&sandbox).cloned();
+            let shared = Arc::clone(shared);
+            tokio::spawn(async move {
+                let lease = match caller {
+                    Some(caller) => shared.keeper.release(&caller, secret, host).await,
+                    None => None,
+                };
+                let lasts = lease.as_ref().map(|lease| lease.lasts);
+                let value = lease.as_ref().map(|lease| lease.value.as_bytes()).unwrap_or_default();
+                let _ = shared.tell(&ToGate::Answer { ask, lasts }, value, &[]).await;
+            });
+        }
+        // One after the other, so that the record has them in order and a flood waits at the gate.
+        FromGate::Lines(lines) => {
+            let mut by_sandbox: BTreeMap<u64, Vec<(Line, u32)>> = BTreeMap::new();
+            for (sandbox, line, times) in lines {
+                by_sandbox.entry(sandbox).or_default().push((line, times));
+            }
+            for (sandbox, lines) in by_sandbox {
+                let caller = shared.state().callers.get(&sandbox).cloned();
+                if let Some(caller) = caller {
+                    shared.keeper.connections(&caller, lines).await;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! What the gate's process does: it confines itself, then lets sandboxes out as far as their rules go.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use bailiwick_egress::{Ask, Door, Entry, Gate, Lease, Line, Names, Settings};
+use bailiwick_types::Egress;
+use rustix::io::Errno;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::{mpsc, oneshot};
+use zeroize::Zeroizing;
+
+use super::confine;
+use super::wire::{FromGate, ToGate};
+use crate::linux::listeners::Listening;
+use crate::linux::raw;
+use crate::linux::role::{self, Errors};
+use crate::linux::wire::{self as packets, PACKET_BYTES, Received, WireError};
+
+/// Lines that wait for their turn.
+const WAITING: usize = 1024;
+/// How long lines are gathered before they are told.
+const GATHER: Duration = Duration::from_millis(100);
+/// Most lines that are told at once; each has less than a kilobyte.
+const MOST_LINES: usize = 128;
+
+/// Plays the gate's role until the server closes the socket.
+pub(crate) fn run() -> ! {
+    raw::exit_now(i32::from(serve().is_err()))
+}
+
+fn serve() -> Result<(), WireError> {
+    let socket = role::prepare(c"bw-gate", Errors::Kept, &[]).map_err(WireError::Socket)?;
+    raw::close_from_on_exec(3).map_err(|_| WireError::Closed)?;
+    let _ = rustix::process::setsid();
+    let first: Received<ToGate> = role::configuration(&socket)?;
+    let ToGate::Configure { hosts } = first.message else { return Err(WireError::Malformed) };
+    let (asks, asked) = mpsc::channel(WAITING);
+    let (journal, lines) = mpsc::channel(WAITING);
+    // Certificates and resolver first: they are read from files that are out of reach afterwards.
+    let made = CertificateDer::pem_slice_iter(&first.bytes)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| format!("the operator's authorities cannot be read: {error}"))
+        .and_then(|roots| {
+            let settings = Settings { names: Names::new(hosts), roots, asks, journal };
+            Gate::new(settings).map_err(|error| error.to_string())
+        })
+        .and_then(|gate| confine::confine().map(|()| gate).map_err(|step| format!("it cannot {step}")));
+    let failed = made.as_ref().err().cloned();
+    packets::send(socket.as_fd(), &FromGate::Ready { failed }, &[], &[])?;
+    let Ok(gate) = made else { return Ok(()) };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = runtime.map_err(|_| WireError::Closed)?;
+    let ended = runtime.block_on(async {
+        rustix::io::ioctl_fionbio(&socket, true).map_err(WireError::Socket)?;
+        let socket = raw::watch(socket).map_err(|_| WireError::Closed)?;
+        let mut work = Work { socket, gate, doors: HashMap::new(), asks: HashMap::new(), next: 1 };
+        work.attend(asked, lines).await
+    });
+    // Connections are dropped where they stand; nobody waits for the far side.
+    runtime.shutdown_background();
+    ended
+}
+
+struct Work {
+    socket: AsyncFd<OwnedFd>,
+    gate: Gate,
+    doors: HashMap<u64, Door>,
+    asks: HashMap<u64, oneshot::Sender<Option<Lease>>>,
+    next: u64,
+}
+
+impl Work {
+    async fn attend(
+        &mut self,
+        mut asked: mpsc::Receiver<Ask>,
+        mut lines: mpsc::Receiver<Entry>,
+    ) -> Result<(), WireError> {
+        let mut buffer = vec![0; PACKET_BYTES];
+        let mut gathered: Vec<(u64, Line, u32)> = Vec::new();
+        let mut due = tokio::time::interval(GATHER);
+        due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                received = receive(&self.socket, &mut buffer) => {
+                    let closed = self.handle(received?, &mut lines, &mut gathered).await?;
+                    if let Some(sandbox) = closed {
+                        self.tell_lines(&mut gathered).await?;
+                        self.tell(&FromGate::Closed { sandbox }).await?;
+                    }
+                }
+                Some(ask) = asked.recv() => self.ask(ask).await?,
+                Some(entry) = lines.recv(), if gathered.len() < MOST_LINES => gather(&mut gathered, entry),
+                _ = due.tick(), if !gathered.is_empty() => self.tell_lines(&mut gathered).await?,
+            }
+        }
+    }
+
+    /// The sandbox that is gone, if the message says so.
+    async fn handle(
+        &mut self,
+        received: Received<ToGate>,
+        lines: &mut mpsc::Receiver<Entry>,
+        gathered: &mut Vec<(u64, Line, u32)>,
+    ) -> Result<Option<u64>, WireError> {
+        match received.message {
+            ToGate::Configure { .. } => return Err(WireError::Malformed),
+            ToGate::Open { sandbox, rules, limits } => {
+                let (own, ceiling): (Egress, Egress) = *rules;
+                let outcome = match self.gate.open(sandbox, own, ceiling, &limits) {
+                    Ok(door) => {
+                        let trust = door.trust().cloned();
+                        self.doors.insert(sandbox, door);
+                        Ok(trust)
+                    }
+                    Err(error) => Err(error.to_string()),
+                };
+                self.tell(&FromGate::Opened { sandbox, outcome }).await?;
+            }
+            ToGate::Attach { sandbox } => {
+                let listening = Listening::received(received.fds).ok_or(WireError::Malformed)?;
+                let listeners = listening.into_listeners().map_err(|_| WireError::Malformed)?;
+                if let Some(door) = self.doors.get(&sandbox) {
+                    door.attach(listeners);
+                }
+            }
+            ToGate::Close { sandbox } => {
+                self.doors.remove(&sandbox);
+                while let Ok(entry) = lines.try_recv() {
+                    gather(gathered, entry);
+                    if gathered.len() >= MOST_LINES {
+                        self.tell_lines(gathered).await?;
+                    }
+                }
+                return Ok(Some(sandbox));
+            }
+            ToGate::Answer { ask, lasts } => {
+                let bytes = Zeroizing::new(received.bytes);
+                let value = std::str::from_utf8(&bytes).ok().map(|text| Zeroizing::new(text.to_owned()));
+                if let Some(answer) = self.asks.remove(&ask) {
+                    let lease = lasts.zip(value).map(|(lasts, value)| Lease { value, lasts });
+                    let _ = answer.send(lease);
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    async fn ask(&mut self, ask: Ask) -> Result<(), WireError> {
+        // Those whose asker has given up are forgotten.
+        self.asks.retain(|_, answer| !answer.is_closed());
+        let number = self.next;
+        self.next += 1;
+        self.asks.insert(number, ask.answer);
+        let Ask { sandbox, secret, host, .. } = ask;
+        self.tell(&FromGate::Ask { ask: number, sandbox, secret, host }).await
+    }
+
+    async fn tell_lines(&self, gathered: &mut Vec<(u64, Line, u32)>) -> Result<(), WireError> {
+        if gathered.is_empty() {
+            return Ok(());
+        }
+        self.tell(&FromGate::Lines(std::mem::take(gathered))).await
+    }
+
+    async fn tell(&self, message: &FromGate) -> Result<(), WireError> {
+        loop {
+            let mut guard = self.socket.writable().await.map_err(|_| WireError::Closed)?;
+            match packets::send(self.socket.as_fd(), message, &[], &[]) {
+                Err(WireError::Socket(Errno::AGAIN)) => guard.clear_ready(),
+                other => return other,
+            }
+        }
+    }
+}
+
+/// Takes a line; one that is there already happened once more.
+fn gather(gathered: &mut Vec<(u64, Line, u32)>, entry: Entry) {
+    match gathered.iter_mut().find(|(sandbox, line, _)| *sandbox == entry.sandbox && *line == entry.line) {
+        Some((_, _, times)) => *times = times.saturating_add(1),
+        None => gathered.push((entry.sandbox, entry.line, 1)),
+    }
+}
+
+async fn receive(socket: &AsyncFd<OwnedFd>, buffer: &mut [u8]) -> Result<Received<ToGate>, WireError> {
+    loop {
+        let mut guard = socket.readable().await.map_err(|_| WireError::Closed)?;
+        match packets::receive(socket.get_ref(), buffer) {
+            Err(WireError::Socket(Errno::AGAIN)) => guard.clear_ready(),
+            other => return other,
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! A jail with a way out: real programs inside, the gate's engine and a host outside.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bailiwick_egress::{Ask, Door, Entry, Gate, Lease, Limits, Line, Names, Settings};
+use bailiwick_sandbox::linux::{Jail, Network, WayOut};
+use bailiwick_testkit::far_side::FarSide;
+use bailiwick_types::host::HostName;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use super::harness::{Host, sh};
+
+const TOKEN: &str = "tok-4f9a/7be2+c1d0";
+const HOSTS: [&str; 3] = ["api.test", "plain.test", "other.test"];
+
+struct World {
+    gate: Gate,
+    far: FarSide,
+    lines: Arc<Mutex<Vec<(u64, Line)>>>,
+}
+
+impl World {
+    async fn new() -> Self {
+        let far = FarSide::start(&HOSTS).await;
+        let (asks, mut asked) = mpsc::channel::<Ask>(16);
+        let (journal, mut entries) = mpsc::channel::<Entry>(16);
+        let here = |name: &str| (HostName::parse(name).unwrap(), vec![IpAddr::V4(Ipv4Addr::LOCALHOST)]);
+        let names = Names::new(BTreeMap::from(HOSTS.map(here)));
+        let gate = Gate::new(Settings { names, roots: vec![far.root.clone()], asks, journal }).unwrap();
+        tokio::spawn(async move {
+            while let Some(ask) = asked.recv().await {
+                let lease = Lease { value: TOKEN.to_owned().into(), lasts: Duration::from_secs(60) };
+                let _ = ask.answer.send((ask.sandbox == 1).then_some(lease));
+            }
+        });
+        let lines = Arc::<Mutex<Vec<(u64, Line)>>>::default();
+        let into = Arc::clone(&lines);
+        tokio::spawn(async move {
+            while let Some(entry) = entries.recv().await {
+                into.lock().unwrap().push((entry.sandbox, entry.line));
+            }
+        });
+        Self { gate, far, lines }
+    }
+
+    fn policy(&self, text: &Value) -> bailiwick_types::Egress {
+        let text = text.to_string().replace("TLS", &self.far.tls.to_string());
+        serde_json::from_str(&text.replace("HTTP", &self.far.http.to_string())).unwrap()
+    }
+
+    /// A jail with these rules; its way out lasts as long as the door.
+    async fn jail(&self, host: &Host, number: u64, rules: &Value) -> (Jail, Door) {
+        let operators = json!({ "allow": ["*", "*:TLS", "*:HTTP"], "subnets": { "allow": ["127.0.0.0/8"] } });
+        let (own, ceiling) = (self.policy(rules), self.policy(&operators));
+        let door = self.gate.open(number, own, ceiling, &Limits::default()).unwrap();
+        let mut space = host.space();
+        space.network = Network::Gate(door.trust().cloned());
+        let jail = host.jail(&space).await;
+        door.attach(jail.listening().expect("sockets").into_listeners().unwrap());
+        (jail, door)
+    }
+
+    async fn outcomes(&self, number: u64, count: usize) -> Vec<String> {
+        for _ in 0..300 {
+            let all: Vec<String> = {
+                let lines = self.lines.lock().unwrap();
+                lines.iter().filter(|(of, _)| *of == number).map(|(_, line)| line.outcome.clone()).collect()
+            };
+            if all.len() >= count {
+                return all;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("fewer than {count} lines");
+    }
+}
+
+fn rules() -> Value {
+    json!({
+        "allow": {
+            "api.test": [{ "match": { "path": { "startsWith": "/v1/" } },
+                           "transform": [{ "headers": { "authorization": "Bearer secret:token" } }] }],
+            "api.test:TLS": [{ "match": { "path": { "startsWith": "/v1/" } },
+                               "transform": [{ "headers": { "authorization": "Bearer secret:token" } }] }],
+            "plain.test:HTTP": [],
+            "plain.test": [],
+        },
+        "subnets": { "allow": ["127.0.0.1/32"] },
+    })
+}
+
+#[tokio::test]
+async fn g07_curl_reaches_what_the_rules_allow_and_nothing_else() {
+    let (host, world) = (Host::new().await, World::new().await);
+    let (jail, _door) = world.jail(&host, 1, &rules()).await;
+    assert_eq!(jail.receipt().way_out, WayOut::Gate);
+    assert_eq!(jail.receipt().network_devices, ["lo"]);
+    let api = format!("https://api.test:{}", world.far.tls);
+    let ran = sh(&jail, &format!("curl -sS {api}/v1/a")).await;
+    let text = ran.stdout.text;
+    assert!(text.contains("GET /v1/a") && text.contains("Bearer ****"), "{text} {}", ran.stderr.text);
+    assert!(!text.contains(TOKEN));
+    let ran =
+        sh(&jail, &format!("curl -sS {api}/v2/a; curl -sS https://evil.test/; curl -sS http://169.254.169.254/")).await;
+    let text = format!("{}{}", ran.stdout.text, ran.stderr.text);
+    assert!(text.contains("no_rule"), "{text}");
+    assert!(text.contains("403"), "{text}");
+    assert!(text.contains("address_not_public"), "{text}");
+    assert_eq!(world.outcomes(1, 4).await, ["allowed", "no_rule", "host_not_allowed", "address_not_public"]);
+}
+
+#[tokio::test]
+async fn g01_a_program_that_knows_of_no_proxy_comes_to_the_same_gate() {
+    let (host, world) = (Host::new().await, World::new().await);
+    let (jail, _door) = world.jail(&host, 1, &rules()).await;
+    // Port 80 and 443 of the host are nobody's here; what counts is who was asked for, and what was said of it.
+    let bare = "env -u http_proxy -u https_proxy -u HTTP_PROXY -u HTTPS_PROXY -u ALL_PROXY -u all_proxy";
+    let ran = sh(
+        &jail,
+        &format!(
+            "{bare} curl -sS http://plain.test/; {bare} curl -sS https://api.test/v1/a; \
+             {bare} curl -sS -m 5 https://evil.test/; {bare} curl -sS -m 5 http://1.1.1.1/; \
+             {bare} curl -sS -m 5 http://169.254.169.254/; {bare} curl -sS -m 5 -k https://1.1.1.1/; \
+             {bare} curl -sS -m 5 http://1.1.1.1:8080/; {bare} curl -sS -m 5 'http://[2606:4700::1111]/'"
+        ),
+    )
+    .await;
+    let text = format!("{}{}", ran.stdout.text, ran.stderr.text);
+    assert!(text.contains("upstream_unreachable"), "{text}");
+    assert!(text.contains("Could not resolve host: evil.test"), "{text}");
+    assert!(text.contains("address_not_named") && text.contains("address_not_public"), "{text}");
+    let all = world.outcomes(1, 6).await;
+    assert!(all.iter().filter(|code| *code == "upstream_unreachable").count() >= 2, "{all:?}");
+    assert!(all.iter().all(|code| code != "allowed"), "{all:?}");
+}
+
+#[tokio::test]
+async fn g01_without_rules_nothing_leaves_by_any_way() {
+    let (host, world) = (Host::new().await, World::new().await);
+    let jail = host.jail(&host.space()).await;
+    assert!(jail.listening().is_none());
+    assert_eq!(jail.receipt().way_out, WayOut::Nothing);
+    let script = format!(
+        "env | grep -i proxy; cat /proc/net/tcp | wc -l; \
+         for to in 127.0.0.1/3128 127.0.0.1/53 1.1.1.1/443 127.0.0.1/{}; do \
+         (exec 3<>/dev/tcp/$to) 2>/dev/null && echo open $to; done; echo done",
+        world.far.tls
+    );
+    assert_eq!(sh(&jail, &format!("bash -c '{script}'")).await.stdout.text, "1\ndone\n");
+    // The control: the same question where there is a gate.
+    let (jail, _door) = world.jail(&host, 1, &rules()).await;
+    let text = sh(&jail, &format!("bash -c '{script}'")).await.stdout.text;
+    assert!(text.contains("open 127.0.0.1/3128") && text.contains("https_proxy=http://127.0.0.1:3128"), "{text}");
+    assert!(!text.contains(&format!("open 127.0.0.1/{}", world.far.tls)), "{text}");
+}
+
+#[tokio::test]
+async fn g04_two_jails_have_their_own_ways_and_no_secret_is_inside() {
+    let (host, world) = (Host::new().await, World::new().await);
+    let (one, _one_door) = world.jail(&host, 1, &rules()).await;
+    let (other, _other_door) = world.jail(&host, 2, &rules()).await;
+    let api = format!("https://api.test:{}/v1/a", world.far.tls);
+    assert!(sh(&one, &format!("curl -sS {api}")).await.stdout.text.contains("Bearer ****"));
+    assert!(sh(&other, &format!("curl -sS {api}")).await.stdout.text.contains("no_secret"));
+    // Each believes its own authority and not its neighbour's.
+    let cert = "openssl x509 -in /etc/ssl/certs/ca-certificates.crt -noout -fingerprint";
+    let (mine, theirs) = (sh(&one, cert).await.stdout.text, sh(&other, cert).await.stdout.text);
+    assert!(mine.contains("Fingerprint") && mine != theirs, "{mine} {theirs}");
+    // Written so that the search does not find itself.
+    let token = TOKEN.replacen('a', "[a]", 1);
+    let search = format!(
+        "cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline /etc/*.conf /etc/ssl/certs/* 2>/dev/null | grep -c '{token}'; \
+         grep -rc 'PRIVATE KEY' /etc/ssl/certs | grep -v ':0'; env | grep -c '{token}'"
+    );
+    assert_eq!(sh(&one, &search).await.stdout.text, "0\n0\n");
+}
+
+#[tokio::test]
+async fn g01_nothing_inside_can_widen_the_way_out() {
+    let (host, world) = (Host::new().await, World::new().await);
+    let (jail, door) = world.jail(&host, 1, &rules()).await;
+    let ran = sh(&jail, WIDEN).await;
+    assert_eq!(ran.stdout.text, "end\n", "{}", ran.stderr.text);
+    // A gate that is gone opens nothing.
+    drop(door);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let ran = sh(&jail, "curl -sS -m 5 http://plain.test/; curl -sS -m 5 --noproxy '*' http://1.1.1.1/").await;
+    assert_eq!(ran.stdout.text, "");
+    assert!(ran.stderr.text.contains("3128"), "{}", ran.stderr.text);
+}
+
+/// What a program inside could try; it says what it managed.
+const WIDEN: &str = r#"
+ip link add dummy0 type dummy 2>/dev/null && echo link
+ip route add default dev lo 2>/dev/null && echo route
+ip route flush table local 2>/dev/null && echo flushed
+python3 - <<'END'
+import socket
+families = [(socket.AF_INET, socket.SOCK_RAW), (socket.AF_PACKET, socket.SOCK_RAW),
+            (socket.AF_NETLINK, socket.SOCK_RAW), (40, socket.SOCK_STREAM)]
+for family, kind in families:
+    try:
+        socket.socket(family, kind)
+        print("socket", family)
+    except OSError:
+        pass
+for port in (80, 443, 53, 3128):
+    for option in (None, socket.SO_REUSEADDR, socket.SO_REUSEPORT):
+        bound = socket.socket()
+        try:
+            if option:
+                bound.setsockopt(socket.SOL_SOCKET, option, 1)
+            bound.bind(("127.0.0.1", port))
+            bound.listen()
+            print("bound", port)
+        except OSError:
+            pass
+datagram = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+datagram.settimeout(1)
+datagram.sendto(b"x", ("8.8.8.8", 53))
+try:
+    datagram.recv(10)
+    print("answered")
+except OSError:
+    pass
+print("end")
+END
+"#;
