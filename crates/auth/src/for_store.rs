@@ -3,11 +3,14 @@
 
 use std::sync::Arc;
 
-use bailiwick_types::{AccountName, AgentName, ApprovalId, GrantLevel, Incarnation, SessionId, SpaceId, UserName};
+use bailiwick_types::host::HostName;
+use bailiwick_types::{
+    AccountName, AgentName, ApprovalId, GrantLevel, Incarnation, SecretName, SessionId, SpaceId, UserName,
+};
 
 use crate::access::policy::AccountPolicies;
 use crate::access::verb::{CallTool, Verb};
-use crate::access::{Approval, Permit, Recorded, Session, Space, Unapproved};
+use crate::access::{Approval, Permit, Recorded, SecretUse, Session, Space, Unapproved};
 use crate::principal::{Tenant, TenantFacts};
 
 /// A tenant, from its row.
@@ -33,6 +36,11 @@ pub fn session(space: Space, id: SessionId, agent: AgentName, initiator: UserNam
 /// An approval, from its row and its session.
 pub fn approval(session: Session, id: ApprovalId, requester: UserName, approvers: Vec<UserName>) -> Approval {
     Approval { session, id, requester, approvers }
+}
+
+/// The use of a secret for a host, from its grants: the agents that were granted it for that host.
+pub fn secret_use(session: Session, secret: SecretName, host: HostName, granted: Vec<AgentName>) -> SecretUse {
+    SecretUse { session, secret, host, granted }
 }
 
 /// An act whose intent was written in a transaction of the store.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::client::Given;
-use crate::command::{account, agent, approval, audit, database, key, policy, session, space, user};
+use crate::command::{account, agent, approval, audit, database, key, policy, secret, session, space, user};
 use crate::out::Format;
 
 /// A self-hosted, multi-tenant runtime for AI agents.
@@ -115,6 +115,9 @@ pub(crate) enum Command {
     /// The record of everything that was done.
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// Secrets that agents may use and nobody sees.
+    #[command(subcommand)]
+    Secret(secret::SecretCommand),
     /// The account's own rules.
     #[command(subcommand)]
     Policy(policy::PolicyCommand),

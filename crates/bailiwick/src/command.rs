@@ -8,6 +8,7 @@ pub(crate) mod audit;
 pub(crate) mod database;
 pub(crate) mod key;
 pub(crate) mod policy;
+pub(crate) mod secret;
 pub(crate) mod session;
 pub(crate) mod space;
 pub(crate) mod usage;

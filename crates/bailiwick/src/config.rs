@@ -5,6 +5,7 @@
 //! that is wiped, and masked wherever the configuration is shown.
 
 mod check;
+mod gate;
 mod issuer;
 mod layers;
 mod raw;
@@ -23,6 +24,7 @@ use bailiwick_auth::authn::oidc::ProviderSettings;
 use bailiwick_auth::lockout::LockoutSettings;
 use bailiwick_auth::password::Algorithm;
 use bailiwick_sandbox::HostUse;
+use bailiwick_sandbox::gate::GateSettings;
 use bailiwick_sandbox::linux::{CgroupUse, Limits};
 use bailiwick_store::DatabaseUrl;
 use bailiwick_types::{AccountName, ModelName, Quotas, UserName};
@@ -49,6 +51,7 @@ pub(crate) struct Config {
     pub(crate) issuers: Vec<IssuerPlan>,
     pub(crate) models: BTreeMap<ModelName, bailiwick_model::Config>,
     pub(crate) sandbox: SandboxSettings,
+    pub(crate) gate: GateSettings,
     pub(crate) agents_dir: Option<PathBuf>,
     pub(crate) agents_account: AccountName,
     pub(crate) audit: AuditSettings,

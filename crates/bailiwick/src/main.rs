@@ -86,6 +86,7 @@ async fn dispatch(command: Command, global: &cli::Global) -> Result<(), Failure>
         Command::Approval(command) => command::approval::run(&context()?, command).await,
         Command::Audit(command) => command::audit::run(&context()?, command).await,
         Command::Usage => command::usage::run(&context()?).await,
+        Command::Secret(command) => command::secret::run(&context()?, command).await,
         Command::Policy(command) => command::policy::run(&context()?, command).await,
         Command::ProveIsolation => prove::run(global.given(), format).await,
         Command::Chat(arguments) => chat::run(&context()?, arguments).await,

@@ -27,8 +27,8 @@ use bailiwick_store::account::NewAccount;
 use bailiwick_store::checkpoint::Keeping;
 use bailiwick_store::password::FirstBoot;
 use bailiwick_store::{DatabaseUrl, Store, StoreError};
-use bailiwick_tools::ToolManager;
 use bailiwick_tools::run::Ceilings;
+use bailiwick_tools::{Keeper, ToolManager};
 use bailiwick_types::{AccountName, AgentDefinition, AgentName, ModelName, Role, Timestamp, UserName};
 use bailiwick_vault::{HostKeys, HostKeysError, ModelKeys, Secret};
 use bailiwick_web as web;
@@ -137,12 +137,16 @@ pub(crate) async fn start(mut config: Config, spoken: Option<Script>) -> Result<
     if let Some(key) = root_key {
         redactor.add("server.root_api_key".to_owned(), key);
     }
-    let sandboxes = Arc::new(Sandboxes::new(Settings {
+    let vault = Arc::new(keys.vault());
+    let keeper = Arc::new(Keeper::new(store.clone(), Arc::clone(&vault)));
+    let settings = Settings {
         helper: HelperPath::CurrentExecutable,
         cgroups: config.sandbox.cgroups,
         host: config.sandbox.host,
         tmp,
-    }));
+        gate: config.gate.clone(),
+    };
+    let sandboxes = Arc::new(Sandboxes::new(settings, keeper));
     let ceilings = Ceilings { sandbox: config.sandbox.limits, tool_time: config.sandbox.tool_time };
     let tools = Arc::new(ToolManager::new(store.clone(), Arc::clone(&sandboxes), redactor, ceilings));
     let runtime = Runtime::new(store.clone(), Arc::clone(&walk), tools, models, RuntimeLimits::default());
@@ -155,6 +159,7 @@ pub(crate) async fn start(mut config: Config, spoken: Option<Script>) -> Result<
         walk,
         sign_ins,
         seal: keys.seal(),
+        vault,
         runtime: runtime.clone(),
         sandboxes: Arc::clone(&sandboxes),
     };

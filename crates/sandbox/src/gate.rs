@@ -21,7 +21,8 @@ use std::time::Duration;
 
 use bailiwick_auth::Scope;
 use bailiwick_auth::access::Session;
-use bailiwick_egress::{Lease, Limits, Line, Trust};
+use bailiwick_egress::Trust;
+pub use bailiwick_egress::{Lease, Limits, Line};
 use bailiwick_types::host::HostName;
 use bailiwick_types::{Egress, SecretName};
 use rustix::io::Errno;

@@ -391,6 +391,8 @@ fn empty(sql: &Sql<'_>) -> Result<(), StoreError> {
         "DELETE FROM agent WHERE account = ?1",
         "DELETE FROM usage_day WHERE account = ?1",
         "DELETE FROM account_limits WHERE account = ?1",
+        "DELETE FROM secret WHERE account = ?1",
+        "DELETE FROM data_key WHERE account = ?1",
     ] {
         sql.exec(statement, args![])?;
     }

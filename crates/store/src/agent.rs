@@ -148,6 +148,7 @@ impl Store {
         self.write(permit.tenant(), move |tx| {
             newest(tx, &name)?.ok_or_else(|| StoreError::not_found("agent", &name))?;
             tx.exec("UPDATE agent SET deleted = 1 WHERE account = ?1 AND name = ?2", args![&name])?;
+            crate::secret::forget_agent(tx, &name)?;
             log::append(tx, draft).map(drop)
         })
         .await

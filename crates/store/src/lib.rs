@@ -23,6 +23,7 @@ pub mod passkey;
 pub mod password;
 pub mod postgres;
 pub mod quota;
+pub mod secret;
 pub mod session;
 mod sign_in;
 pub mod space;

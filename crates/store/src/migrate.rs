@@ -27,6 +27,7 @@ impl Schema {
                 include_str!("schema/account_4.sql"),
                 include_str!("schema/account_5.sql"),
                 include_str!("schema/account_6.sql"),
+                include_str!("schema/account_7.sql"),
             ],
         }
     }

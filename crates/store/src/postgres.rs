@@ -18,6 +18,7 @@ const STEPS: &[&str] = &[
     include_str!("schema/postgres_2.sql"),
     include_str!("schema/postgres_3.sql"),
     include_str!("schema/postgres_4.sql"),
+    include_str!("schema/postgres_5.sql"),
 ];
 const GRANTS: &str = include_str!("schema/postgres_grants.sql");
 

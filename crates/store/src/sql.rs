@@ -117,6 +117,7 @@ into_arg! {
     &'a bailiwick_types::AccountName, Text: name => Arg::Text(name.as_str());
     &'a bailiwick_types::UserName, Text: name => Arg::Text(name.as_str());
     &'a bailiwick_types::AgentName, Text: name => Arg::Text(name.as_str());
+    &'a bailiwick_types::SecretName, Text: name => Arg::Text(name.as_str());
     &'a bailiwick_types::ToolName, Text: name => Arg::Text(name.as_str());
     &'a bailiwick_types::KeyId, Text: id => Arg::Text(id.as_str());
     &'a bailiwick_types::DeviceId, Text: id => Arg::Text(id.as_str());

@@ -8,9 +8,11 @@
 mod builtin;
 pub mod catalogue;
 pub mod gate;
+pub mod keeper;
 mod label;
 pub mod run;
 
 pub use catalogue::{ToolDefinition, is_known};
 pub use gate::{Judged, ToolRequest};
+pub use keeper::Keeper;
 pub use run::{Outcome, ToolManager, Verdict};

@@ -9,6 +9,7 @@ use bailiwick_audit::checkpoint::{KeyError, Signer};
 use bailiwick_auth::key::KeyRing;
 use zeroize::Zeroizing;
 
+use crate::envelope::{LocalKey, Vault};
 use crate::seal::Seal;
 
 /// The host's keys cannot be used.
@@ -33,6 +34,7 @@ pub struct HostKeys {
     pepper: Zeroizing<[u8; 32]>,
     checkpoint: Zeroizing<[u8; 32]>,
     seal: Zeroizing<[u8; 32]>,
+    vault: Zeroizing<[u8; 32]>,
 }
 
 impl HostKeys {
@@ -54,6 +56,7 @@ impl HostKeys {
             pepper: load_or_make(dir, "pepper")?,
             checkpoint: load_or_make(dir, "checkpoint")?,
             seal: load_or_make(dir, "seal")?,
+            vault: load_or_make(dir, "vault")?,
         })
     }
 
@@ -65,6 +68,11 @@ impl HostKeys {
     /// What seals secrets that lie in the database.
     pub fn seal(&self) -> Seal {
         Seal::new(self.seal.clone())
+    }
+
+    /// What keeps the accounts' secrets, by a key of this host's.
+    pub fn vault(&self) -> Vault {
+        Vault::new(Box::new(LocalKey::new(self.vault.clone())))
     }
 
     /// What signs the heads of this host's logs, in the name of the server.

@@ -19,6 +19,15 @@
 //! }
 //! ```
 //!
+//! ```compile_fail,E0308
+//! // An account's secret against the record of another act.
+//! use bailiwick_auth::{Recorded, access::verb::CallTool};
+//! use bailiwick_vault::{SealedSecret, Vault, WrappedKey};
+//! fn misuse(vault: &Vault, key: &WrappedKey, sealed: &SealedSecret, act: &Recorded<CallTool>) {
+//!     let _ = vault.open(act, key, sealed);
+//! }
+//! ```
+//!
 //! ```
 //! // The positive control.
 //! use bailiwick_auth::{Recorded, access::verb::CallModel};
@@ -27,6 +36,7 @@
 //! }
 //! ```
 
+pub mod envelope;
 pub mod host_keys;
 pub mod redact;
 pub mod seal;
@@ -38,6 +48,7 @@ use bailiwick_auth::access::verb::CallModel;
 use bailiwick_types::ModelName;
 use zeroize::Zeroizing;
 
+pub use envelope::{KeyEncryption, LocalKey, SealedSecret, Vault, WrappedKey};
 pub use host_keys::{HostKeys, HostKeysError};
 pub use redact::Redactor;
 pub use seal::{Purpose, Seal, SealError};

@@ -16,6 +16,7 @@ mod plan;
 mod policy;
 mod proof;
 pub(crate) mod quota;
+pub(crate) mod secret;
 pub(crate) mod session;
 mod socket;
 pub(crate) mod space;
@@ -40,6 +41,7 @@ pub(crate) fn tables() -> impl Iterator<Item = &'static [Route]> {
         client::ROUTES,
         policy::ROUTES,
         agent::ROUTES,
+        secret::ROUTES,
         space::ROUTES,
         grant::ROUTES,
         plan::ROUTES,

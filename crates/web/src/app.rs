@@ -12,7 +12,7 @@ use bailiwick_auth::authn::sign_in::SignIns;
 use bailiwick_sandbox::Sandboxes;
 use bailiwick_store::Store;
 use bailiwick_types::{AgentDefinition, AgentName, Incarnation, ModelName, UserName};
-use bailiwick_vault::Seal;
+use bailiwick_vault::{Seal, Vault};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
@@ -33,6 +33,8 @@ pub struct Parts {
     pub sign_ins: Arc<SignIns>,
     /// Seals the secrets of second factors.
     pub seal: Seal,
+    /// Keeps the accounts' secrets.
+    pub vault: Arc<Vault>,
     /// Makes and checks passkeys; or why none can be made here.
     pub passkeys: Result<Passkeys, UnfitOrigin>,
     /// By whose word people sign in, too.
@@ -241,6 +243,10 @@ impl App {
     /// The documents by which programs are known.
     pub(crate) fn documents(&self) -> &Documents {
         &self.0.parts.documents
+    }
+
+    pub(crate) fn vault(&self) -> Arc<Vault> {
+        Arc::clone(&self.0.parts.vault)
     }
 
     pub(crate) fn seal(&self) -> &Seal {

@@ -13,13 +13,14 @@ use bailiwick_auth::authn::{Presented, Step, Walk};
 use bailiwick_auth::key::PresentedKey;
 use bailiwick_auth::{Permit, Principal, Scope};
 use bailiwick_model::{Provider, Script};
+use bailiwick_sandbox::gate::GateSettings;
 use bailiwick_sandbox::linux::{CgroupUse, HelperPath};
 use bailiwick_sandbox::{HostUse, Sandboxes, Settings};
 use bailiwick_store::Store;
 use bailiwick_store::account::NewAccount;
 use bailiwick_store::session::{SessionRow, SessionState};
-use bailiwick_tools::ToolManager;
 use bailiwick_tools::run::Ceilings;
+use bailiwick_tools::{Keeper, ToolManager};
 use bailiwick_types::{AgentDefinition, ModelName, RequestId, SessionId};
 use bailiwick_vault::{HostKeys, ModelKeys, Redactor};
 use serde_json::Value;
@@ -45,12 +46,15 @@ fn parts(dir: &Path, script: &str) -> (Store, Arc<Walk>, Runtime) {
 }
 
 fn runtime(dir: &Path, store: &Store, walk: &Arc<Walk>, script: &str) -> Runtime {
-    let sandboxes = Arc::new(Sandboxes::new(Settings {
+    let vault = Arc::new(HostKeys::load_or_make(&dir.join("keys")).unwrap().vault());
+    let settings = Settings {
         helper: HelperPath::At("/nonexistent".into()),
         cgroups: CgroupUse::Never,
         host: HostUse::Refused,
         tmp: dir.to_owned(),
-    }));
+        gate: GateSettings::default(),
+    };
+    let sandboxes = Arc::new(Sandboxes::new(settings, Arc::new(Keeper::new(store.clone(), vault))));
     let redactor = Redactor::new([("test".to_owned(), "very-secret-value")].into_iter());
     let tools = Arc::new(ToolManager::new(store.clone(), sandboxes, redactor, Ceilings::default()));
     let provider = Provider::scripted(Script::parse("test.yaml", script).unwrap());

@@ -5,14 +5,15 @@ use std::sync::Arc;
 
 use bailiwick_agent::{Incoming, Models, Runtime, RuntimeLimits};
 use bailiwick_model::{Config, Http, Provider};
+use bailiwick_sandbox::gate::GateSettings;
 use bailiwick_sandbox::linux::{CgroupUse, HelperPath};
 use bailiwick_sandbox::{HostUse, Sandboxes, Settings};
 use bailiwick_store::session::SessionState::{Failed, Idle};
 use bailiwick_testkit::fake_model::{FakeAnthropic, Reply};
-use bailiwick_tools::ToolManager;
 use bailiwick_tools::run::Ceilings;
+use bailiwick_tools::{Keeper, ToolManager};
 use bailiwick_types::ModelName;
-use bailiwick_vault::{ModelKeys, Secret};
+use bailiwick_vault::{HostKeys, ModelKeys, Secret};
 use serde_json::json;
 
 use crate::SCRIPT;
@@ -32,13 +33,15 @@ async fn with_provider(fake: &FakeAnthropic) -> Inside {
     keys.insert(ModelName::first(), Secret::new(KEY.to_owned()));
     let redactor = keys.redactor();
     let models = Models::new(BTreeMap::from([(ModelName::first(), provider)]), keys);
+    let vault = Arc::new(HostKeys::load_or_make(&inside.dir.path().join("keys")).unwrap().vault());
     let settings = Settings {
         helper: HelperPath::At("/nonexistent".into()),
         cgroups: CgroupUse::Never,
         host: HostUse::Refused,
         tmp: inside.dir.path().to_owned(),
+        gate: GateSettings::default(),
     };
-    let sandboxes = Arc::new(Sandboxes::new(settings));
+    let sandboxes = Arc::new(Sandboxes::new(settings, Arc::new(Keeper::new(inside.store.clone(), vault))));
     let tools = ToolManager::new(inside.store.clone(), sandboxes, redactor, Ceilings::default());
     inside.runtime =
         Runtime::new(inside.store.clone(), Arc::clone(&inside.walk), Arc::new(tools), models, RuntimeLimits::default());

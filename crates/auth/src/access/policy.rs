@@ -103,8 +103,16 @@ impl Base {
 
 /// The codes that a base policy may carry, strongest word first: when several forbids hold, the caller
 /// reads the first of these.
-const CODES: [&str; 7] =
-    ["not_found", "viewer_readonly", "admin_only", "operator_only", "key_scope", "tool_not_granted", "forbidden"];
+const CODES: [&str; 8] = [
+    "not_found",
+    "viewer_readonly",
+    "admin_only",
+    "operator_only",
+    "key_scope",
+    "tool_not_granted",
+    "secret_not_granted",
+    "forbidden",
+];
 
 fn code_of(policy: &Policy) -> Option<&'static str> {
     let code = policy.annotation("code")?;

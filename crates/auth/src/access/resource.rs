@@ -1,7 +1,8 @@
 //! What verbs act on, as the policy sees it. Every fact here was read from the store under one
 //! tenant; the fields are private, and the makers stand in `for_store`.
 
-use bailiwick_types::{AgentName, ApprovalId, CallId, GrantLevel, SessionId, SpaceId, ToolName, UserName};
+use bailiwick_types::host::HostName;
+use bailiwick_types::{AgentName, ApprovalId, CallId, GrantLevel, SecretName, SessionId, SpaceId, ToolName, UserName};
 use serde_json::Value;
 
 use crate::principal::Tenant;
@@ -297,6 +298,50 @@ impl Resource for ToolCall {
     }
     fn label(&self) -> String {
         format!("tool:{}", self.tool)
+    }
+    fn space_id(&self) -> Option<SpaceId> {
+        self.session.space_id()
+    }
+    fn agent_name(&self) -> Option<&AgentName> {
+        self.session.agent_name()
+    }
+}
+
+/// The use of one secret, by one session's sandbox, for one host.
+#[derive(Clone)]
+pub struct SecretUse {
+    pub(crate) session: Session,
+    pub(crate) secret: SecretName,
+    pub(crate) host: HostName,
+    /// The agents that were granted it for this host.
+    pub(crate) granted: Vec<AgentName>,
+}
+
+impl SecretUse {
+    /// The secret's name.
+    pub fn secret(&self) -> &SecretName {
+        &self.secret
+    }
+
+    /// The host that gets it.
+    pub fn host(&self) -> &HostName {
+        &self.host
+    }
+
+    /// The session whose sandbox asks.
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+}
+
+impl Resource for SecretUse {
+    const KIND: &'static str = "SecretUse";
+    const SEEN_BY: Option<&'static str> = None;
+    fn tenant(&self) -> Option<&Tenant> {
+        self.session.tenant()
+    }
+    fn label(&self) -> String {
+        format!("secret:{}", self.secret)
     }
     fn space_id(&self) -> Option<SpaceId> {
         self.session.space_id()

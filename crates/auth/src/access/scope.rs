@@ -297,6 +297,7 @@ impl Refusal {
                 "operator_only" => "Requires role: root",
                 "key_scope" => "This key does not allow that: use a key with a wider scope.",
                 "tool_not_granted" => "The agent was not granted this tool.",
+                "secret_not_granted" => "The agent was not granted this secret for this host.",
                 "account_policy" => "A policy of your account forbids this.",
                 _ => "You do not have the right to do this.",
             },

@@ -1,7 +1,7 @@
 //! The sealed list of verbs. A verb says what it is called on the record and on what it acts; the
 //! policy says who may. A test compares this list with the policy's schema, in both directions.
 
-use super::resource::{Account, Agent, Approval, Host, Resource, Session, Space, ToolCall, User};
+use super::resource::{Account, Agent, Approval, Host, Resource, SecretUse, Session, Space, ToolCall, User};
 
 mod sealed {
     pub trait Sealed {}
@@ -87,6 +87,15 @@ verbs! {
     /// Set the account's limits.
     SetAccountLimits(Account) = "account.limits.set";
 
+    /// List the account's secrets: their names and grants.
+    ListSecrets(Account) = "secret.list";
+    /// Set a secret's value.
+    SetSecret(Account) = "secret.set";
+    /// Say which agents may use a secret, and for which hosts.
+    GrantSecret(Account) = "secret.grant";
+    /// Delete a secret.
+    DeleteSecret(Account) = "secret.delete";
+
     /// See a user.
     ReadUser(User) = "user.read";
     /// Delete a user with all that is theirs.
@@ -161,6 +170,9 @@ verbs! {
     ReadApproval(Approval) = "approval.read";
     /// Decide a pending approval.
     DecideApproval(Approval) = "approval.decide";
+
+    /// Put a secret into a request that a sandbox makes.
+    ReleaseSecret(SecretUse) = "secret.release";
 
     /// Run a tool with given arguments.
     CallTool(ToolCall) = "tool.call";

@@ -12,6 +12,7 @@ use bailiwick_sandbox::HostUse;
 use bailiwick_sandbox::linux::{CgroupUse, Limits};
 use bailiwick_store::DatabaseUrl;
 use bailiwick_types::ModelName;
+use bailiwick_types::agent::BackendChoice;
 use bailiwick_web::{Network, Rates};
 use serde::Deserialize as _;
 use zeroize::Zeroizing;
@@ -19,7 +20,7 @@ use zeroize::Zeroizing;
 use super::layers::{Layers, Origin};
 use super::raw::{Audit, AuthMode, Cgroups, Database, Raw, Sandbox};
 use super::{
-    AuditSettings, Config, Loaded, Problem, Problems, SandboxSettings, Sources, issuer, read_secret, sign_in,
+    AuditSettings, Config, Loaded, Problem, Problems, SandboxSettings, Sources, gate, issuer, read_secret, sign_in,
     width_problem,
 };
 
@@ -58,9 +59,6 @@ pub(super) fn load(sources: &Sources) -> Loaded {
 
 fn judge(layers: &mut Layers, raw: Raw, sources: &Sources) -> Option<Config> {
     let file = sources.file.as_deref();
-    if !raw.egress.denies_all() {
-        layers.wrong("egress", "not supported in this version: sandboxes have no way out, so only \"deny-all\"");
-    }
     let database = database(layers, &raw.database, file);
     if raw.objects.url != "file:" {
         layers.wrong("objects.url", "not supported in this version: only \"file:\", in server.data_dir");
@@ -122,6 +120,7 @@ fn judge(layers: &mut Layers, raw: Raw, sources: &Sources) -> Option<Config> {
     if raw.sandbox.allow_host {
         layers.warn("sandbox.allow_host", "agents may run tools on the host, without walls");
     }
+    let gate = gate::check(layers, raw.gate, raw.egress);
     let data_dir = resolve(layers, "server.data_dir", &raw.server.data_dir);
     let misfit = |c: char| c.is_whitespace() || c.is_control() || c == '+';
     if raw.server.name.is_empty() || raw.server.name.len() > 200 || raw.server.name.contains(misfit) {
@@ -158,6 +157,7 @@ fn judge(layers: &mut Layers, raw: Raw, sources: &Sources) -> Option<Config> {
         issuers,
         models,
         sandbox,
+        gate,
         agents_dir,
         agents_account: raw.agents.account,
         audit,
@@ -204,9 +204,8 @@ fn agents(layers: &mut Layers, dir: &Path, models: &BTreeMap<ModelName, bailiwic
                 if !models.contains_key(&definition.model) && definition.model != ModelName::first() {
                     layers.wrong("agents.dir", format!("{id}/AGENT.md: there is no [model.{}]", definition.model));
                 }
-                if !definition.egress.denies_all() {
-                    let text =
-                        "egress: no sandbox of this version can enforce an allow list; its tools will be refused";
+                if !definition.egress.denies_all() && definition.sandbox.backend == BackendChoice::Virtual {
+                    let text = "egress: the virtual sandbox has no way out; its tools will be refused";
                     layers.warn("agents.dir", format!("{id}/AGENT.md: {text}"));
                 }
             }

@@ -2,6 +2,7 @@
 //! what the values mean together is judged in `check`.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use bailiwick_types::Egress;
@@ -19,6 +20,7 @@ pub(super) struct Raw {
     #[serde(default)]
     pub(super) model: BTreeMap<ModelName, bailiwick_model::Config>,
     pub(super) sandbox: Sandbox,
+    pub(super) gate: Gate,
     pub(super) agents: Agents,
     pub(super) audit: Audit,
     pub(super) log: Log,
@@ -258,4 +260,23 @@ pub(crate) enum LogFormat {
     Text,
     /// For programs.
     Json,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Gate {
+    #[serde(default)]
+    pub(super) hosts: BTreeMap<String, Addresses>,
+    pub(super) ca_file: Option<PathBuf>,
+    pub(super) connections: u32,
+    pub(super) requests_per_minute: u32,
+    pub(super) traffic_mib: u64,
+}
+
+/// One address, or some.
+#[derive(Deserialize)]
+#[serde(untagged)]
+pub(super) enum Addresses {
+    One(IpAddr),
+    Several(Vec<IpAddr>),
 }

@@ -14,6 +14,7 @@ use bailiwick_auth::authn::{RootKeyUse, Step, Walk};
 use bailiwick_auth::lockout::LockoutSettings;
 use bailiwick_auth::password::{Algorithm, Passwords};
 use bailiwick_model::{Provider, Script};
+use bailiwick_sandbox::gate::GateSettings;
 use bailiwick_sandbox::linux::{CgroupUse, HelperPath};
 use bailiwick_sandbox::{HostUse, Sandboxes};
 use bailiwick_store::Store;
@@ -177,12 +178,16 @@ impl Server {
                 .with_issuers(terms.issuers)
                 .with_sign_ins(Arc::clone(&sign_ins)),
         );
-        let sandboxes = Arc::new(Sandboxes::new(bailiwick_sandbox::Settings {
+        let vault = Arc::new(keys.vault());
+        let keeper = Arc::new(bailiwick_tools::Keeper::new(store.clone(), Arc::clone(&vault)));
+        let boxes = bailiwick_sandbox::Settings {
             helper: HelperPath::At("/nonexistent".into()),
             cgroups: CgroupUse::Never,
             host: HostUse::Refused,
             tmp: dir.path().to_owned(),
-        }));
+            gate: GateSettings::default(),
+        };
+        let sandboxes = Arc::new(Sandboxes::new(boxes, keeper));
         let redactor = Redactor::new([("test".to_owned(), "very-secret-value")].into_iter());
         let tools = Arc::new(ToolManager::new(store.clone(), Arc::clone(&sandboxes), redactor, Ceilings::default()));
         let provider = Provider::scripted(Script::parse("test.yaml", SCRIPT).unwrap());
@@ -191,7 +196,7 @@ impl Server {
         let passkeys = Passkeys::new(None, "bailiwick.test");
         let Terms { providers, documents, .. } = terms;
         let (store, seal) = (store.clone(), keys.seal());
-        let parts = Parts { passkeys, providers, documents, store, walk, sign_ins, seal, runtime, sandboxes };
+        let parts = Parts { passkeys, providers, documents, store, walk, sign_ins, seal, vault, runtime, sandboxes };
         let app = App::new(parts, settings);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

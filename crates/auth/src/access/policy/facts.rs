@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::own::PoliciesId;
 use super::{BASE, Base, Caller};
-use crate::access::resource::{Account, Agent, Approval, Host, Resource, Session, Space, ToolCall, User};
+use crate::access::resource::{Account, Agent, Approval, Host, Resource, SecretUse, Session, Space, ToolCall, User};
 use crate::access::scope::Standing;
 use crate::principal::{Bounds, Tenant};
 
@@ -36,10 +36,11 @@ pub(super) enum Kind {
     Session,
     Approval,
     ToolCall,
+    SecretUse,
 }
 
 impl Kind {
-    const ALL: [(Self, &'static str); 9] = [
+    const ALL: [(Self, &'static str); 10] = [
         (Self::Host, "Host"),
         (Self::Operator, "Operator"),
         (Self::Account, "Account"),
@@ -49,6 +50,7 @@ impl Kind {
         (Self::Session, "Session"),
         (Self::Approval, "Approval"),
         (Self::ToolCall, "ToolCall"),
+        (Self::SecretUse, "SecretUse"),
     ];
 
     /// The kind of that name.
@@ -295,7 +297,7 @@ impl Facts {
     /// Takes the id off a session, an approval or a call. The base policy names no single thing, and nothing
     /// refers to one of these, so which one it is decides nothing: what is known of it does.
     fn forget_which(&mut self, name: &mut Name) {
-        if matches!(name.kind, Kind::Session | Kind::Approval | Kind::ToolCall) {
+        if matches!(name.kind, Kind::Session | Kind::Approval | Kind::ToolCall | Kind::SecretUse) {
             self.0.iter_mut().filter(|(known, _)| known == name).for_each(|(known, _)| known.id.clear());
             name.id.clear();
         }
@@ -424,6 +426,26 @@ impl Describe for ToolCall {
                 ("agent", Fact::text(&session.agent)),
                 ("initiator", Fact::Name(Name::user(tenant, session.initiator.as_str()))),
                 ("tool", Fact::text(&self.tool)),
+                ("granted", Fact::Texts(self.granted.iter().map(ToString::to_string).collect())),
+            ],
+        )
+    }
+}
+
+impl Describe for SecretUse {
+    fn describe(&self, facts: &mut Facts) -> Name {
+        let session = &self.session;
+        let (space, tenant) = (facts.space(&session.space), &session.space.tenant);
+        let id = format_args!("{}/{}/{}", session.id, self.secret, self.host);
+        facts.add(
+            Name::new(Kind::SecretUse, id),
+            vec![
+                ("account", Fact::Name(Name::account(tenant))),
+                ("space", Fact::Name(space)),
+                ("agent", Fact::text(&session.agent)),
+                ("initiator", Fact::Name(Name::user(tenant, session.initiator.as_str()))),
+                ("secret", Fact::text(&self.secret)),
+                ("host", Fact::text(&self.host)),
                 ("granted", Fact::Texts(self.granted.iter().map(ToString::to_string).collect())),
             ],
         )

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::access::resource::{Account, Agent, Approval, Asks, Host, Session, Space, ToolCall, User};
+use crate::access::resource::{Account, Agent, Approval, Asks, Host, SecretUse, Session, Space, ToolCall, User};
 use crate::access::scope::{Scope, Standing};
 use crate::access::tool::ToolVerdict;
 use crate::access::verb::{self, Verb as _};
@@ -184,6 +184,20 @@ fn r07_the_matrix_is_the_committed_one() {
                         let call = world.call(*relation, &granted, json!({}), Asks::No);
                         let row = columns.iter().map(|(_, s)| answer(s, verb, &call)).collect();
                         (format!("{has}, {what}"), row)
+                    })
+                })
+                .collect(),
+            "SecretUse" => relations
+                .iter()
+                .flat_map(|(what, relation)| {
+                    [("granted", vec!["coder"]), ("not granted", vec!["other"])].map(|(has, granted)| {
+                        let asked = SecretUse {
+                            session: world.session(*relation),
+                            secret: "token".parse().unwrap(),
+                            host: "api.example".parse().unwrap(),
+                            granted: granted.into_iter().map(|name| name.parse().unwrap()).collect(),
+                        };
+                        (format!("{has}, {what}"), columns.iter().map(|(_, s)| answer(s, verb, &asked)).collect())
                     })
                 })
                 .collect(),

@@ -80,7 +80,8 @@ fn b09_a_whole_jail_has_a_receipt_without_paths_or_names() {
         record,
         json!({
             "backend": "linux", "launcher": "native", "uid": USER, "gid": USER, "capabilities": 0, "no_new_privs": 1,
-            "seccomp": { "mode": 2, "filters": 3 }, "landlock": 6, "network": ["lo"], "writable": ["/proc", "/tmp"],
+            "seccomp": { "mode": 2, "filters": 3 }, "landlock": 6, "network": ["lo"],
+            "way_out": "gate", "writable": ["/proc", "/tmp"],
             "namespaces": { "cgroup": 2, "ipc": 2, "mnt": 2, "net": 2, "pid": 2, "uts": 2 },
             "cgroups": { "memory": 1 << 20, "pids": 7 }, "rlimits": { "Max open files": 64 },
         })

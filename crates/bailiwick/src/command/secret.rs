@@ -1,0 +1,146 @@
+//! `bailiwick secret`: what the account's agents may use without ever seeing it.
+
+use std::io::{IsTerminal as _, Read as _};
+
+use clap::{Args, Subcommand};
+use crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
+use crossterm::terminal::{disable_raw_mode, enable_raw_mode};
+use reqwest::Method;
+use serde_json::json;
+use zeroize::Zeroizing;
+
+use super::Context;
+use crate::client::Ask;
+use crate::failure::Failure;
+use crate::out::{self, Format};
+
+#[derive(Subcommand)]
+pub(crate) enum SecretCommand {
+    /// List the account's secrets: names, grants and dates. No command shows a value.
+    #[command(after_help = "Example:\n  bailiwick secret list")]
+    List,
+    /// Give a secret a value, from standard input or a prompt. The value before is gone.
+    #[command(
+        visible_alias = "rotate",
+        after_help = "Examples:\n  bailiwick secret set github_token --note 'read-only, for the developer agent'\n  \
+            pass show github | bailiwick secret rotate github_token"
+    )]
+    Set {
+        /// Its name, as agents' files write it: secret:NAME.
+        name: String,
+        /// What it is for.
+        #[arg(long, value_name = "TEXT")]
+        note: Option<String>,
+    },
+    /// Let an agent's sandboxes use a secret for a host.
+    #[command(after_help = "Example:\n  bailiwick secret grant github_token --agent developer --host github.com")]
+    Grant(GrantArgs),
+    /// Take a grant back. It holds for a minute at most.
+    #[command(after_help = "Example:\n  bailiwick secret revoke github_token --agent developer --host github.com")]
+    Revoke(GrantArgs),
+    /// Delete a secret with its grants.
+    #[command(visible_alias = "delete", after_help = "Example:\n  bailiwick secret rm github_token")]
+    Rm {
+        /// Its name.
+        name: String,
+    },
+}
+
+#[derive(Args)]
+pub(crate) struct GrantArgs {
+    /// The secret.
+    name: String,
+    /// The agent.
+    #[arg(long, value_name = "ID")]
+    agent: String,
+    /// The host, or `*.` and a name for all beneath it.
+    #[arg(long = "host", value_name = "HOST")]
+    hosts: String,
+}
+
+pub(crate) async fn run(context: &Context, command: SecretCommand) -> Result<(), Failure> {
+    match command {
+        SecretCommand::List => {
+            let mut listed = context.get(&["secrets"]).await?;
+            if context.format == Format::Text
+                && let Some(secrets) = listed.as_array_mut()
+            {
+                for secret in secrets {
+                    let grants = secret["grants"].as_array().into_iter().flatten();
+                    let grants = grants.filter_map(|grant| {
+                        Some(format!("{} for {}", grant["agent"].as_str()?, grant["hosts"].as_str()?))
+                    });
+                    secret["grants"] = json!(grants.collect::<Vec<_>>().join(", "));
+                }
+            }
+            let columns = ["name", "version", "updated_at", "released_at", "grants", "note"];
+            out::rows(context.format, &listed, &columns, "No secrets.");
+        }
+        SecretCommand::Set { name, note } => {
+            let value = read_value()?;
+            let set = context.put(&["secrets", &name], &json!({ "value": value.as_str(), "note": note })).await?;
+            let version = set["version"].as_u64().unwrap_or(1);
+            let hint = if version == 1 { "; no agent may use it before it is granted" } else { "" };
+            context.done(&set, &format!("Secret {name} has a value (version {version}){hint}."));
+        }
+        SecretCommand::Grant(GrantArgs { name, agent, hosts }) => {
+            let path = ["secrets", &name, "grants", &agent, &hosts];
+            let granted = context.client.api(Method::PUT, &path, Ask::NOTHING).await?;
+            context.done(&granted, &format!("Sandboxes of agent {agent} may use {name} for {hosts}."));
+        }
+        SecretCommand::Revoke(GrantArgs { name, agent, hosts }) => {
+            let gone = context.delete(&["secrets", &name, "grants", &agent, &hosts]).await?;
+            context.done(&gone, &format!("Agent {agent} may use {name} for {hosts} no more, after a minute at most."));
+        }
+        SecretCommand::Rm { name } => {
+            let gone = context.delete(&["secrets", &name]).await?;
+            context.done(&gone, &format!("Secret {name} is deleted."));
+        }
+    }
+    Ok(())
+}
+
+fn unread(error: std::io::Error) -> Failure {
+    Failure::File { path: "standard input".to_owned(), error }
+}
+
+/// A line that the terminal does not show; nothing if it was broken off.
+fn typed() -> std::io::Result<Option<Zeroizing<String>>> {
+    struct Restore;
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            let _ = disable_raw_mode();
+        }
+    }
+    enable_raw_mode()?;
+    let _restore = Restore;
+    let mut line = Zeroizing::new(String::new());
+    loop {
+        let Event::Key(key) = event::read()? else { continue };
+        let control = key.modifiers.contains(KeyModifiers::CONTROL);
+        match key.code {
+            _ if key.kind == KeyEventKind::Release => {}
+            KeyCode::Enter => return Ok(Some(line)),
+            KeyCode::Esc => return Ok(None),
+            KeyCode::Char('c' | 'd') if control => return Ok(None),
+            KeyCode::Char('u') if control => line.clear(),
+            KeyCode::Backspace => drop(line.pop()),
+            KeyCode::Char(letter) if !control => line.push(letter),
+            _ => {}
+        }
+    }
+}
+
+/// The value: typed without being shown, or what comes in. Never an argument: others can see those.
+fn read_value() -> Result<Zeroizing<String>, Failure> {
+    let mut text = Zeroizing::new(String::new());
+    if std::io::stdin().is_terminal() {
+        out::note("Value (it is not shown; Enter ends it):");
+        text = typed().map_err(unread)?.ok_or(Failure::Reported)?;
+    } else {
+        std::io::stdin().lock().read_to_string(&mut text).map_err(unread)?;
+    }
+    // `echo` and editors end a file with a line end, which is no part of a secret.
+    let value = text.strip_suffix('\n').map_or(text.as_str(), |rest| rest.strip_suffix('\r').unwrap_or(rest));
+    Ok(Zeroizing::new(value.to_owned()))
+}

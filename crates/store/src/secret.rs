@@ -1,0 +1,316 @@
+//! Secrets of the account: sealed values, who may use them, and the data key under which they lie. What opens them
+//! is not here: a value leaves as it lies in the database, against the record of its release.
+
+use bailiwick_audit::{Phase, Verdict};
+use bailiwick_auth::access::verb::{DeleteSecret, GrantSecret, ListSecrets, ReleaseSecret, SetSecret};
+use bailiwick_auth::access::{SecretUse, Session};
+use bailiwick_auth::{Permit, Recorded, Scope, for_store};
+use bailiwick_types::host::{HostName, HostPattern};
+use bailiwick_types::{AgentName, SecretName, Timestamp};
+use serde_json::{Map, json};
+
+use crate::engine::Tx;
+use crate::error::StoreError;
+use crate::log;
+use crate::sql::{Row, Sql, args};
+use crate::store::Store;
+
+/// Most secrets of an account.
+const MOST: u64 = 1000;
+/// Most grants of a secret.
+const MOST_GRANTS: u64 = 200;
+/// A release is noted to the minute, so that a busy sandbox does not write at each request.
+const NOTED_EACH: i64 = 60 * 1_000_000;
+
+/// A data key as it lies here: by which key it is encrypted, and the key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredKey {
+    /// Which key encrypted it.
+    pub by: String,
+    /// The key, encrypted.
+    pub bytes: Vec<u8>,
+}
+
+/// A sealed value, and the key under which it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredSecret {
+    /// The data key.
+    pub key: StoredKey,
+    /// Which of the values that it had, from 1.
+    pub version: u64,
+    /// The value, encrypted.
+    pub bytes: Vec<u8>,
+}
+
+/// What is known of a secret. Not its value.
+#[derive(Debug, Clone)]
+pub struct SecretRow {
+    /// Its name.
+    pub name: SecretName,
+    /// What it is for, in its owner's words.
+    pub note: String,
+    /// How many values it has had.
+    pub version: u64,
+    /// When it got the newest.
+    pub updated_at: Timestamp,
+    /// When it last went out, to the minute.
+    pub released_at: Option<Timestamp>,
+    /// Who may use it, and for which hosts.
+    pub grants: Vec<Grant>,
+}
+
+/// That the sandboxes of an agent may use a secret for some hosts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    /// The agent.
+    pub agent: AgentName,
+    /// The hosts.
+    pub hosts: HostPattern,
+}
+
+/// A new value: seals it under the data key that there is, or a new one, as the version that it will be.
+pub type Sealing = Box<dyn FnOnce(Option<StoredKey>, u64) -> Result<(StoredKey, Vec<u8>), StoreError> + Send + 'static>;
+
+/// Whether a grant is given or taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// Given.
+    Give,
+    /// Taken.
+    Take,
+}
+
+impl Store {
+    /// The account's secrets by name.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn secret_list(&self, permit: Permit<ListSecrets>) -> Result<Vec<SecretRow>, StoreError> {
+        self.database(permit.tenant())?
+            .read(|sql| {
+                let mut rows = sql.all(
+                    "SELECT name, note, version, updated_at, released_at FROM secret WHERE account = ?1 ORDER BY name",
+                    args![],
+                    secret_row,
+                )?;
+                let grants = sql.all(
+                    "SELECT secret, agent, hosts FROM secret_grant WHERE account = ?1 ORDER BY secret, agent, hosts",
+                    args![],
+                    |row| Ok((row.parse::<SecretName>(0)?, grant(row, 1)?)),
+                )?;
+                for (of, grant) in grants {
+                    if let Ok(at) = rows.binary_search_by(|row| row.name.cmp(&of))
+                        && let Some(row) = rows.get_mut(at)
+                    {
+                        row.grants.push(grant);
+                    }
+                }
+                Ok(rows)
+            })
+            .await
+    }
+
+    /// Gives a secret a value, the first or a new one, and says its version. The one before is gone.
+    ///
+    /// # Errors
+    /// `too_many_secrets`, or what `sealing` says.
+    pub async fn secret_set(
+        &self,
+        permit: Permit<SetSecret>,
+        name: SecretName,
+        note: Option<String>,
+        sealing: Sealing,
+    ) -> Result<u64, StoreError> {
+        let mut draft = permit.draft(Phase::Act, Verdict::Ok, Map::new());
+        self.write(permit.tenant(), move |tx| {
+            let newest = version(tx, &name)?;
+            if newest.is_none() && count(tx, "SELECT count(*) FROM secret WHERE account = ?1")? >= MOST {
+                return Err(TOO_MANY);
+            }
+            let version = newest.unwrap_or(0) + 1;
+            let key = data_key(tx)?;
+            let (used, sealed) = sealing(key.clone(), version)?;
+            let now = Timestamp::now();
+            if key.as_ref() != Some(&used) {
+                tx.exec(
+                    "INSERT INTO data_key (account, wrapped_by, wrapped, updated_at) VALUES (?1, ?2, ?3, ?4) \
+                     ON CONFLICT (account) DO UPDATE SET wrapped_by = excluded.wrapped_by, \
+                     wrapped = excluded.wrapped, updated_at = excluded.updated_at",
+                    args![&used.by, used.bytes.as_slice(), now],
+                )?;
+            }
+            tx.exec(
+                "INSERT INTO secret (account, name, note, version, sealed, updated_at) \
+                 VALUES (?1, ?2, coalesce(?3, ''), ?4, ?5, ?6) ON CONFLICT (account, name) DO UPDATE SET \
+                 note = coalesce(?3, secret.note), version = excluded.version, sealed = excluded.sealed, \
+                 updated_at = excluded.updated_at",
+                args![&name, note.as_ref(), version, sealed.as_slice(), now],
+            )?;
+            draft.resource = format!("secret:{name}");
+            draft.detail.insert("version".to_owned(), json!(version));
+            log::append(tx, draft)?;
+            Ok(version)
+        })
+        .await
+    }
+
+    /// Gives or takes a grant. One that is there already, or not there, stays so.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], `too_many_grants`.
+    pub async fn secret_grant(
+        &self,
+        permit: Permit<GrantSecret>,
+        name: SecretName,
+        grant: Grant,
+        change: Change,
+    ) -> Result<(), StoreError> {
+        let mut draft = permit.draft(Phase::Act, Verdict::Ok, Map::new());
+        self.write(permit.tenant(), move |tx| {
+            version(tx, &name)?.ok_or_else(|| StoreError::not_found("secret", &name))?;
+            let (agent, hosts) = (grant.agent, grant.hosts.to_string());
+            let done = match change {
+                Change::Give => {
+                    let one = "SELECT count(*) FROM secret_grant WHERE account = ?1 AND secret = ?2";
+                    let there = tx.one(one, args![&name], |row| row.count(0))?.unwrap_or(0);
+                    if there >= MOST_GRANTS {
+                        return Err(TOO_MANY_GRANTS);
+                    }
+                    tx.exec(
+                        "INSERT INTO secret_grant (account, secret, agent, hosts, created_at) \
+                         VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING",
+                        args![&name, &agent, hosts.as_str(), Timestamp::now()],
+                    )?;
+                    "given"
+                }
+                Change::Take => {
+                    tx.exec(
+                        "DELETE FROM secret_grant WHERE account = ?1 AND secret = ?2 AND agent = ?3 AND hosts = ?4",
+                        args![&name, &agent, hosts.as_str()],
+                    )?;
+                    "taken"
+                }
+            };
+            draft.resource = format!("secret:{name}");
+            draft.detail.insert("done".to_owned(), json!(done));
+            draft.detail.insert("hosts".to_owned(), json!(hosts));
+            draft.agent = Some(agent);
+            log::append(tx, draft).map(drop)
+        })
+        .await
+    }
+
+    /// Deletes a secret with its grants.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`].
+    pub async fn secret_delete(&self, permit: Permit<DeleteSecret>, name: SecretName) -> Result<(), StoreError> {
+        let mut draft = permit.draft(Phase::Act, Verdict::Ok, Map::new());
+        self.write(permit.tenant(), move |tx| {
+            if tx.exec("DELETE FROM secret WHERE account = ?1 AND name = ?2", args![&name])? == 0 {
+                return Err(StoreError::not_found("secret", &name));
+            }
+            draft.resource = format!("secret:{name}");
+            log::append(tx, draft).map(drop)
+        })
+        .await
+    }
+
+    /// The use of a secret for a host by a session's sandbox, as the policy has to know it. Of one that is not
+    /// there nothing was granted.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn secret_use(
+        &self,
+        scope: &Scope,
+        session: Session,
+        name: SecretName,
+        host: HostName,
+    ) -> Result<SecretUse, StoreError> {
+        let grants = self
+            .database(scope.tenant())?
+            .read(|sql| {
+                sql.all(
+                    "SELECT agent, hosts FROM secret_grant WHERE account = ?1 AND secret = ?2",
+                    args![&name],
+                    |row| grant(row, 0),
+                )
+            })
+            .await?;
+        let fitting = grants.into_iter().filter(|grant| grant.hosts.fits(&host)).map(|grant| grant.agent);
+        let fitting = fitting.collect();
+        Ok(for_store::secret_use(session, name, host, fitting))
+    }
+
+    /// The sealed value of a secret whose release is on record.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`].
+    pub async fn secret_sealed(&self, act: &Recorded<ReleaseSecret>) -> Result<StoredSecret, StoreError> {
+        let name = act.resource().secret().clone();
+        let (found, noted) = self
+            .database(act.scope().tenant())?
+            .read(|sql| {
+                let key = data_key(sql)?;
+                let row = sql.one(
+                    "SELECT version, sealed, released_at FROM secret WHERE account = ?1 AND name = ?2",
+                    args![&name],
+                    |row| Ok((row.count(0)?, row.blob(1)?, row.optional_time(2)?)),
+                )?;
+                let found =
+                    row.zip(key).map(|((version, bytes, noted), key)| (StoredSecret { key, version, bytes }, noted));
+                found.ok_or_else(|| StoreError::not_found("secret", &name))
+            })
+            .await?;
+        let now = Timestamp::now();
+        if noted.is_none_or(|noted| now.as_micros() - noted.as_micros() >= NOTED_EACH) {
+            self.write(act.scope().tenant(), move |tx| {
+                tx.exec("UPDATE secret SET released_at = ?3 WHERE account = ?1 AND name = ?2", args![&name, now])
+                    .map(drop)
+            })
+            .await?;
+        }
+        Ok(found)
+    }
+}
+
+/// Takes an agent's grants: another agent of that name is another agent.
+pub(crate) fn forget_agent(tx: &mut Tx<'_>, agent: &AgentName) -> Result<(), StoreError> {
+    tx.exec("DELETE FROM secret_grant WHERE account = ?1 AND agent = ?2", args![agent]).map(drop)
+}
+
+fn count(sql: &Sql<'_>, statement: &'static str) -> Result<u64, StoreError> {
+    Ok(sql.one(statement, args![], |row| row.count(0))?.unwrap_or(0))
+}
+
+fn version(sql: &Sql<'_>, name: &SecretName) -> Result<Option<u64>, StoreError> {
+    sql.one("SELECT version FROM secret WHERE account = ?1 AND name = ?2", args![name], |row| row.count(0))
+}
+
+fn data_key(sql: &Sql<'_>) -> Result<Option<StoredKey>, StoreError> {
+    sql.one("SELECT wrapped_by, wrapped FROM data_key WHERE account = ?1", args![], |row| {
+        Ok(StoredKey { by: row.text(0)?, bytes: row.blob(1)? })
+    })
+}
+
+fn secret_row(row: &Row<'_>) -> Result<SecretRow, StoreError> {
+    Ok(SecretRow {
+        name: row.parse(0)?,
+        note: row.text(1)?,
+        version: row.count(2)?,
+        updated_at: row.time(3)?,
+        released_at: row.optional_time(4)?,
+        grants: Vec::new(),
+    })
+}
+
+fn grant(row: &Row<'_>, at: usize) -> Result<Grant, StoreError> {
+    let hosts = HostPattern::parse(&row.text(at + 1)?).map_err(|_| StoreError::Corrupt("a grant's hosts"))?;
+    Ok(Grant { agent: row.parse(at)?, hosts })
+}
+
+const TOO_MANY: StoreError =
+    StoreError::Conflict { code: "too_many_secrets", message: "an account has at most 1000 secrets: delete some" };
+const TOO_MANY_GRANTS: StoreError =
+    StoreError::Conflict { code: "too_many_grants", message: "a secret has at most 200 grants: take some back" };
