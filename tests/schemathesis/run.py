@@ -118,6 +118,9 @@ def fill(server, account, admin):
         asks = ["write_file"] if agent == "careful" else []
         definition = {"tools": ["read_file", "write_file", "plan"], "require_approval": asks}
         server.done("PUT", f"/api/v1/agents/{agent}", key, definition)
+    for secret in ("token", "spare"):
+        server.done("PUT", f"/api/v1/secrets/{secret}", key, {"value": "a-value-of-some-length", "note": secret})
+        server.call("PUT", f"/api/v1/secrets/{secret}/grants/default/api.example", key)
     spaces = [server.done("POST", "/api/v1/spaces", key, {"name": name})["id"] for name in ("one", "two")]
     for space in spaces:
         server.done("PUT", f"/api/v1/spaces/{space}/files/content?path=a/b.txt", key, data=b"content")
@@ -213,6 +216,7 @@ def wait(look):
 def picture(server, key, things):
     """All that a tenant can see of its own, but for what the looking itself changes."""
     paths = ["/api/v1/agents", "/api/v1/spaces", "/api/v1/sessions", "/api/v1/approvals", "/api/v1/policies"]
+    paths += ["/api/v1/secrets"]
     paths += [things["users"], things["users"] + "/carol"]
     for space in things["spaces"]:
         paths += [f"/api/v1/spaces/{space}/{what}" for what in ("files?recursive=true", "grants", "plan", "sessions")]
@@ -238,6 +242,8 @@ def steer(things, protected):
         "session": things["sessions"][0],
         "approval": things["approval"],
         "path": "a/b.txt",
+        "secret": "token",
+        "hosts": "api.example",
     }
     spare = {
         "DELETE /api/v1/admin/accounts/{account}": {"account": "spare"},
@@ -248,6 +254,7 @@ def steer(things, protected):
         "DELETE /api/v1/spaces/{space}": {"space": things["spaces"][1]},
         "POST /eve/v1/session/{session}/reset": {"session": things["sessions"][1]},
         "DELETE /api/v1/agents/{agent}": {"agent": "spare"},
+        "DELETE /api/v1/secrets/{secret}": {"secret": "spare"},
     }
     return {"real": real, "spare": spare, "protected": [*protected, *real.values()]}
 

@@ -11,6 +11,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::time::Instant;
 
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli;
@@ -151,17 +152,22 @@ pub(crate) async fn run(arguments: cli::Demo, format: Format) -> Result<(), Fail
 async fn play(dir: &std::path::Path, report: &mut Report) -> Result<(), Failure> {
     let root = init::random_key().map_err(DemoError::Dir)?;
     let data = dir.join("data");
+    // A door that does stand open on this machine, for the agent to try from inside its sandbox.
+    let door = tokio::net::TcpListener::bind("127.0.0.1:0").await.map_err(DemoError::Dir)?;
+    let at = door.local_addr().map_err(DemoError::Dir)?;
+    let answering = tokio::spawn(answer(door));
+    let port = at.port();
     let flags = |data: &std::path::Path| {
         [
             ("server.listen", "127.0.0.1:0".to_owned()),
             ("server.data_dir", data.display().to_string()),
             ("server.root_api_key", root.to_string()),
+            // Two hosts behind the one door; what agents may reach at most is both, and each still has to say which.
+            ("gate.hosts", r#"{ "docs.demo.test" = "127.0.0.1", "other.demo.test" = "127.0.0.1" }"#.to_owned()),
+            ("egress", format!(r#"{{ allow = {{ "*:{port}" = [] }}, subnets = {{ allow = ["127.0.0.1/32"] }} }}"#)),
         ]
     };
-    // A door that does stand open on this machine, for the agent to try from inside its sandbox.
-    let door = std::net::TcpListener::bind("127.0.0.1:0").map_err(DemoError::Dir)?;
-    let at = door.local_addr().map_err(DemoError::Dir)?;
-    let text = include_str!("demo/script.yaml").replace("@PORT@", &at.port().to_string());
+    let text = include_str!("demo/script.yaml").replace("@PORT@", &port.to_string());
     let script = || Script::parse("demo", &text).map_err(DemoError::Script);
     let server = wiring::start(embedded(&flags(&data))?, Some(script()?)).await.map_err(ServeError::from)?;
     let url = format!("http://{}", server.address());
@@ -170,6 +176,7 @@ async fn play(dir: &std::path::Path, report: &mut Report) -> Result<(), Failure>
     report.show(&format!("sandbox: {}", sandbox_line(&linux)));
     let played = steps::play(report, &url, &root, linux.is_ok(), at).await;
     server.stop(std::time::Duration::from_secs(5)).await;
+    answering.abort();
     let witness = played?;
 
     report.stage("The record", "Every act is an event in a hash tree; a changed event is found.");
@@ -181,6 +188,18 @@ async fn play(dir: &std::path::Path, report: &mut Report) -> Result<(), Failure>
         Ok::<Value, Failure>(answer?)
     })
     .await
+}
+
+/// Answers every request that comes to the door.
+async fn answer(door: tokio::net::TcpListener) {
+    while let Ok((mut stream, _)) = door.accept().await {
+        tokio::spawn(async move {
+            // The head fits one packet here; what it says is nobody's business.
+            let _ = stream.read(&mut [0; 4096]).await;
+            let said = b"HTTP/1.1 200 OK\r\nContent-Length: 21\r\nConnection: close\r\n\r\nthe docs of the demo\n";
+            let _ = stream.write_all(said).await;
+        });
+    }
 }
 
 /// A client with a key.

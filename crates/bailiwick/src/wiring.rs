@@ -305,6 +305,7 @@ impl Server {
         if served.is_err() {
             tracing::warn!("some connections were cut");
         }
+        self.sandboxes.close().await;
         self.store.close();
         // What was written last is signed, too.
         if let Err(error) = self.store.checkpoint_grown().await {

@@ -11,7 +11,7 @@ use bailiwick_files::{Access, Owner, Workspace};
 use bailiwick_sandbox::Workers;
 use bailiwick_sandbox::linux::{
     CgroupUse, CommandLine, Exec, ExitStatus, HelperPath, Jail, JailName, JailSpec, JailUser, Launcher, Limits,
-    WorkspaceAccess,
+    Network, WorkspaceAccess,
 };
 use bailiwick_shell::{Isolation, Mount, PoolLimits, SharedTmp, Shell, ShellLimits, ShellPool, ShellSpec, Status};
 use tokio_util::sync::CancellationToken;

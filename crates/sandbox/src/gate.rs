@@ -28,7 +28,7 @@ use bailiwick_types::{Egress, SecretName};
 use rustix::io::Errno;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
-use tokio::task::AbortHandle;
+use tokio::task::JoinHandle;
 
 use self::wire::{FromGate, ToGate};
 use crate::linux::listeners::Listening;
@@ -40,6 +40,9 @@ pub(crate) const GATE_ROLE: &str = "bailiwick-gate";
 
 /// How long the gate may take to be there, or to make ready for a sandbox.
 const PATIENCE: Duration = Duration::from_secs(15);
+
+/// How long the gate may take to tell what is left when the server stops.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// What the operator says of the way out.
 #[derive(Debug, Clone, Default)]
@@ -103,12 +106,13 @@ pub(crate) struct Gates {
 /// One gate's process. It ends when this is dropped.
 struct Gate {
     shared: Arc<Shared>,
-    listener: AbortHandle,
+    listener: Mutex<Option<JoinHandle<()>>>,
 }
 
 struct Shared {
     socket: AsyncFd<OwnedFd>,
-    process: tokio::process::Child,
+    #[cfg_attr(not(debug_assertions), expect(dead_code, reason = "asked for by tests"))]
+    process: Option<u32>,
     gone: AtomicBool,
     next: AtomicU64,
     keeper: Arc<dyn Keeper>,
@@ -146,7 +150,22 @@ impl Gates {
     /// The gate's process, if there is one, for tests. Release builds do not have this.
     #[cfg(debug_assertions)]
     pub(crate) async fn process(&self) -> Option<u32> {
-        self.current.lock().await.as_ref().and_then(|gate| gate.shared.process.id())
+        self.current.lock().await.as_ref().and_then(|gate| gate.shared.process)
+    }
+
+    /// Ends the gate, once it has told all that there was of the sandboxes that are gone.
+    pub(crate) async fn close(&self) {
+        let Some(gate) = self.current.lock().await.take() else { return };
+        let told = async {
+            while !gate.shared.state().callers.is_empty() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let _ = tokio::time::timeout(LAST_WORDS, told).await;
+        if let Some(listener) = gate.listener() {
+            listener.abort();
+            let _ = listener.await;
+        }
     }
 
     /// Makes ready for a sandbox with these rules, on a caller's behalf.
@@ -176,13 +195,13 @@ impl Gate {
         let (sender, ready) = oneshot::channel();
         let shared = Arc::new(Shared {
             socket,
-            process,
+            process: process.id(),
             gone: AtomicBool::new(false),
             next: AtomicU64::new(1),
             keeper,
             state: Mutex::new(State { ready: Some(sender), ..State::default() }),
         });
-        let listener = tokio::spawn(listen(Arc::clone(&shared))).abort_handle();
+        let listener = Mutex::new(Some(tokio::spawn(listen(Arc::clone(&shared), process))));
         let gate = Self { shared, listener };
         let setup = ToGate::Configure { hosts: settings.hosts.clone() };
         gate.shared.tell(&setup, settings.authorities.as_bytes(), &[]).await?;
@@ -192,9 +211,17 @@ impl Gate {
     }
 }
 
+impl Gate {
+    fn listener(&self) -> Option<JoinHandle<()>> {
+        self.listener.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
 impl Drop for Gate {
     fn drop(&mut self) {
-        self.listener.abort();
+        if let Some(listener) = self.listener() {
+            listener.abort();
+        }
     }
 }
 
@@ -251,7 +278,7 @@ impl Shared {
 }
 
 /// Hears what the gate says until it is gone.
-async fn listen(shared: Arc<Shared>) {
+async fn listen(shared: Arc<Shared>, mut process: tokio::process::Child) {
     let mut buffer = vec![0; PACKET_BYTES];
     let why = loop {
         match receive(&shared.socket, &mut buffer).await {
@@ -262,6 +289,8 @@ async fn listen(shared: Arc<Shared>) {
     tracing::warn!(%why, "the gate ended; sandboxes with a way out end with it");
     shared.gone.store(true, Ordering::SeqCst);
     *shared.state() = State::default();
+    // It may only have stopped to make sense.
+    let _ = process.kill().await;
 }
 
 async fn receive(socket: &AsyncFd<OwnedFd>, buffer: &mut [u8]) -> Result<FromGate, WireError> {

@@ -318,6 +318,12 @@ impl Sandboxes {
         drop(ended);
     }
 
+    /// Stops all sandboxes, and the gate once it has said all. The server is stopping.
+    pub async fn close(&self) {
+        self.end(|_| true);
+        self.gates.close().await;
+    }
+
     /// The gate's process, if there is one, for tests. Release builds do not have this.
     #[cfg(debug_assertions)]
     pub async fn gate_process(&self) -> Option<u32> {

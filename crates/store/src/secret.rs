@@ -169,6 +169,8 @@ impl Store {
         self.write(permit.tenant(), move |tx| {
             version(tx, &name)?.ok_or_else(|| StoreError::not_found("secret", &name))?;
             let (agent, hosts) = (grant.agent, grant.hosts.to_string());
+            // A name that is spelt wrong would be a grant to nobody, or to somebody who comes later.
+            crate::agent::newest(tx, &agent)?.ok_or_else(|| StoreError::not_found("agent", &agent))?;
             let done = match change {
                 Change::Give => {
                     let one = "SELECT count(*) FROM secret_grant WHERE account = ?1 AND secret = ?2";

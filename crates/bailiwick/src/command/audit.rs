@@ -252,6 +252,19 @@ async fn tail(context: &Context, mut query: Vec<(&'static str, String)>) -> Resu
     }
 }
 
+/// What an event is about: of a connection, where it went and what became of it.
+fn about(event: &Value) -> String {
+    let text = |value: &Value| if value.is_null() { String::new() } else { out::cell(value) };
+    let detail = &event["detail"];
+    if event["action"] != "sandbox.connect" {
+        return text(&event["resource"]);
+    }
+    let port = detail["port"].as_u64().map_or_else(String::new, |port| format!(":{port}"));
+    let request = format!("{} {}", text(&detail["method"]), text(&detail["path"]));
+    let times = detail["times"].as_u64().map_or_else(String::new, |times| format!(" ({times} times)"));
+    format!("{}{port} {} {}{times}", text(&detail["host"]), text(&detail["code"]), request.trim())
+}
+
 /// One event in one line: when, how it ended, who, what, on what.
 pub(crate) fn event_line(event: &Value) -> String {
     let word = |name: &str| if event[name].is_null() { String::new() } else { out::cell(&event[name]) };
@@ -265,7 +278,7 @@ pub(crate) fn event_line(event: &Value) -> String {
     let at = word("at");
     let clock = at.get(11..19).unwrap_or(&at);
     let head = format!("{:>5}  {clock}  ", word("seq"));
-    let tail = format!("  {:<16} {:<16} {}", word("actor"), word("action"), word("resource"));
+    let tail = format!("  {:<16} {:<16} {}", word("actor"), word("action"), about(event));
     let room = out::width().saturating_sub(head.chars().count() + 6);
     format!("{head}{}{}", out::paint(style, &format!("{result:<6}")), out::cut(&tail, room))
 }

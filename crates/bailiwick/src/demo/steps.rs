@@ -55,6 +55,9 @@ pub(super) async fn play(
     report.check("bob may use agents, not define them", refused_with(&listed, 403).into(), said(&listed));
 
     let session = work(report, &bob, &gina, &space, linux, door).await?;
+    if linux {
+        way_out(report, &alice, &bob, door.port()).await?;
+    }
     demand(report, &alice, &bob).await?;
     walls(report, &bob, &gina, &space, &session).await?;
 
@@ -128,11 +131,47 @@ async fn work(
     Ok(run.stream.id().to_owned())
 }
 
+/// An agent that may reach one host, and tries another.
+async fn way_out(report: &mut Report, alice: &Client, bob: &Client, port: u16) -> Result<(), Failure> {
+    report.stage("A way out", "An agent reaches the hosts that an admin named, through a proxy that keeps a record.");
+    let definition = json!({
+        "tools": ["bash"], "sandbox": { "backend": "linux" }, "instructions": "Look things up.",
+        "egress": { "allow": { format!("docs.demo.test:{port}"): [] }, "subnets": { "allow": ["127.0.0.1/32"] } },
+    });
+    alice.api(Method::PUT, &["agents", "reader"], Ask::body(&definition)).await?;
+    let reader = bob.clone().with_header("x-bailiwick-agent", "reader")?;
+    let mut run = begin(report, &reader, "Look it up.").await?;
+    run.until(|event| event.kind == "session.waiting").await?;
+    let outputs = run.outputs("bash");
+    let output = |n: usize| outputs.get(n).map(|output| out::cell(&output["stdout"])).unwrap_or_default();
+    let last = |text: &str| text.lines().last().unwrap_or_default().to_owned();
+    let answered = output(0).contains("the docs of the demo");
+    report.check("the host that was named answers", answered.into(), last(&output(0)));
+    let refused = output(1).contains("403") && output(1).contains("host_not_allowed");
+    report.check("another is refused, with a reason that an agent can read", refused.into(), last(&output(1)));
+    let query = [("action", "sandbox.connect".to_owned())];
+    let lines = tokio::time::timeout(PATIENCE, async {
+        loop {
+            let lines = alice.api(Method::GET, &["audit"], Ask::query(&query)).await?;
+            if out::array(&lines).len() >= 2 {
+                return Ok::<Value, Failure>(lines);
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    let lines = lines.await.map_err(|_| DemoError::Slow)??;
+    let codes: Vec<String> = out::array(&lines).iter().map(|line| out::cell(&line["detail"]["code"])).collect();
+    let both = ["allowed", "host_not_allowed"].iter().all(|code| codes.iter().any(|one| one == code));
+    report.check("both are on record", both.into(), codes.join(", "));
+    Ok(())
+}
+
 /// An agent that demands what no sandbox here can enforce.
 async fn demand(report: &mut Report, alice: &Client, bob: &Client) -> Result<(), Failure> {
     report.stage("A rule that cannot be kept", "What no sandbox here can enforce is refused, never weakened.");
     let definition = json!({
-        "tools": ["bash"], "egress": { "allow": { "example.com": [] } }, "instructions": "Go out.",
+        "tools": ["bash"], "egress": { "allow": { "example.com": [] } }, "sandbox": { "backend": "virtual" },
+        "instructions": "Go out.",
     });
     let put = alice.api(Method::PUT, &["agents", "outbound"], Ask::body(&definition)).await;
     match put {
@@ -144,7 +183,7 @@ async fn demand(report: &mut Report, alice: &Client, bob: &Client) -> Result<(),
             let output = run.outputs("bash").first().cloned().unwrap_or_default();
             let told = out::cell(&output["error"]);
             let refused = told.contains("egress") && output["exitCode"].is_null();
-            report.check("an agent with an allow list gets no sandbox, and is told why", refused.into(), told);
+            report.check("a sandbox that cannot keep an allow list is not started, and says so", refused.into(), told);
         }
     }
     Ok(())

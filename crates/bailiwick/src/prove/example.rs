@@ -58,6 +58,7 @@ pub(super) fn body(method: &str, path: &str, whose: &Tenant, new: &str) -> Value
         }
         ("post", "/api/v1/admin/accounts") => json!({ "account_id": new, "admin_user_id": "chief" }),
         ("put", "/api/v1/admin/accounts/{account}/limits") => json!({ "tokens_per_day": 1_000_000 }),
+        ("put", "/api/v1/secrets/{secret}") => json!({ "value": whose.secret }),
         ("put", "/api/v1/policies") => json!({ "text": rule(new) }),
         ("post", "/api/v1/spaces") => json!({ "name": new }),
         ("patch", "/api/v1/spaces/{space}") => json!({ "name": new }),

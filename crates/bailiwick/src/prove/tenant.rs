@@ -61,6 +61,9 @@ pub(super) struct Tenant {
     pub(super) secret: String,
 }
 
+/// The host for which the account's secret is.
+const HOST: &str = "api.example";
+
 impl Tenant {
     /// Makes it, and fills it.
     pub(super) async fn make(
@@ -100,7 +103,14 @@ impl Tenant {
         admin.api(Method::PUT, &["spaces", &space, "grants"], Ask::body(&grant)).await?;
         let rule = json!({ "text": rule(&secret) });
         admin.api(Method::PUT, &["policies"], Ask::body(&rule)).await?;
+        let token = format!("token-{}", random()?);
+        let sealed = json!({ "value": secret, "note": secret });
+        admin.api(Method::PUT, &["secrets", &token], Ask::body(&sealed)).await?;
+        let granted = ["secrets", &token, "grants", &agent, HOST];
+        admin.api(Method::PUT, &granted, Ask::NOTHING).await?;
         let mut ids = BTreeMap::from([
+            ("secret", token),
+            ("hosts", HOST.to_owned()),
             ("account", account),
             ("user", user),
             ("key", text(&key, "id")?.to_owned()),
@@ -135,6 +145,7 @@ impl Tenant {
             "/api/v1/applications".to_owned(),
             format!("/api/v1/agents/{}", self.id("agent")),
             "/api/v1/policies".to_owned(),
+            "/api/v1/secrets".to_owned(),
             format!("/api/v1/spaces/{space}"),
             format!("/api/v1/spaces/{space}/grants"),
             format!("/api/v1/spaces/{space}/plan"),

@@ -10,6 +10,7 @@ fn the_demo_holds_and_shows_every_stage() {
         "Two tenants",
         "A space and an agent",
         "A session",
+        "A way out",
         "A rule that cannot be kept",
         "The other tenant",
         "The timeline",

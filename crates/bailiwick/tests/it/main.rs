@@ -9,6 +9,7 @@ mod client;
 mod configuration;
 mod crash;
 mod demo;
+mod gate;
 mod prove;
 mod serve;
 mod support;

@@ -175,6 +175,9 @@ fn filter() -> Option<BpfProgram> {
     let socket: Option<Vec<SeccompRule>> =
         families.into_iter().map(|family| SeccompRule::new(vec![narrow(0, SeccompCmpOp::Eq, family)?]).ok()).collect();
     rules.insert(libc::SYS_socket, socket?);
+    // The runtime wakes itself by one.
+    let own = SeccompRule::new(vec![narrow(0, SeccompCmpOp::Eq, libc::AF_UNIX)?]).ok()?;
+    rules.insert(libc::SYS_socketpair, vec![own]);
     // A thread, never a process.
     let thread = u64::try_from(libc::CLONE_THREAD).ok()?;
     let clone = SeccompCondition::new(0, SeccompCmpArgLen::Qword, SeccompCmpOp::MaskedEq(thread), thread).ok()?;

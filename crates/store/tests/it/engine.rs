@@ -180,7 +180,8 @@ async fn an_older_file_is_brought_to_the_newest_version_when_it_is_opened() {
                 "ALTER TABLE account_user RENAME TO user; ALTER TABLE user DROP COLUMN first_event; \
                  ALTER TABLE api_key RENAME COLUMN holder TO user; ALTER TABLE space_grant RENAME COLUMN grantee TO user; \
                  DROP TABLE account_password; DROP TABLE device; DROP TABLE totp; DROP TABLE recovery_code; \
-                 DROP TABLE passkey; DROP TABLE account_limits; DROP TABLE usage_day; DROP TABLE application_token; DROP TABLE application; DROP TABLE tree_tile; DROP TRIGGER event_is_not_changed; ALTER TABLE event DROP COLUMN untold; \
+                 DROP TABLE passkey; DROP TABLE account_limits; DROP TABLE usage_day; DROP TABLE application_token; DROP TABLE application; \
+                 DROP TABLE secret_grant; DROP TABLE secret; DROP TABLE data_key; DROP TABLE tree_tile; DROP TRIGGER event_is_not_changed; ALTER TABLE event DROP COLUMN untold; \
                  CREATE TRIGGER event_is_not_changed BEFORE UPDATE ON event BEGIN SELECT RAISE(ABORT, 'x'); END; \
                  PRAGMA user_version = 1",
             )

@@ -213,6 +213,13 @@ pub(super) fn body(route: &Route) -> Value {
             closed(&["before"], json!({ "before": { "type": "string", "format": "date-time" } }))
         }
         ("PUT", "/api/v1/admin/accounts/{account}/limits") => limits(),
+        ("PUT", "/api/v1/secrets/{secret}") => closed(
+            &["value"],
+            json!({
+                "value": { "type": "string", "minLength": 8, "maxLength": 16384, "examples": ["a-value-of-some-length"] },
+                "note": nullable(line(200)),
+            }),
+        ),
         ("PUT", "/api/v1/policies") => closed(&["text"], json!({ "text": { "type": "string" } })),
         ("PUT", "/api/v1/agents/{agent}") => agent(),
         ("POST", "/api/v1/approvals/{approval}") => closed(

@@ -23,6 +23,8 @@ fn filled(route: &Route, space: &str) -> String {
         .replace("{application}", "aaaaaaaaaaaaaaaa")
         .replace("{client}", "aaaaaaaaaaaaaaaa")
         .replace("{agent}", "default")
+        .replace("{secret}", "token")
+        .replace("{hosts}", "api.example")
         .replace("{space}", space)
         .replace("{session}", "ses_01ARZ3NDEKTSV4RRFFQ69G5FAV")
         .replace("{approval}", "apr_01ARZ3NDEKTSV4RRFFQ69G5FAV")
@@ -163,8 +165,12 @@ async fn r02_a_viewer_and_a_stranger_change_nothing_by_any_route() {
         assert!(fits, "{name}: {viewer:?}");
         // Somebody of another account: what has an account or an id in its path is not there.
         let stranger = taken(ask(&server, route, &path, &people.bob, json!({})).send().await.unwrap()).await;
-        // A name of a user or an agent is one of the asker's own account.
-        if path != route.path && !path.contains("/agents/") && !path.starts_with("/users/") {
+        // A name of a user, an agent or a secret is one of the asker's own account.
+        if path != route.path
+            && !path.contains("/agents/")
+            && !path.contains("/secrets/")
+            && !path.starts_with("/users/")
+        {
             let fits = stranger.0 == 404 || reason(&stranger.1) == "operator_only";
             assert!(fits, "{name}: {stranger:?}");
         }

@@ -127,6 +127,11 @@ pub(super) const ROWS: &[Row] = &[
     row("GET", "/api/v1/agents/{agent}", AGENT),
     row("PUT", "/api/v1/agents/{agent}", ACCOUNT),
     row("DELETE", "/api/v1/agents/{agent}", AGENT),
+    row("GET", "/api/v1/secrets", ACCOUNT),
+    row("PUT", "/api/v1/secrets/{secret}", ACCOUNT),
+    row("DELETE", "/api/v1/secrets/{secret}", ACCOUNT),
+    row("PUT", "/api/v1/secrets/{secret}/grants/{agent}/{hosts}", ACCOUNT),
+    row("DELETE", "/api/v1/secrets/{secret}/grants/{agent}/{hosts}", ACCOUNT),
     row("GET", "/api/v1/spaces", ACCOUNT),
     row("POST", "/api/v1/spaces", ACCOUNT),
     row("GET", "/api/v1/spaces/{space}", SPACE),
@@ -230,6 +235,9 @@ impl World {
         let owner_name = owner_name.as_str().unwrap();
         let client = server.client().await;
         let application = server.application(&client, owner).await;
+        let secret = format!("walked_{account}");
+        let value = json!({ "value": "a-walked-value" });
+        server.done("PUT", &format!("/api/v1/secrets/{secret}"), admin, value).await;
         let own_keys = server.done("GET", &format!("{users}/{owner_name}/keys"), owner, Value::Null).await;
         let mine = own_keys[0]["id"].as_str().unwrap().to_owned();
         let keys = server.done("GET", &format!("{users}/{other}/keys"), admin, Value::Null).await;
@@ -247,6 +255,8 @@ impl World {
             ("space", space),
             ("session", session),
             ("approval", approval),
+            ("secret", secret),
+            ("hosts", "api.example".to_owned()),
             ("passkey", "aaaaaaaaaaaaaaaa".to_owned()),
             ("provider", "corp".to_owned()),
             ("call", "call_x".to_owned()),

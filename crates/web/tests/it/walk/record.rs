@@ -198,6 +198,10 @@ const ACTS: &[Act] = &[
     Act("PUT", "/api/v1/policies", OWN, r#"{"text":""}"#, "policy.put"),
     Act("PUT", "/api/v1/agents/{agent}", &[("agent", "spare")], "{}", "agent.put"),
     Act("DELETE", "/api/v1/agents/{agent}", &[("agent", "spare")], "", "agent.delete"),
+    Act("PUT", "/api/v1/secrets/{secret}", OWN, r#"{"value":"a-value-of-some-length"}"#, "secret.set"),
+    Act("PUT", "/api/v1/secrets/{secret}/grants/{agent}/{hosts}", OWN, "", "secret.grant"),
+    Act("DELETE", "/api/v1/secrets/{secret}/grants/{agent}/{hosts}", OWN, "", "secret.grant"),
+    Act("DELETE", "/api/v1/secrets/{secret}", OWN, "", "secret.delete"),
     Act("POST", "/api/v1/spaces", OWN, r#"{"name":"made"}"#, "space.create"),
     Act("PATCH", "/api/v1/spaces/{space}", OWN, r#"{"name":"renamed"}"#, "space.update"),
     Act("PUT", "/api/v1/spaces/{space}/grants", OWN, r#"{"user":"carol","level":"read"}"#, "space.grant"),
@@ -331,8 +335,12 @@ async fn e01_a03_what_is_hidden_from_its_asker_stands_in_the_admins_log_alone() 
     let mut lines = Vec::new();
     for route in changing() {
         let path = acmes.path(route);
-        // A route without an id is about the asker's own; an agent's name is one of their own account.
-        if path == route.path || route.path.contains("{agent}") || route.path.starts_with("/users/") {
+        // A route without an id is about the asker's own; the name of an agent or a secret is one of their account.
+        if path == route.path
+            || route.path.contains("{agent}")
+            || route.path.contains("{secret}")
+            || route.path.starts_with("/users/")
+        {
             continue;
         }
         let response = ask(&server, route, &path, &people.dave, json!({})).send().await.unwrap();
