@@ -3,6 +3,7 @@
 
 use std::convert::Infallible;
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -17,6 +18,14 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
+
+/// A folder of files that a host shows.
+pub struct Files {
+    /// The folder.
+    pub folder: PathBuf,
+    /// What opens `private/` in it.
+    pub authorization: String,
+}
 
 /// The host, which runs until the runtime ends.
 pub struct FarSide {
@@ -33,6 +42,13 @@ pub struct FarSide {
 impl FarSide {
     /// A host with these names.
     pub async fn start(names: &[&str]) -> Self {
+        Self::start_with(names, None).await
+    }
+
+    /// The same, which also has files: those of a folder under `/files/`. What is under `/files/private/` is for
+    /// whoever shows this `Authorization`.
+    pub async fn start_with(names: &[&str], files: Option<Files>) -> Self {
+        let files = Arc::new(files);
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
@@ -45,8 +61,8 @@ impl FarSide {
         let mut config = builder.with_no_client_auth().with_single_cert(vec![leaf.der().clone()], key).unwrap();
         config.alpn_protocols = [b"h2".as_slice(), b"http/1.1"].map(<[u8]>::to_vec).to_vec();
         Self {
-            tls: host(Some(Arc::new(config))).await,
-            http: host(None).await,
+            tls: host(Some(Arc::new(config)), Arc::clone(&files)).await,
+            http: host(None, files).await,
             root: issuer.der().clone(),
             root_pem: issuer.pem(),
         }
@@ -54,20 +70,20 @@ impl FarSide {
 }
 
 /// A host that says what it was asked.
-async fn host(tls: Option<Arc<ServerConfig>>) -> u16 {
+async fn host(tls: Option<Arc<ServerConfig>>, files: Arc<Option<Files>>) -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
         loop {
             let (stream, _) = listener.accept().await.unwrap();
-            let tls = tls.clone();
+            let (tls, files) = (tls.clone(), Arc::clone(&files));
             tokio::spawn(async move {
                 match tls {
-                    None => talk(stream, Version::Http1).await,
+                    None => talk(stream, Version::Http1, files).await,
                     Some(config) => {
                         let Ok(stream) = TlsAcceptor::from(config).accept(stream).await else { return };
                         let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-                        talk(stream, if h2 { Version::Http2 } else { Version::Http1 }).await;
+                        talk(stream, if h2 { Version::Http2 } else { Version::Http1 }, files).await;
                     }
                 }
             });
@@ -82,21 +98,29 @@ enum Version {
     Http2,
 }
 
-async fn talk(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, version: Version) {
+async fn talk(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    version: Version,
+    files: Arc<Option<Files>>,
+) {
     let io = TokioIo::new(stream);
+    let said = service_fn(move |request| said(request, Arc::clone(&files)));
     match version {
         Version::Http1 => {
-            let serving = hyper::server::conn::http1::Builder::new().serve_connection(io, service_fn(said));
+            let serving = hyper::server::conn::http1::Builder::new().serve_connection(io, said);
             let _ = serving.with_upgrades().await;
         }
         Version::Http2 => {
             let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-            let _ = builder.serve_connection(io, service_fn(said)).await;
+            let _ = builder.serve_connection(io, said).await;
         }
     }
 }
 
-async fn said(mut request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn said(mut request: Request<Incoming>, files: Arc<Option<Files>>) -> Result<Response<Full<Bytes>>, Infallible> {
+    if let (Some(files), Some(path)) = (&*files, request.uri().path().strip_prefix("/files/")) {
+        return Ok(shown(files, path, &request));
+    }
     if request.headers().get("upgrade").is_some_and(|protocol| protocol == "websocket") {
         let shown = format!("{:?}", request.headers());
         let upgrade = hyper::upgrade::on(&mut request);
@@ -128,4 +152,22 @@ async fn said(mut request: Request<Incoming>) -> Result<Response<Full<Bytes>>, I
         parts.headers
     );
     Ok(answer.body(Full::from(text)).unwrap())
+}
+
+/// A file, or the `index` of a folder.
+fn shown(files: &Files, path: &str, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    let shows = request.headers().get("authorization").is_some_and(|text| text == files.authorization.as_str());
+    let refused = |status| Response::builder().status(status).body(Full::from("no\n")).unwrap();
+    if path.starts_with("private/") && !shows {
+        return refused(StatusCode::UNAUTHORIZED);
+    }
+    let place = files.folder.join(path);
+    let place = if place.is_dir() { place.join("index") } else { place };
+    match std::fs::read(&place) {
+        Ok(bytes) if place.ends_with("index") => {
+            Response::builder().header("content-type", "text/html").body(Full::from(bytes)).unwrap()
+        }
+        Ok(bytes) => Response::new(Full::from(bytes)),
+        Err(_) => refused(StatusCode::NOT_FOUND),
+    }
 }

@@ -19,6 +19,9 @@ const DEBIAN: &[Package] = &[
     // libFuzzer is written in C++.
     ("g++", || is_on_path("c++")),
     ("python3", || is_on_path("python3")),
+    ("python3-pip", || succeeds(Command::new("/usr/bin/python3").args(["-m", "pip", "--version"]))),
+    ("curl", || is_on_path("curl")),
+    ("git", || is_on_path("git")),
     ("python3-venv", || is_on_path("python3") && can_make_environments()),
 ];
 

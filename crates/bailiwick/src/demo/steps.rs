@@ -133,7 +133,7 @@ async fn work(
 
 /// An agent that may reach one host, and tries another.
 async fn way_out(report: &mut Report, alice: &Client, bob: &Client, port: u16) -> Result<(), Failure> {
-    report.stage("A way out", "An agent reaches the hosts that an admin named, through a proxy that keeps a record.");
+    report.stage("A way out", "An agent reaches the hosts that an admin named; each attempt is on record.");
     let definition = json!({
         "tools": ["bash"], "sandbox": { "backend": "linux" }, "instructions": "Look things up.",
         "egress": { "allow": { format!("docs.demo.test:{port}"): [] }, "subnets": { "allow": ["127.0.0.1/32"] } },

@@ -2,17 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bailiwick_egress::{Ask, Door, Entry, Gate, Lease, Limits, Line, Names, Settings};
 use bailiwick_sandbox::linux::{Jail, Network, WayOut};
-use bailiwick_testkit::far_side::FarSide;
+use bailiwick_testkit::far_side::{FarSide, Files};
 use bailiwick_types::host::HostName;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::harness::{Host, sh};
+use super::harness::{CARGO, Host, sh};
 
 const TOKEN: &str = "tok-4f9a/7be2+c1d0";
 const HOSTS: [&str; 3] = ["api.test", "plain.test", "other.test"];
@@ -25,7 +26,10 @@ struct World {
 
 impl World {
     async fn new() -> Self {
-        let far = FarSide::start(&HOSTS).await;
+        Self::with(FarSide::start(&HOSTS).await)
+    }
+
+    fn with(far: FarSide) -> Self {
         let (asks, mut asked) = mpsc::channel::<Ask>(16);
         let (journal, mut entries) = mpsc::channel::<Entry>(16);
         let here = |name: &str| (HostName::parse(name).unwrap(), vec![IpAddr::V4(Ipv4Addr::LOCALHOST)]);
@@ -54,14 +58,25 @@ impl World {
 
     /// A jail with these rules; its way out lasts as long as the door.
     async fn jail(&self, host: &Host, number: u64, rules: &Value) -> (Jail, Door) {
+        let (jail, _, door) = self.jail_in(host, number, rules).await;
+        (jail, door)
+    }
+
+    /// The same, and where its workspace is.
+    async fn jail_in(&self, host: &Host, number: u64, rules: &Value) -> (Jail, PathBuf, Door) {
         let operators = json!({ "allow": ["*", "*:TLS", "*:HTTP"], "subnets": { "allow": ["127.0.0.0/8"] } });
         let (own, ceiling) = (self.policy(rules), self.policy(&operators));
         let door = self.gate.open(number, own, ceiling, &Limits::default()).unwrap();
+        let (jail, folder) = Self::enter(host, &door).await;
+        (jail, folder, door)
+    }
+
+    async fn enter(host: &Host, door: &Door) -> (Jail, PathBuf) {
         let mut space = host.space();
         space.network = Network::Gate(door.trust().cloned());
         let jail = host.jail(&space).await;
         door.attach(jail.listening().expect("sockets").into_listeners().unwrap());
-        (jail, door)
+        (jail, space.workspace)
     }
 
     async fn outcomes(&self, number: u64, count: usize) -> Vec<String> {
@@ -229,4 +244,121 @@ except OSError:
     pass
 print("end")
 END
+"#;
+
+/// What people build with, as they come from a distribution, against registries and a repository that ask for a
+/// credential: none of them is told of the proxy, of its certificates, or of the credential.
+#[tokio::test]
+async fn g07_git_pip_npm_and_cargo_work_without_a_setting() {
+    let folder = tempfile::tempdir().unwrap();
+    let authorization = format!("Basic {}", base64_of(&format!("bot:{TOKEN}")));
+    let files = Files { folder: folder.path().to_owned(), authorization };
+    let (host, world) = (Host::new().await, World::with(FarSide::start_with(&HOSTS, Some(files)).await));
+    let at = format!("https://api.test:{}/files/private", world.far.tls);
+    let made = std::process::Command::new("bash")
+        .args(["-c", MAKE, "make", &at])
+        .current_dir(folder.path())
+        .env("HOME", folder.path())
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let rule = |user: &str| {
+        json!({ "allow": { "api.test:TLS": [{
+            "match": { "method": ["GET", "HEAD", "POST"] },
+            "transform": [{ "headers": { "authorization": user } }],
+        }] }, "subnets": { "allow": ["127.0.0.1/32"] } })
+    };
+    let (jail, space, _door) = world.jail_in(&host, 1, &rule("Basic bot:secret:token")).await;
+    let cargo = std::env::var_os(CARGO).unwrap_or_else(|| env!("CARGO").into());
+    std::fs::copy(cargo, space.join("cargo")).unwrap();
+    for (tool, script, sign) in [
+        ("git", format!("git clone -q {at}/tiny.git git && cat git/hello.txt"), "hello from git"),
+        ("curl", format!("curl -sSf {at}/hello.txt"), "hello from a file"),
+        (
+            "pip",
+            format!(
+                "python3 -m venv v && v/bin/pip -q install --disable-pip-version-check --index-url {at}/simple/ \
+                     tiny_thing && v/bin/python -c 'import tiny_thing; print(tiny_thing.HELLO)'"
+            ),
+            "hello from pip",
+        ),
+        (
+            "npm",
+            format!(
+                "mkdir npm && cd npm && npm install --silent --no-audit --no-fund --registry {at}/npm/ tiny-thing \
+                     && node -e 'console.log(require(\"tiny-thing\"))'"
+            ),
+            "hello from npm",
+        ),
+        (
+            "cargo",
+            format!(
+                "mkdir -p crate/src crate/.cargo && cd crate && touch src/lib.rs && \
+                     printf '[registries.tiny]\\nindex = \"sparse+{at}/cargo/\"\\n' > .cargo/config.toml && \
+                     printf '[package]\\nname = \"x\"\\nversion = \"0.1.0\"\\n[dependencies]\\ntiny-thing = \
+                     {{ version = \"1\", registry = \"tiny\" }}\\n' > Cargo.toml && \
+                     CARGO_HOME=/tmp/c ../cargo -q vendor > /dev/null && cat vendor/tiny-thing/src/lib.rs"
+            ),
+            "hello from cargo",
+        ),
+    ] {
+        let ran = sh(&jail, &script).await;
+        assert!(ran.stdout.text.contains(sign), "{tool}: {} {}", ran.stdout.text, ran.stderr.text);
+    }
+    // The control: without the credential each of them is told so.
+    let (jail, _, _door) = world.jail_in(&host, 2, &rule("Basic bot:secret:token")).await;
+    for script in [format!("git clone -q {at}/tiny.git git"), format!("curl -sSf {at}/hello.txt")] {
+        let ran = sh(&jail, &script).await;
+        assert!(ran.stderr.text.contains("403"), "{} {}", ran.stdout.text, ran.stderr.text);
+    }
+}
+
+fn base64_of(text: &str) -> String {
+    let mut child = std::process::Command::new("base64")
+        .arg("-w0")
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), text.as_bytes()).unwrap();
+    String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap()
+}
+
+/// Makes a repository and packages for four tools. `$1`: where they will be found.
+const MAKE: &str = r#"
+set -e
+mkdir private && cd private
+echo "hello from a file" > hello.txt
+git init -q --bare tiny.git
+git init -q work && cd work && echo "hello from git" > hello.txt && git add . &&
+  git -c user.name=x -c user.email=x@example.com commit -q -m one && git push -q ../tiny.git HEAD:refs/heads/main && cd ..
+git -C tiny.git symbolic-ref HEAD refs/heads/main
+git -C tiny.git update-server-info
+mkdir -p simple/tiny-thing
+python3 - <<'END'
+import zipfile
+name = "tiny_thing-1.0.0"
+with zipfile.ZipFile(f"simple/tiny-thing/{name}-py3-none-any.whl", "w") as wheel:
+    wheel.writestr("tiny_thing.py", "HELLO = 'hello from pip'\n")
+    wheel.writestr(f"{name}.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny-thing\nVersion: 1.0.0\n")
+    wheel.writestr(f"{name}.dist-info/WHEEL", "Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+    wheel.writestr(f"{name}.dist-info/RECORD", "")
+END
+echo "<a href='tiny_thing-1.0.0-py3-none-any.whl'>tiny_thing-1.0.0-py3-none-any.whl</a>" > simple/tiny-thing/index
+mkdir -p npm/tiny-thing package
+echo 'module.exports = "hello from npm";' > package/index.js
+echo '{ "name": "tiny-thing", "version": "1.0.0", "main": "index.js" }' > package/package.json
+tar czf npm/tiny-thing/tiny-thing-1.0.0.tgz package
+cat > npm/tiny-thing/index <<END
+{ "name": "tiny-thing", "dist-tags": { "latest": "1.0.0" }, "versions": { "1.0.0": { "name": "tiny-thing",
+  "version": "1.0.0", "main": "index.js", "dist": { "tarball": "$1/npm/tiny-thing/tiny-thing-1.0.0.tgz",
+  "shasum": "$(sha1sum < npm/tiny-thing/tiny-thing-1.0.0.tgz | cut -d' ' -f1)" } } } }
+END
+mkdir -p cargo/ti/ny tiny-thing-1.0.0/src
+echo '// hello from cargo' > tiny-thing-1.0.0/src/lib.rs
+printf '[package]\nname = "tiny-thing"\nversion = "1.0.0"\n' > tiny-thing-1.0.0/Cargo.toml
+tar czf cargo/tiny-thing.crate tiny-thing-1.0.0
+echo '{ "dl": "'"$1"'/cargo/{crate}.crate" }' > cargo/config.json
+sum=$(sha256sum < cargo/tiny-thing.crate | cut -d' ' -f1)
+echo '{"name":"tiny-thing","vers":"1.0.0","deps":[],"cksum":"'"$sum"'","features":{},"yanked":false}' > cargo/ti/ny/tiny-thing
 "#;

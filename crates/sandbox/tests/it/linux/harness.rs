@@ -14,6 +14,8 @@ use tokio_util::sync::CancellationToken;
 /// The environment variable that names the helper when the suite runs as
 /// another user, who cannot reach the build folder.
 pub(crate) const HELPER: &str = "BAILIWICK_TEST_HELPER";
+/// Likewise for cargo.
+pub(crate) const CARGO: &str = "BAILIWICK_TEST_CARGO";
 /// Likewise for the probe.
 pub(crate) const PROBE: &str = "BAILIWICK_TEST_PROBE";
 

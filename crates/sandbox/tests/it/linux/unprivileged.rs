@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use super::harness::{HELPER, PROBE, helper, probe};
+use super::harness::{CARGO, HELPER, PROBE, helper, probe};
 
 #[test]
 fn b10_the_suite_passes_without_root() {
@@ -27,6 +27,7 @@ fn b10_the_suite_passes_without_root() {
         .env_clear()
         .env("PATH", "/usr/bin:/bin")
         .env(HELPER, copy("bailiwick-helper", &helper()))
+        .env(CARGO, copy("cargo", std::path::Path::new(env!("CARGO"))))
         .env(PROBE, copy("bailiwick-probe", &probe()))
         .current_dir("/")
         .uid(70_001)
