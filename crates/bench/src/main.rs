@@ -15,6 +15,7 @@
 
 mod audit;
 mod bare;
+mod gate;
 mod growth;
 mod load;
 mod people;
@@ -100,6 +101,9 @@ fn main() {
         }
         if options.wants("sandbox") {
             sandbox::measure(&options, &mut report).await;
+        }
+        if options.wants("gate") {
+            gate::measure(&options, &mut report).await;
         }
         if options.wants("growth") {
             growth::measure(&options, &mut report).await;

@@ -121,6 +121,11 @@ async fn said(mut request: Request<Incoming>, files: Arc<Option<Files>>) -> Resu
     if let (Some(files), Some(path)) = (&*files, request.uri().path().strip_prefix("/files/")) {
         return Ok(shown(files, path, &request));
     }
+    if let Some(length) = request.uri().path().strip_prefix("/bytes/") {
+        static MANY: [u8; 1 << 28] = [0; 1 << 28];
+        let length = length.parse::<usize>().unwrap_or(0).min(MANY.len());
+        return Ok(Response::new(Full::from(&MANY[..length])));
+    }
     if request.headers().get("upgrade").is_some_and(|protocol| protocol == "websocket") {
         let shown = format!("{:?}", request.headers());
         let upgrade = hyper::upgrade::on(&mut request);
