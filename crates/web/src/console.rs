@@ -16,8 +16,10 @@ mod factor;
 mod frame;
 mod key;
 mod login;
+mod network;
 mod oidc;
 mod passkey;
+mod secret;
 mod settings;
 mod space;
 mod usage;
@@ -44,6 +46,8 @@ pub(crate) fn tables() -> impl Iterator<Item = &'static [Route]> {
         key::ROUTES,
         factor::ROUTES,
         passkey::ROUTES,
+        secret::ROUTES,
+        network::ROUTES,
         audit::ROUTES,
         usage::ROUTES,
         settings::ROUTES,
@@ -53,7 +57,7 @@ pub(crate) fn tables() -> impl Iterator<Item = &'static [Route]> {
 
 /// Whether a path is that of a page, by its first part.
 pub(crate) fn is_page(path: &str) -> bool {
-    const PAGES: [&str; 16] = [
+    const PAGES: [&str; 18] = [
         "",
         "login",
         "logout",
@@ -65,6 +69,8 @@ pub(crate) fn is_page(path: &str) -> bool {
         "devices",
         "applications",
         "keys",
+        "secrets",
+        "network",
         "2fa",
         "audit",
         "settings",

@@ -4,6 +4,7 @@ use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
 use bailiwick_auth::access::verb::ListAgents;
+use bailiwick_types::egress::{Egress, EgressWord};
 
 use super::frame::{Frame, Notice, Said, moment, page};
 use crate::app::App;
@@ -24,6 +25,7 @@ struct Row {
     tools: String,
     asks: String,
     sandbox: String,
+    reaches: String,
     version: u64,
     changed: String,
 }
@@ -36,6 +38,23 @@ struct Page {
     rows: Vec<Row>,
 }
 
+/// The most destinations that are named; the rest is counted.
+const MOST_NAMED: usize = 12;
+
+fn reaches(egress: &Egress) -> String {
+    match egress {
+        Egress::Word(EgressWord::DenyAll) => "nothing".to_owned(),
+        Egress::Word(EgressWord::AllowAll) => "every public address that the server lets through".to_owned(),
+        Egress::List(list) => {
+            let mut named: Vec<String> = list.allow.keys().take(MOST_NAMED).map(ToString::to_string).collect();
+            if list.allow.len() > MOST_NAMED {
+                named.push(format!("{} more", list.allow.len() - MOST_NAMED));
+            }
+            named.join(", ")
+        }
+    }
+}
+
 async fn list(State(app): State<App>, caller: Caller, Params(said): Params<Said>) -> Result<Response, Failure> {
     let scope = caller.scope()?;
     let rows = app.store().agent_list(scope.authorize::<ListAgents>(scope.account())?).await?;
@@ -45,7 +64,9 @@ async fn list(State(app): State<App>, caller: Caller, Params(said): Params<Said>
         let definition = row.definition;
         let sandbox = serde_json::to_value(definition.sandbox).unwrap_or_default();
         let part = |name: &str| sandbox[name].as_str().unwrap_or("").to_owned();
+        let reaches = reaches(&definition.egress);
         Row {
+            reaches,
             id: row.name.to_string(),
             title: if definition.name.is_empty() { row.name.to_string() } else { definition.name },
             description: definition.description,

@@ -74,9 +74,9 @@ impl Frame {
         let mut entries =
             vec![("/", "Dashboard"), ("/spaces", "Spaces"), ("/agents", "Agents"), ("/approvals", "Approvals")];
         if self.sets_up {
-            entries.push(("/users", "Users"));
+            entries.extend([("/users", "Users"), ("/secrets", "Secrets")]);
         }
-        entries.extend([("/audit", "Audit log"), ("/usage", "Usage")]);
+        entries.extend([("/network", "Network"), ("/audit", "Audit log"), ("/usage", "Usage")]);
         if self.signed_in {
             entries.push(("/2fa", "Second factors"));
         }
@@ -137,6 +137,9 @@ impl Said {
                 "ended" => "That login has ended.",
                 "application_ended" => "That program can do nothing for you any more.",
                 "revoked" => "That key is revoked.",
+                "secret_set" => "The secret has its value. Nothing can use it but the agents it is granted to.",
+                "secret_granted" => "Granted. It holds at once.",
+                "secret_taken" => "Taken back. It is over after a minute at most.",
                 "password" => "Your password is changed, and your other logins have ended.",
                 "given" => "They have a new password, and their logins have ended.",
                 "unlocked" => "They can sign in again.",

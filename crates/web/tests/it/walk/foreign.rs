@@ -77,6 +77,7 @@ fn example(route: &Route) -> Value {
         "/api/v1/approvals/{approval}" => json!({ "decision": "approve" }),
         path if path.ends_with("/role") => json!({ "role": "viewer" }),
         path if path.ends_with("/keys") => json!({ "name": "k" }),
+        "/secrets/{secret}/grant" | "/secrets/{secret}/revoke" => json!({ "agent": "default", "hosts": "a.example" }),
         path if path.ends_with("/users") => json!({ "user_id": "new" }),
         path if path.ends_with("/grants") => json!({ "user": "dave", "level": "manage" }),
         path if path.ends_with("/plan") => json!({ "items": [] }),
