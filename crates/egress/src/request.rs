@@ -126,7 +126,8 @@ async fn passed(place: &Place, request: Request<Incoming>, line: &mut Line) -> R
     *outgoing.method_mut() = parts.method;
     *outgoing.uri_mut() = uri;
     *outgoing.headers_mut() = parts.headers;
-    let speaks = if websocket { Speaks::Http1 } else { Speaks::Any };
+    // As the sandbox speaks: a client of HTTP/1.1 has its connections, one of HTTP/2 its streams.
+    let speaks = if parts.version == Version::HTTP_2 { Speaks::Any } else { Speaks::Http1 };
     let answer = tokio::time::timeout(THINKING, scene.upstream.send(speaks, outgoing)).await;
     let answer = answer.map_err(|_| Refused::Broken)??;
     line.address = answer.extensions().get::<WentTo>().map(|to| to.0);

@@ -6,7 +6,46 @@ use serde_json::{Value, json};
 use super::*;
 
 fn policy(written: Value) -> Policy {
-    Policy::new(serde_json::from_value(written).unwrap(), Egress::Word(EgressWord::AllowAll))
+    // An operator who lets everything through, inside as well.
+    beneath(written, json!({ "allow": ["*", "*:22", "*:8443"], "subnets": { "allow": ["0.0.0.0/0", "::/0"] } }))
+}
+
+fn beneath(own: Value, ceiling: Value) -> Policy {
+    Policy::new(serde_json::from_value(own).unwrap(), serde_json::from_value(ceiling).unwrap())
+}
+
+#[test]
+fn g02_an_agent_reaches_no_more_than_the_operator_lets_any_agent_reach() {
+    let own = json!({ "allow": ["*", "a.example:8443", "api.example"], "subnets": { "allow": ["10.0.0.0/8"] } });
+    let rules = json!([{ "match": { "method": ["GET"] } }]);
+    let ceiling = json!({ "allow": { "*.example": [], "api.example": rules },
+        "subnets": { "allow": ["10.1.0.0/16"], "deny": ["10.1.9.0/24"] } });
+    let policy = beneath(own.clone(), ceiling);
+    for (name, port, may) in
+        [("a.example", 443, true), ("a.example", 8443, false), ("b.test", 443, false), ("api.example", 443, true)]
+    {
+        assert_eq!(policy.host(&host(name), port).is_ok(), may, "{name}:{port}");
+    }
+    assert!(policy.knows(&host("a.example")) && !policy.knows(&host("b.test")));
+    for (address, refused) in [
+        ("10.1.0.1", None),
+        ("10.2.0.1", Some(Refused::NotPublic)),
+        ("10.1.9.1", Some(Refused::Subnet)),
+        ("1.1.1.1", None),
+    ] {
+        assert_eq!(policy.address(address.parse().unwrap()).err(), refused, "{address}");
+    }
+    // The ceiling's rules choose: what it wants looked into is, and its own methods hold.
+    let passage = policy.host(&host("api.example"), 443).unwrap();
+    let asked = |method| Request { method, path: "/", query: &[], headers: &[] };
+    assert_eq!(passage.depth(), Depth::Requests);
+    assert!(passage.request(&asked("GET")).is_ok());
+    assert_eq!(passage.request(&asked("POST")).err(), Some(Refused::Rule));
+    // "allow-all" is what is public; its control is the same agent without a ceiling of names.
+    let public = beneath(own.clone(), json!("allow-all"));
+    assert!(public.host(&host("b.test"), 443).is_ok() && public.address("10.1.0.1".parse().unwrap()).is_err());
+    let nothing = beneath(own, json!("deny-all"));
+    assert!(nothing.host(&host("a.example"), 443).is_err() && !nothing.knows(&host("a.example")));
 }
 
 fn host(text: &str) -> HostName {
