@@ -12,9 +12,9 @@ const TRUSTED: &[&str] = &["Directory", "Journal"];
 /// Who may open sockets or make clients, in the product's code. Tests may.
 const CONNECTS: &[(&str, &[&str])] = &[
     ("TcpListener::bind", &["bailiwick", "testkit", "crash", "bench", "xtask"]),
-    ("TcpStream::connect", &["bailiwick", "testkit", "crash", "bench"]),
+    ("TcpStream::connect", &["egress", "bailiwick", "testkit", "crash", "bench"]),
     ("TcpSocket::new", &["bench"]),
-    ("UdpSocket::bind", &[]),
+    ("UdpSocket::bind", &["bench"]),
     ("UnixListener::bind", &[]),
     ("UnixStream::connect", &["sandbox"]),
     ("UnixDatagram::bind", &[]),
