@@ -8,6 +8,8 @@ use tokio::sync::mpsc;
 
 use crate::refused::Refused;
 
+/// Longest name that a line keeps, letters.
+const LONGEST_HOST: usize = 255;
 /// Longest path that a line keeps, bytes.
 const LONGEST_PATH: usize = 256;
 
@@ -48,9 +50,11 @@ pub struct Line {
 
 impl Line {
     pub(crate) fn new(kind: Kind, host: impl ToString, port: u16) -> Self {
+        // What was asked for in the place of a name may be anything.
+        let plain = |letter: char| if letter.is_control() { '\u{fffd}' } else { letter };
         Self {
             kind,
-            host: host.to_string(),
+            host: host.to_string().chars().take(LONGEST_HOST).map(plain).collect(),
             port,
             address: None,
             method: None,

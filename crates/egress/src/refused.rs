@@ -91,6 +91,33 @@ impl Refused {
         }
     }
 
+    /// What a stable word means; nothing for `allowed`, or a word that is none.
+    pub fn of_code(code: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|refused| refused.code() == code)
+    }
+
+    const ALL: [Self; 19] = [
+        Self::Name,
+        Self::Host,
+        Self::Literal,
+        Self::NotPublic,
+        Self::Subnet,
+        Self::Rule,
+        Self::Path,
+        Self::Sni,
+        Self::Mismatch,
+        Self::NotTls,
+        Self::Plain,
+        Self::Secret,
+        Self::Encoded,
+        Self::NoAddress,
+        Self::Unreachable,
+        Self::UpstreamTls,
+        Self::Broken,
+        Self::Limit,
+        Self::Request,
+    ];
+
     /// What HTTP says of it.
     pub(crate) const fn status(self) -> StatusCode {
         match self {

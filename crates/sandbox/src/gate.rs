@@ -21,8 +21,8 @@ use std::time::Duration;
 
 use bailiwick_auth::Scope;
 use bailiwick_auth::access::Session;
-use bailiwick_egress::Trust;
 pub use bailiwick_egress::{Lease, Limits, Line};
+use bailiwick_egress::{Refused, Trust};
 use bailiwick_types::host::HostName;
 use bailiwick_types::{Egress, SecretName};
 use rustix::io::Errno;
@@ -43,6 +43,9 @@ const PATIENCE: Duration = Duration::from_secs(15);
 
 /// How long the gate may take to tell what is left when the server stops.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// Most refusals that an agent is told of after one command.
+const MOST_TOLD: usize = 8;
 
 /// What the operator says of the way out.
 #[derive(Debug, Clone, Default)]
@@ -124,6 +127,9 @@ struct State {
     ready: Option<oneshot::Sender<Result<(), String>>>,
     opening: HashMap<u64, oneshot::Sender<Result<Option<Trust>, String>>>,
     callers: HashMap<u64, Caller>,
+    /// What was refused since somebody asked, for the sandbox's own agent.
+    refused: HashMap<u64, Vec<String>>,
+    asked: HashMap<u64, oneshot::Sender<()>>,
 }
 
 /// One sandbox's way out. Dropping it closes every connection.
@@ -232,6 +238,18 @@ impl WayOut {
         self.gate.shared.tell(&ToGate::Attach { sandbox: self.sandbox }, &[], &sockets).await
     }
 
+    /// What was refused since the last question, in words for the sandbox's agent: many programs do not pass on
+    /// why a proxy said no.
+    pub(crate) async fn refused(&self) -> Vec<String> {
+        let shared = &self.gate.shared;
+        let (sender, told) = oneshot::channel();
+        shared.state().asked.insert(self.sandbox, sender);
+        if shared.tell(&ToGate::Tell { sandbox: self.sandbox }, &[], &[]).await.is_ok() {
+            let _ = tokio::time::timeout(LAST_WORDS, told).await;
+        }
+        shared.state().refused.remove(&self.sandbox).unwrap_or_default()
+    }
+
     /// Whether there is still somebody at the gate.
     pub(crate) fn is_there(&self) -> bool {
         !self.gate.shared.gone.load(Ordering::SeqCst)
@@ -262,6 +280,20 @@ impl Drop for WayOut {
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps the first refusals for the sandbox's agent.
+    fn note(&self, sandbox: u64, lines: &[(Line, u32)]) {
+        let mut state = self.state();
+        let kept = state.refused.entry(sandbox).or_default();
+        for (line, _) in lines {
+            let Some(why) = Refused::of_code(&line.outcome) else { continue };
+            let port = if line.port == 0 { String::new() } else { format!(":{}", line.port) };
+            let text = format!("{}{port}: {why} ({})", line.host, why.code());
+            if kept.len() < MOST_TOLD && !kept.contains(&text) {
+                kept.push(text);
+            }
+        }
     }
 
     async fn tell(&self, message: &ToGate, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<(), GateFailure> {
@@ -316,8 +348,16 @@ async fn heard(shared: &Arc<Shared>, message: FromGate) {
                 let _ = sender.send(outcome);
             }
         }
+        FromGate::Told { sandbox } => {
+            if let Some(sender) = shared.state().asked.remove(&sandbox) {
+                let _ = sender.send(());
+            }
+        }
         FromGate::Closed { sandbox } => {
-            shared.state().callers.remove(&sandbox);
+            let mut state = shared.state();
+            state.callers.remove(&sandbox);
+            state.refused.remove(&sandbox);
+            state.asked.remove(&sandbox);
         }
         FromGate::Ask { ask, sandbox, secret, host } => {
             let caller = shared.state().callers.get(&sandbox).cloned();
@@ -341,6 +381,7 @@ async fn heard(shared: &Arc<Shared>, message: FromGate) {
             for (sandbox, lines) in by_sandbox {
                 let caller = shared.state().callers.get(&sandbox).cloned();
                 if let Some(caller) = caller {
+                    shared.note(sandbox, &lines);
                     shared.keeper.connections(&caller, lines).await;
                 }
             }

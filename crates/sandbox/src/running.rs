@@ -63,7 +63,7 @@ impl Running {
     pub async fn run(&self, _act: &Recorded<CallTool>, run: Run) -> Result<Ran, SandboxError> {
         let ran = match &self.walls {
             Walls::Virtual(shell) => run_virtual(shell, run).await,
-            Walls::Linux { jail, .. } => run_linux(jail, run).await,
+            Walls::Linux { jail, way } => run_linux(jail, way.as_ref(), run).await,
             Walls::Host { folder, user } => host::run(folder, *user, run).await.map_err(SandboxError::Host),
         };
         self.touch();
@@ -71,9 +71,17 @@ impl Running {
     }
 }
 
-async fn run_linux(jail: &Jail, run: Run) -> Result<Ran, SandboxError> {
+async fn run_linux(jail: &Jail, way: Option<&WayOut>, run: Run) -> Result<Ran, SandboxError> {
     let exec = Exec { command: CommandLine::Shell(run.script), timeout: run.timeout, ..Exec::shell("") };
     let done = jail.exec(exec, run.cancel).await.map_err(SandboxError::Exec)?;
+    let mut stderr = done.stderr;
+    if let Some(way) = way {
+        for refused in way.refused().await {
+            stderr.text.push_str("[network] ");
+            stderr.text.push_str(&refused);
+            stderr.text.push('\n');
+        }
+    }
     let status = match done.status {
         ExitStatus::Exited(code) => RanStatus::Exited(code),
         ExitStatus::Signaled(signal) => RanStatus::Signaled(signal),
@@ -81,7 +89,7 @@ async fn run_linux(jail: &Jail, run: Run) -> Result<Ran, SandboxError> {
         ExitStatus::Canceled => RanStatus::Canceled,
         ExitStatus::OutOfMemory => RanStatus::OutOfMemory,
     };
-    Ok(Ran { status, stdout: done.stdout, stderr: done.stderr, wall: done.wall, receipt: Receipt::Linux(done.receipt) })
+    Ok(Ran { status, stdout: done.stdout, stderr, wall: done.wall, receipt: Receipt::Linux(done.receipt) })
 }
 
 async fn run_virtual(shell: &Shell, run: Run) -> Result<Ran, SandboxError> {

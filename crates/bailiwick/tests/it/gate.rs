@@ -85,6 +85,8 @@ async fn g04_an_agent_calls_with_a_secret_that_nobody_sees() {
         assert!(say(&server, &home, &bob, "call").contains("no_secret"), "the neighbour has none");
         let stray = say(&server, &home, &alice, "stray");
         assert!(stray.contains("no_rule") && stray.contains("address_not_public"), "{stray}");
+        // What curl keeps to itself the agent reads all the same.
+        assert!(stray.contains("[network] evil.test:443:") && stray.contains("(host_not_allowed)"), "{stray}");
         let look = say(&server, &home, &alice, "look");
         assert!(look.contains("https_proxy=http://127.0.0.1:3128"), "{look}");
 

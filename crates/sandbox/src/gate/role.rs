@@ -86,10 +86,10 @@ impl Work {
         loop {
             tokio::select! {
                 received = receive(&self.socket, &mut buffer) => {
-                    let closed = self.handle(received?, &mut lines, &mut gathered).await?;
-                    if let Some(sandbox) = closed {
+                    let told = self.handle(received?, &mut lines, &mut gathered).await?;
+                    if let Some(told) = told {
                         self.tell_lines(&mut gathered).await?;
-                        self.tell(&FromGate::Closed { sandbox }).await?;
+                        self.tell(&told).await?;
                     }
                 }
                 Some(ask) = asked.recv() => self.ask(ask).await?,
@@ -99,13 +99,13 @@ impl Work {
         }
     }
 
-    /// The sandbox that is gone, if the message says so.
+    /// What is to be said once all lines that there are have been told.
     async fn handle(
         &mut self,
         received: Received<ToGate>,
         lines: &mut mpsc::Receiver<Entry>,
         gathered: &mut Vec<(u64, Line, u32)>,
-    ) -> Result<Option<u64>, WireError> {
+    ) -> Result<Option<FromGate>, WireError> {
         match received.message {
             ToGate::Configure { .. } => return Err(WireError::Malformed),
             ToGate::Open { sandbox, rules, limits } => {
@@ -127,15 +127,22 @@ impl Work {
                     door.attach(listeners);
                 }
             }
-            ToGate::Close { sandbox } => {
-                self.doors.remove(&sandbox);
+            told @ (ToGate::Close { .. } | ToGate::Tell { .. }) => {
+                let told = match told {
+                    ToGate::Close { sandbox } => {
+                        self.doors.remove(&sandbox);
+                        FromGate::Closed { sandbox }
+                    }
+                    ToGate::Tell { sandbox } => FromGate::Told { sandbox },
+                    _ => return Ok(None),
+                };
                 while let Ok(entry) = lines.try_recv() {
                     gather(gathered, entry);
                     if gathered.len() >= MOST_LINES {
                         self.tell_lines(gathered).await?;
                     }
                 }
-                return Ok(Some(sandbox));
+                return Ok(Some(told));
             }
             ToGate::Answer { ask, lasts } => {
                 let bytes = Zeroizing::new(received.bytes);

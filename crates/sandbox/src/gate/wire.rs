@@ -31,6 +31,11 @@ pub(super) enum ToGate {
         /// Its number.
         sandbox: u64,
     },
+    /// Tell what there is of it by now.
+    Tell {
+        /// Its number.
+        sandbox: u64,
+    },
     /// It is gone.
     Close {
         /// Its number.
@@ -59,6 +64,11 @@ pub(super) enum FromGate {
         sandbox: u64,
         /// What its programs have to believe in, or why it may not.
         outcome: Result<Option<Trust>, String>,
+    },
+    /// All is said of a sandbox up to now.
+    Told {
+        /// Its number.
+        sandbox: u64,
     },
     /// All is said of a sandbox.
     Closed {
