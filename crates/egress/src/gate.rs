@@ -52,7 +52,7 @@ pub enum GateError {
 
 /// Lets sandboxes out as far as their policies go.
 pub struct Gate {
-    names: Arc<Names>,
+    names: Names,
     tls: ClientConfig,
     provider: Arc<CryptoProvider>,
     asks: mpsc::Sender<Ask>,
@@ -75,7 +75,7 @@ impl Gate {
             .with_custom_certificate_verifier(Arc::new(verifier))
             .with_no_client_auth();
         Ok(Self {
-            names: Arc::new(settings.names),
+            names: settings.names,
             tls,
             provider,
             asks: settings.asks,
@@ -97,12 +97,13 @@ impl Gate {
         } else {
             Some(Authority::new(&destinations, Arc::clone(&self.provider))?)
         };
+        let names = Arc::new(self.names.for_sandbox());
         let trust = authority.as_ref().map(|authority| Trust { certificate: authority.pem(), others });
         let scene = Scene {
-            upstream: Upstream::new(Arc::clone(&policy), Arc::clone(&self.names), &self.tls),
+            upstream: Upstream::new(Arc::clone(&policy), Arc::clone(&names), &self.tls),
             policy,
             authority,
-            names: Arc::clone(&self.names),
+            names,
             journal: Journal { sandbox, to: self.journal.clone() },
             leases: Leases::new(sandbox, self.asks.clone()),
             meter: Arc::new(Meter::new(limits)),

@@ -1,11 +1,13 @@
 //! From a name to an address, and from an address that stands for a name back to it.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs as _};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bailiwick_types::host::HostName;
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 
 use crate::decide::Policy;
 use crate::refused::Refused;
@@ -14,6 +16,8 @@ use crate::refused::Refused;
 const CONNECT: Duration = Duration::from_secs(5);
 /// How long a name may take to be resolved.
 const RESOLVE: Duration = Duration::from_secs(10);
+/// Questions to the system's resolver of one sandbox at once.
+const QUESTIONS: usize = 16;
 /// Most addresses of a name that are tried.
 const MOST_TRIED: usize = 4;
 
@@ -52,15 +56,23 @@ impl std::fmt::Display for Target {
 }
 
 /// The system's resolver, with names of the operator's in front of it.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Names {
-    fixed: BTreeMap<HostName, Vec<IpAddr>>,
+    fixed: Arc<BTreeMap<HostName, Vec<IpAddr>>>,
+    /// Questions of one sandbox at once. Each holds a thread for as long as the system's resolver takes, and a
+    /// name whose servers are silent takes long.
+    places: Arc<Semaphore>,
 }
 
 impl Names {
     /// These names lead to these addresses, all others where the system says.
     pub fn new(fixed: BTreeMap<HostName, Vec<IpAddr>>) -> Self {
-        Self { fixed }
+        Self { fixed: Arc::new(fixed), places: Arc::new(Semaphore::new(QUESTIONS)) }
+    }
+
+    /// The same, with places of its own.
+    pub(crate) fn for_sandbox(&self) -> Self {
+        Self { fixed: Arc::clone(&self.fixed), places: Arc::new(Semaphore::new(QUESTIONS)) }
     }
 
     /// The addresses of a target that a policy lets through. Asked once for a connection, which then goes to one
@@ -72,7 +84,7 @@ impl Names {
         };
         let found = match self.fixed.get(name) {
             Some(addresses) => addresses.clone(),
-            None => system(name).await?,
+            None => self.system(name).await?,
         };
         let mut refused = Refused::NoAddress;
         let mut through = Vec::new();
@@ -85,14 +97,24 @@ impl Names {
         through.truncate(MOST_TRIED);
         if through.is_empty() { Err(refused) } else { Ok(through) }
     }
-}
 
-async fn system(name: &HostName) -> Result<Vec<IpAddr>, Refused> {
-    // With the final dot no search list of the host's makes another name of it.
-    let asked = format!("{name}.");
-    let found = tokio::time::timeout(RESOLVE, tokio::net::lookup_host((asked.as_str(), 0))).await;
-    let found = found.map_err(|_| Refused::NoAddress)?.map_err(|_| Refused::NoAddress)?;
-    Ok(found.map(|address| address.ip()).collect())
+    async fn system(&self, name: &HostName) -> Result<Vec<IpAddr>, Refused> {
+        // With the final dot no search list of the host's makes another name of it.
+        let asked = format!("{name}.");
+        let places = Arc::clone(&self.places);
+        let asking = async move {
+            let place = places.acquire_owned().await.ok()?;
+            let resolving = tokio::task::spawn_blocking(move || {
+                let found = (asked.as_str(), 0).to_socket_addrs().ok()?;
+                let found = found.map(|address| address.ip()).collect::<Vec<_>>();
+                // Held until the thread is free, also where nobody waits any more.
+                drop(place);
+                Some(found)
+            });
+            resolving.await.ok()?
+        };
+        tokio::time::timeout(RESOLVE, asking).await.ok().flatten().ok_or(Refused::NoAddress)
+    }
 }
 
 /// Connects to the first address that answers.

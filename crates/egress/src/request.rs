@@ -94,7 +94,7 @@ async fn passed(place: &Place, request: Request<Incoming>, line: &mut Line) -> R
         parts.headers.remove(name);
     }
 
-    let mut uri = Uri::builder().scheme(place.scheme.clone()).authority(authority(&place.target, place.port)?);
+    let mut uri = Uri::builder().scheme(place.scheme.clone()).authority(authority(place)?);
     let own_path = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
     let mut path = own_path;
     if let RuleAct::Forward(elsewhere) = &act {
@@ -309,8 +309,12 @@ async fn transform(
     Ok(())
 }
 
-fn authority(target: &Target, port: u16) -> Result<Authority, Refused> {
-    format!("{target}:{port}").parse().map_err(|_| Refused::Name)
+/// The place's authority, without a port that goes without saying.
+fn authority(place: &Place) -> Result<Authority, Refused> {
+    let Place { target, port, scheme, .. } = place;
+    let usual = if *scheme == Scheme::HTTPS { 443 } else { 80 };
+    let text = if *port == usual { target.to_string() } else { format!("{target}:{port}") };
+    text.parse().map_err(|_| Refused::Name)
 }
 
 fn forward_authority(to: &ForwardUrl) -> Result<Authority, Refused> {

@@ -120,7 +120,9 @@ fn b09_each_privilege_that_differs_is_found() {
 #[test]
 fn b09_each_namespace_that_differs_is_found() {
     for (at, kind) in NAMESPACES.into_iter().enumerate() {
-        let expected = [Fact::Namespace(kind)];
+        // The sockets that lead to the gate are in another namespace then.
+        let way_out = (kind == "net").then_some(Fact::WayOut);
+        let expected: Vec<Fact> = [Fact::Namespace(kind)].into_iter().chain(way_out).collect();
         // The server's own, and another than the first process told.
         for link in [format!("{kind}:[1]"), format!("{kind}:[3]")] {
             assert_eq!(differs(|seen, _| seen.namespaces[at].2 = Some(link)), expected);
@@ -138,6 +140,11 @@ fn b09_each_namespace_that_differs_is_found() {
     }
     let found = differs(|seen, _| seen.devices = "  eth0: 0 0\n".to_owned());
     assert_eq!(found, [Fact::NetworkDevices]);
+    for elsewhere in ["net:[1]", "net:[3]", ""] {
+        let moved = differs(|_, declared| declared.gate = Some(elsewhere.to_owned()));
+        assert_eq!(moved, [Fact::WayOut], "{elsewhere}");
+    }
+    assert_eq!(differs(|_, declared| declared.gate = None), []);
 }
 
 #[test]
