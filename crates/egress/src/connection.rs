@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use crate::decide::Depth;
-use crate::gate::Scene;
+use crate::gate::{Held, Scene};
 use crate::hello::{self, Begins, Begun};
 use crate::journal::{Kind, Line};
 use crate::names::{self, Target};
@@ -33,10 +33,10 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 const LARGEST_HEAD: usize = 64 * 1024;
 
 /// A program that knows of the proxy (RFC 9110, section 9.3.6; RFC 9112, section 3.2.2).
-pub(crate) async fn explicit(scene: Arc<Scene>, stream: TcpStream) {
+pub(crate) async fn explicit(scene: Arc<Scene>, stream: TcpStream, held: Arc<Held>) {
     let service = service_fn(move |request: Request<Incoming>| {
-        let scene = Arc::clone(&scene);
-        async move { Ok::<_, Infallible>(asked(scene, request).await) }
+        let (scene, held) = (Arc::clone(&scene), Arc::clone(&held));
+        async move { Ok::<_, Infallible>(asked(scene, request, held).await) }
     });
     let serving = http1().serve_connection(TokioIo::new(stream), service).with_upgrades();
     // What goes wrong here is between the sandbox and its own socket.
@@ -49,12 +49,16 @@ fn http1() -> hyper::server::conn::http1::Builder {
     builder
 }
 
-async fn asked(scene: Arc<Scene>, mut request: Request<Incoming>) -> Response<Flow> {
+async fn asked(scene: Arc<Scene>, mut request: Request<Incoming>, held: Arc<Held>) -> Response<Flow> {
+    if !scene.meter.admits_one() {
+        scene.journal.write(Line::new(Kind::Connection, "", 0).refused(Refused::Limit)).await;
+        return refusal(Refused::Limit);
+    }
     if request.method() != Method::CONNECT {
         let named = request.uri().authority().map(|authority| authority.as_str().to_owned());
         let plain = request.uri().scheme() == Some(&Scheme::HTTP);
         let place = match named.filter(|_| plain).ok_or(Refused::Request).and_then(|text| request::split(&text, 80)) {
-            Ok((target, port)) => Place { scene, target, port, scheme: Scheme::HTTP },
+            Ok((target, port)) => Place { scene, target, port, scheme: Scheme::HTTP, held },
             Err(why) => {
                 scene.journal.write(Line::new(Kind::Request, "", 0).refused(why)).await;
                 return refusal(why);
@@ -84,18 +88,20 @@ async fn asked(scene: Arc<Scene>, mut request: Request<Incoming>) -> Response<Fl
         let Ok(upgraded) = upgrade.await else { return };
         // The socket itself, if it is there, rather than three layers around it.
         match upgraded.downcast::<TokioIo<TcpStream>>() {
-            Ok(parts) => led(own, Begun::new(parts.read_buf, parts.io.into_inner()), target, port, way).await,
-            Err(upgraded) => led(own, TokioIo::new(upgraded), target, port, way).await,
+            Ok(parts) => {
+                led(own, Begun::new(parts.read_buf, parts.io.into_inner()), target, port, way, held).await;
+            }
+            Err(upgraded) => led(own, TokioIo::new(upgraded), target, port, way, held).await,
         }
     });
     Response::new(Flow::default())
 }
 
 /// A program that does not know of the proxy: the address it connected to says which name it means.
-pub(crate) async fn transparent(scene: Arc<Scene>, stream: TcpStream, to: IpAddr, port: u16) {
+pub(crate) async fn transparent(scene: Arc<Scene>, stream: TcpStream, to: IpAddr, port: u16, held: Arc<Held>) {
     let target = scene.stand().meant(to);
     match Way::find(&scene, &target, port).await {
-        Ok(way) => led(scene, stream, target, port, way).await,
+        Ok(way) => led(scene, stream, target, port, way, held).await,
         Err(why) => {
             scene.journal.write(Line::new(Kind::Connection, &target, port).refused(why)).await;
             if port == 80 {
@@ -142,13 +148,13 @@ impl Way {
     }
 }
 
-async fn led<S>(scene: Arc<Scene>, stream: S, target: Target, port: u16, way: Way)
+async fn led<S>(scene: Arc<Scene>, stream: S, target: Target, port: u16, way: Way, held: Arc<Held>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let line = Line::new(Kind::Connection, &target, port);
     let went = match way {
-        Way::Requests => return requests(scene, stream, target, port).await,
+        Way::Requests => return requests(scene, stream, target, port, held).await,
         Way::Tls(addresses) => tls(&scene, stream, &target, port, &addresses, line.clone()).await,
         Way::Raw(addresses) => raw(&scene, stream, &target, port, &addresses, line.clone()).await,
     };
@@ -232,7 +238,7 @@ where
 }
 
 /// Reads the requests of a connection, from within its TLS if it has one.
-async fn requests<S>(scene: Arc<Scene>, stream: S, target: Target, port: u16)
+async fn requests<S>(scene: Arc<Scene>, stream: S, target: Target, port: u16, held: Arc<Held>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -244,7 +250,7 @@ where
         Ok((begins @ Begins::Tls(_), stream)) => match (names(&begins, &target), &target, &scene.authority) {
             (Ok(()), Target::Name(host), Some(_)) if port != 80 => {
                 let host = host.clone();
-                match inside(scene.clone(), stream, host, port).await {
+                match inside(scene.clone(), stream, host, port, held).await {
                     Ok(()) => return,
                     Err(why) => why,
                 }
@@ -257,7 +263,7 @@ where
             Refused::NotTls
         }
         Ok((Begins::Otherwise, stream)) => {
-            let place = Place { scene, target, port, scheme: Scheme::HTTP };
+            let place = Place { scene, target, port, scheme: Scheme::HTTP, held };
             let service = service_fn(move |request: Request<Incoming>| {
                 let place = place.clone();
                 async move { Ok::<_, Infallible>(request::pass(&place, request).await) }
@@ -270,7 +276,7 @@ where
 }
 
 /// Ends the sandbox's TLS here, with a certificate of its own authority, and reads what is inside.
-async fn inside<S>(scene: Arc<Scene>, stream: S, host: HostName, port: u16) -> Result<(), Refused>
+async fn inside<S>(scene: Arc<Scene>, stream: S, host: HostName, port: u16, held: Arc<Held>) -> Result<(), Refused>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -280,7 +286,7 @@ where
     // Most often a client that does not believe our certificate; it says so itself.
     let Ok(Ok(stream)) = accepted else { return Err(Refused::NotTls) };
     let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    let place = Place { scene, target: Target::Name(host), port, scheme: Scheme::HTTPS };
+    let place = Place { scene, target: Target::Name(host), port, scheme: Scheme::HTTPS, held };
     let service = service_fn(move |request: Request<Incoming>| {
         let place = place.clone();
         async move { Ok::<_, Infallible>(request::pass(&place, request).await) }
@@ -289,10 +295,12 @@ where
         let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
         builder
             .timer(TokioTimer::new())
-            .max_concurrent_streams(128)
+            .max_concurrent_streams(64)
+            .max_send_buf_size(64 * 1024)
+            .initial_stream_window_size(256 * 1024)
+            .initial_connection_window_size(1024 * 1024)
             .max_header_list_size(u32::try_from(LARGEST_HEAD).unwrap_or(u32::MAX))
-            .max_pending_accept_reset_streams(32)
-            .adaptive_window(true);
+            .max_pending_accept_reset_streams(32);
         let _ = builder.serve_connection(TokioIo::new(stream), service).await;
     } else {
         let _ = http1().serve_connection(TokioIo::new(stream), service).with_upgrades().await;

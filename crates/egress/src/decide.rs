@@ -77,6 +77,14 @@ impl Policy {
         Ok(Passage { own: rules(&self.own)?, ceiling: rules(&self.ceiling)? })
     }
 
+    /// Whether a rule may send requests to a host and port: where the operator lets any agent go, unlooked.
+    ///
+    /// # Errors
+    /// [`Refused::Host`].
+    pub fn forward(&self, host: &HostName, port: u16) -> Result<(), Refused> {
+        rules(&self.ceiling, host, port).filter(|rules| rules.is_empty()).map(drop).ok_or(Refused::Host)
+    }
+
     /// Whether a name may be asked for: whether it may be reached at any port.
     pub fn knows(&self, host: &HostName) -> bool {
         self.both().into_iter().all(|egress| match egress {
@@ -176,7 +184,12 @@ impl<'p> Passage<'p> {
 
 fn fits(wanted: &RequestMatch, path: &str, request: &Request<'_>) -> bool {
     let every = |wanted: &[PairMatcher], pairs: &[(String, String)]| {
-        wanted.iter().all(|wanted| pairs.iter().any(|(key, value)| wanted.fits(key, value)))
+        wanted.iter().all(|wanted| {
+            // All of that name have to fit: whoever reads the request may take any of them.
+            let named = || pairs.iter().filter(|(key, _)| wanted.key.as_ref().is_none_or(|name| name.fits(key)));
+            let every = wanted.key.is_none() || named().all(|(key, value)| wanted.fits(key, value));
+            every && named().any(|(key, value)| wanted.fits(key, value))
+        })
     };
     wanted.path.as_ref().is_none_or(|wanted| wanted.fits(path))
         && (wanted.method.is_empty() || wanted.method.iter().any(|method| method == request.method))

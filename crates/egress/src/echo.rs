@@ -7,14 +7,16 @@
 use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
-use aho_corasick::{AhoCorasick, MatchKind};
+use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
+use tokio::time::Sleep;
 use zeroize::Zeroizing;
 
 /// Spellings shorter than this are not looked for; they would be in everything.
@@ -93,6 +95,8 @@ impl Echo {
         let spellings: Vec<Zeroizing<Vec<u8>>> =
             all.into_iter().filter(|text| text.len() >= SHORTEST).map(Zeroizing::new).collect();
         let search = AhoCorasick::builder()
+            // A table would have megabytes for a long value.
+            .kind(Some(AhoCorasickKind::ContiguousNFA))
             .match_kind(MatchKind::LeftmostLongest)
             .build(spellings.iter().map(|text| text.as_slice()))?;
         Ok(Self { spellings, search })
@@ -110,16 +114,10 @@ impl Echo {
         !found.is_empty()
     }
 
-    /// How many bytes at the end may be the beginning of a spelling.
-    fn unfinished(&self, text: &[u8]) -> usize {
-        let longest = self.spellings.iter().map(|spelling| spelling.len() - 1).max().unwrap_or(0).min(text.len());
-        (1..=longest)
-            .rev()
-            .find(|length| {
-                let end = text.get(text.len() - length..).unwrap_or_default();
-                self.spellings.iter().any(|spelling| spelling.starts_with(end))
-            })
-            .unwrap_or(0)
+    /// How many bytes at the end may be the beginning of a spelling: always as many, whatever they are. Who saw that
+    /// some bytes are held back, and others are not, would learn the secret letter by letter.
+    fn longest(&self) -> usize {
+        self.spellings.iter().map(|spelling| spelling.len() - 1).max().unwrap_or(0)
     }
 }
 
@@ -156,19 +154,30 @@ impl Blanking {
         for echo in &self.echoes {
             echo.blank(&mut self.kept);
         }
-        let unfinished = self.echoes.iter().map(|echo| echo.unfinished(&self.kept)).max().unwrap_or(0);
-        self.kept.split_to(self.kept.len() - unfinished).freeze()
+        let longest = self.echoes.iter().map(|echo| echo.longest()).max().unwrap_or(0);
+        self.kept.split_to(self.kept.len().saturating_sub(longest)).freeze()
     }
 
-    /// What is left at the end. It was searched already.
+    /// Whether nothing is held back.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.kept.is_empty()
+    }
+
+    /// What is left at the end, or after a pause. It was searched already.
     pub(crate) fn rest(&mut self) -> Bytes {
         self.kept.split().freeze()
     }
 }
 
+/// How long the end of a stream is held back while nothing comes after it: a message may be whole, and its reader may
+/// be waited for.
+pub(crate) const QUIET: Duration = Duration::from_millis(20);
+
 /// A body without secrets.
 pub(crate) struct Blanked<B> {
     inner: B,
+    /// Runs while something is held back and nothing comes.
+    quiet: Option<Pin<Box<Sleep>>>,
     blanking: Blanking,
     /// What comes after the rest: trailers, or the end.
     after: Option<After>,
@@ -181,7 +190,7 @@ enum After {
 
 impl<B> Blanked<B> {
     pub(crate) fn new(inner: B, echoes: Vec<Arc<Echo>>) -> Self {
-        Self { inner, blanking: Blanking::new(echoes), after: None }
+        Self { inner, quiet: None, blanking: Blanking::new(echoes), after: None }
     }
 }
 
@@ -203,8 +212,17 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Blanked<B> {
                 None => {}
             }
             let frame = match Pin::new(&mut self.inner).poll_frame(cx) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(frame) => frame.transpose()?,
+                Poll::Pending if self.blanking.is_empty() => return Poll::Pending,
+                Poll::Pending => {
+                    let quiet = self.quiet.get_or_insert_with(|| Box::pin(tokio::time::sleep(QUIET)));
+                    ready!(quiet.as_mut().poll(cx));
+                    self.quiet = None;
+                    return Poll::Ready(Some(Ok(Frame::data(self.blanking.rest()))));
+                }
+                Poll::Ready(frame) => {
+                    self.quiet = None;
+                    frame.transpose()?
+                }
             };
             let given = match frame.map(Frame::into_data) {
                 Some(Ok(data)) => self.blanking.pass(&data),
@@ -289,6 +307,18 @@ mod tests {
             }
         }
         assert_eq!(through(VALUE, b"ghp_S3cr but no more", &[4]), b"ghp_S3cr but no more");
+    }
+
+    #[test]
+    fn g06_what_is_held_back_tells_nothing_of_the_secret() {
+        let given = |text: &str| {
+            let mut blanking = Blanking::new(vec![Arc::new(Echo::of(VALUE).unwrap())]);
+            blanking.pass(format!("{}{text}", "x".repeat(300)).as_bytes()).len()
+        };
+        // A guess that is right so far, one that is wrong, and one in another spelling.
+        assert_eq!(given("ghp_S3cr"), given("ghp_S3cx"));
+        assert_eq!(given("6768705f"), given("6768705e"));
+        assert_eq!(given("g"), given("h"));
     }
 
     proptest! {

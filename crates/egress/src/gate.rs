@@ -11,7 +11,7 @@ use rustls_pki_types::CertificateDer;
 use rustls_platform_verifier::Verifier;
 use serde::{Deserialize, Serialize};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::authority::{Authority, AuthorityError};
@@ -154,10 +154,19 @@ impl Door {
     /// Begins to listen.
     pub fn attach(&self, listeners: Listeners) {
         let scene = &self.scene;
-        accept(scene, listeners.explicit, |scene, stream, _| Box::pin(connection::explicit(scene, stream)));
-        accept(scene, listeners.https, |scene, stream, to| Box::pin(connection::transparent(scene, stream, to, 443)));
-        accept(scene, listeners.http, |scene, stream, to| Box::pin(connection::transparent(scene, stream, to, 80)));
-        accept(scene, listeners.names_stream, |scene, stream, _| Box::pin(dns::stream(scene, stream)));
+        accept(scene, listeners.explicit, |scene, stream, _, held| Box::pin(connection::explicit(scene, stream, held)));
+        accept(scene, listeners.https, |scene, stream, to, held| {
+            Box::pin(connection::transparent(scene, stream, to, 443, held))
+        });
+        accept(scene, listeners.http, |scene, stream, to, held| {
+            Box::pin(connection::transparent(scene, stream, to, 80, held))
+        });
+        accept(scene, listeners.names_stream, |scene, stream, _, held| {
+            Box::pin(async move {
+                dns::stream(scene, stream).await;
+                drop(held);
+            })
+        });
         scene.spawn(dns::datagrams(Arc::clone(scene), listeners.names));
     }
 
@@ -173,9 +182,16 @@ impl Drop for Door {
     }
 }
 
+/// A connection's places, the sandbox's own and the gate's. Held by whatever goes on with the connection, also where
+/// that is another task than the one that read its first request.
+pub(crate) struct Held {
+    _own: OwnedSemaphorePermit,
+    _of_all: OwnedSemaphorePermit,
+}
+
 type Handling = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
 
-fn accept(scene: &Arc<Scene>, listener: TcpListener, handle: fn(Arc<Scene>, TcpStream, IpAddr) -> Handling) {
+fn accept(scene: &Arc<Scene>, listener: TcpListener, handle: fn(Arc<Scene>, TcpStream, IpAddr, Arc<Held>) -> Handling) {
     let own = Arc::clone(scene);
     scene.spawn(async move {
         loop {
@@ -193,10 +209,8 @@ fn accept(scene: &Arc<Scene>, listener: TcpListener, handle: fn(Arc<Scene>, TcpS
             };
             let _ = stream.set_nodelay(true);
             let scene = Arc::clone(&own);
-            own.spawn(async move {
-                handle(scene, stream, SocketAddr::ip(&to)).await;
-                drop((place, of_all));
-            });
+            let held = Arc::new(Held { _own: place, _of_all: of_all });
+            own.spawn(handle(scene, stream, SocketAddr::ip(&to), held));
         }
     });
 }

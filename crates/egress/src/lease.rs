@@ -12,6 +12,8 @@ use zeroize::Zeroizing;
 use crate::echo::Echo;
 use crate::refused::Refused;
 
+/// Most secrets that one sandbox uses at once, counted by host.
+const MOST_HELD: usize = 128;
 /// How long the server may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -65,6 +67,9 @@ impl Leases {
         {
             let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
             held.retain(|_, lease| lease.until > now);
+            if held.len() >= MOST_HELD && !held.contains_key(&key) {
+                return Err(Refused::Limit);
+            }
             if let Some(lease) = held.get(&key) {
                 return Ok(Arc::clone(lease));
             }

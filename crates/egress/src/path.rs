@@ -27,7 +27,7 @@ pub(crate) fn plain(path: &str) -> Option<String> {
             other => plain.push(char::from(other)),
         }
     }
-    let divided = plain.get(1..)?.replace("%2F", "/");
+    let divided = plain.get(1..)?.replace("%2F", "/").replace("%3B", ";");
     let mut segments = divided.split('/').peekable();
     while let Some(segment) = segments.next() {
         // `;` begins parameters of a segment for some servers: `..;` is `..` to them.
@@ -69,6 +69,8 @@ mod tests {
             ("/a/../b", None),
             ("/a/..;/b", None),
             ("/a/.;x/b", None),
+            ("/a/..%3b/b", None),
+            ("/a/..%3Bx/b", None),
             ("/a/%2e%2e/b", None),
             ("/a/.%2E", None),
             ("/a%5cb", None),

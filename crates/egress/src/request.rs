@@ -18,8 +18,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use zeroize::Zeroizing;
 
 use crate::decide;
-use crate::echo::{Blanked, Blanking, Echo, blank_headers};
-use crate::gate::Scene;
+use crate::echo::{Blanked, Blanking, Echo, QUIET, blank_headers};
+use crate::gate::{Held, Scene};
 use crate::journal::{Kind, Line};
 use crate::meter::{Counted, Metered};
 use crate::names::Target;
@@ -48,6 +48,7 @@ pub(crate) struct Place {
     pub(crate) target: Target,
     pub(crate) port: u16,
     pub(crate) scheme: Scheme,
+    pub(crate) held: Arc<Held>,
 }
 
 /// An answer of the gate's own.
@@ -72,24 +73,27 @@ pub(crate) async fn pass(place: &Place, request: Request<Incoming>) -> Response<
             answer
         }
         Err(why) => {
+            // Of what was too much there is one line, whatever was asked for.
+            let line = if why == Refused::Limit { Line::new(Kind::Request, "", 0) } else { line };
             place.scene.journal.write(line.refused(why)).await;
             refusal(why)
         }
     }
 }
 
-async fn passed(place: &Place, request: Request<Incoming>, line: &mut Line) -> Result<Response<Flow>, Refused> {
+async fn passed(place: &Place, mut request: Request<Incoming>, line: &mut Line) -> Result<Response<Flow>, Refused> {
     let scene = &place.scene;
     if !scene.meter.admits_one() {
         return Err(Refused::Limit);
     }
     agrees(place, &request)?;
+    let websocket = request.version() == Version::HTTP_11 && wants_websocket(request.headers());
+    let carried = websocket.then(|| request.headers().get(header::UPGRADE).cloned()).flatten();
+    // Before it is judged: what does not go out must not open a rule.
+    strip(request.headers_mut());
     let (act, host) = judged(place, &request)?;
     let (mut parts, body) = request.into_parts();
-    let websocket = parts.version == Version::HTTP_11 && wants_websocket(&parts.headers);
     let upgrade = if websocket { parts.extensions.remove::<OnUpgrade>() } else { None };
-    let carried = websocket.then(|| parts.headers.get(header::UPGRADE).cloned()).flatten();
-    strip(&mut parts.headers);
     for name in [header::HOST, header::EXPECT, header::PROXY_AUTHORIZATION] {
         parts.headers.remove(name);
     }
@@ -98,6 +102,7 @@ async fn passed(place: &Place, request: Request<Incoming>, line: &mut Line) -> R
     let own_path = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
     let mut path = own_path;
     if let RuleAct::Forward(elsewhere) = &act {
+        scene.policy.forward(&elsewhere.host, elsewhere.port)?;
         uri = Uri::builder().scheme(Scheme::HTTPS).authority(forward_authority(elsewhere)?);
         path = format!("{}{path}", elsewhere.base).parse().map_err(|_| Refused::Request)?;
     }
@@ -156,8 +161,9 @@ fn returned(
         headers.insert(header::UPGRADE, protocol);
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         let far = hyper::upgrade::on(&mut answer);
-        let scene = Arc::clone(&place.scene);
+        let (scene, held) = (Arc::clone(&place.scene), Arc::clone(&place.held));
         scene.clone().spawn(async move {
+            let _held = held;
             if let (Ok(near), Ok(far)) = tokio::join!(near, far) {
                 exchange(&scene, near, far, echoes).await;
             }
@@ -186,10 +192,14 @@ async fn exchange(scene: &Scene, near: Upgraded, far: Upgraded, echoes: Vec<Arc<
     let back = async {
         let mut blanking = Blanking::new(echoes);
         let mut buffer = vec![0; 16 * 1024];
-        while let Ok(length) = far_read.read(&mut buffer).await {
-            let piece = match buffer.get(..length) {
-                Some([]) | None => break,
-                Some(piece) => blanking.pass(piece),
+        loop {
+            let piece = match tokio::time::timeout(QUIET, far_read.read(&mut buffer)).await {
+                Err(_) if blanking.is_empty() => continue,
+                Err(_) => blanking.rest(),
+                Ok(read) => match read.ok().and_then(|length| buffer.get(..length)) {
+                    Some([]) | None => break,
+                    Some(piece) => blanking.pass(piece),
+                },
             };
             if near_write.write_all(&piece).await.is_err() {
                 return;
@@ -304,7 +314,9 @@ async fn transform(
         let mut value = HeaderValue::from_str(&written).map_err(|_| Refused::Secret)?;
         value.set_sensitive(true);
         headers.insert(name, value);
-        line.secrets.push(secret.clone());
+        if !line.secrets.contains(secret) {
+            line.secrets.push(secret.clone());
+        }
     }
     Ok(())
 }

@@ -41,6 +41,13 @@ impl Running {
         self.touch();
     }
 
+    /// Ends whatever is in it, also a command that somebody waits for.
+    pub(crate) fn kill(&self) {
+        if let Walls::Linux { jail, .. } = &self.walls {
+            jail.kill();
+        }
+    }
+
     fn touch(&self) {
         *self.used.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }

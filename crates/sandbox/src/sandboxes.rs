@@ -29,7 +29,7 @@ use bailiwick_auth::access::verb::StartSandbox;
 use bailiwick_files::Access;
 use bailiwick_shell::{Isolation, Mount, PoolLimits, SharedTmp, Shell, ShellLimits, ShellPool, ShellSpec};
 use bailiwick_types::agent::BackendChoice;
-use bailiwick_types::{Incarnation, SessionId, SpaceId};
+use bailiwick_types::{AgentName, Incarnation, SessionId, SpaceId};
 use tokio::sync::OnceCell;
 
 use crate::demand::{Backend, CpuDemand, Demand, HostUse, Inside, Share};
@@ -66,6 +66,8 @@ struct Key {
     backend: Backend,
     /// Agents that share a sandbox but not its limits share only `/tmp`.
     limits: [u64; 6],
+    /// Nor, where something may leave it, do two agents: what one was granted is not the other's.
+    agent: Option<AgentName>,
     /// Nor what may leave it. A definition whose rules change has another sandbox from then on.
     egress: String,
 }
@@ -73,9 +75,9 @@ struct Key {
 impl Key {
     /// Whether it is the same sandbox but for its egress rules.
     fn is_as(&self, other: &Self) -> bool {
-        let Self { tenant, share, space, writable, backend, limits, egress: _ } = other;
-        (&self.tenant, &self.share, &self.space, &self.writable, &self.backend, &self.limits)
-            == (tenant, share, space, writable, backend, limits)
+        let Self { tenant, share, space, writable, backend, limits, agent, egress: _ } = other;
+        (&self.tenant, &self.share, &self.space, &self.writable, &self.backend, &self.limits, &self.agent)
+            == (tenant, share, space, writable, backend, limits, agent)
     }
 }
 
@@ -196,6 +198,7 @@ impl Sandboxes {
             },
             backend,
             limits: limits_key(&demand.limits),
+            agent: (!demand.egress.denies_all()).then(|| act.resource().agent().clone()),
             egress: serde_json::to_string(&demand.egress).unwrap_or_default(),
         };
         let caller = || Caller { scope: act.scope().clone(), session: act.resource().clone() };
@@ -314,8 +317,10 @@ impl Sandboxes {
 
     fn end(&self, which: impl Fn(&Key) -> bool) {
         let ended: Vec<_> = lock(&self.running).extract_if(|key, _| which(key)).collect();
-        // Dropping a jail kills it; outside of the lock, for that takes system calls.
-        drop(ended);
+        // Killed, not only dropped: somebody may still be in it. Outside of the lock, for that takes system calls.
+        for running in ended.iter().filter_map(|(_, cell)| cell.get()) {
+            running.kill();
+        }
     }
 
     /// Stops all sandboxes, and the gate once it has said all. The server is stopping.

@@ -26,8 +26,9 @@ pub(super) fn check(layers: &mut Layers, raw: Gate, ceiling: Egress) -> GateSett
         ("requests_per_minute", u64::from(raw.requests_per_minute)),
         ("traffic_mib", raw.traffic_mib),
     ] {
-        if figure == 0 {
-            layers.wrong(&format!("gate.{name}"), "must be more than zero");
+        let least = if name == "connections" { 8 } else { 1 };
+        if figure < least {
+            layers.wrong(&format!("gate.{name}"), format!("must be at least {least}"));
         }
     }
     let mut hosts = std::collections::BTreeMap::new();

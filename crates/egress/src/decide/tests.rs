@@ -41,6 +41,9 @@ fn g02_an_agent_reaches_no_more_than_the_operator_lets_any_agent_reach() {
     assert_eq!(passage.depth(), Depth::Requests);
     assert!(passage.request(&asked("GET")).is_ok());
     assert_eq!(passage.request(&asked("POST")).err(), Some(Refused::Rule));
+    // A rule that sends requests elsewhere sends them where agents may go.
+    assert!(policy.forward(&host("a.example"), 443).is_ok() && policy.forward(&host("b.test"), 443).is_err());
+    assert!(policy.forward(&host("api.example"), 443).is_err(), "there the ceiling has rules");
     // "allow-all" is what is public; its control is the same agent without a ceiling of names.
     let public = beneath(own.clone(), json!("allow-all"));
     assert!(public.host(&host("b.test"), 443).is_ok() && public.address("10.1.0.1".parse().unwrap()).is_err());
@@ -50,6 +53,19 @@ fn g02_an_agent_reaches_no_more_than_the_operator_lets_any_agent_reach() {
 
 fn host(text: &str) -> HostName {
     HostName::parse(text).unwrap()
+}
+
+#[test]
+fn g04_of_two_values_of_one_name_both_have_to_fit() {
+    let policy = policy(json!({ "allow": { "a.example": [
+        { "match": { "queryString": [{ "key": { "exact": "op" }, "value": { "exact": "read" } }] } }] } }));
+    let passage = policy.host(&host("a.example"), 443).unwrap();
+    let fits = |pairs: &[(&str, &str)]| {
+        let query: Vec<_> = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        passage.request(&Request { method: "GET", path: "/", query: &query, headers: &[] }).is_ok()
+    };
+    assert!(fits(&[("op", "read")]) && fits(&[("x", "y"), ("op", "read")]));
+    assert!(!fits(&[("op", "read"), ("op", "delete")]) && !fits(&[("x", "read")]) && !fits(&[]));
 }
 
 #[test]

@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use crate::linux::raw;
+
 use landlock::{
     ABI, Access as _, AccessFs, CompatLevel, Compatible as _, PathBeneath, PathFd, Ruleset, RulesetAttr as _,
     RulesetCreatedAttr as _, RulesetStatus,
@@ -61,7 +63,8 @@ fn warm_up() {
 }
 
 fn restrict_files() -> Option<()> {
-    let abi = ABI::V3;
+    // As much of it as this kernel has; the launcher has looked that it has any.
+    let abi = ABI::from(raw::landlock_abi()?.min(3));
     let read = AccessFs::from_read(abi) & !AccessFs::Execute;
     let mut ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::HardRequirement)
@@ -123,7 +126,6 @@ const ALLOWED: &[i64] = &[
     libc::SYS_sched_getaffinity,
     libc::SYS_gettid,
     libc::SYS_getpid,
-    libc::SYS_tgkill,
     libc::SYS_exit,
     libc::SYS_exit_group,
     libc::SYS_prctl,
@@ -175,6 +177,9 @@ fn filter() -> Option<BpfProgram> {
     let socket: Option<Vec<SeccompRule>> =
         families.into_iter().map(|family| SeccompRule::new(vec![narrow(0, SeccompCmpOp::Eq, family)?]).ok()).collect();
     rules.insert(libc::SYS_socket, socket?);
+    // A signal to itself, never to the server, whose user this may be.
+    let own = narrow(0, SeccompCmpOp::Eq, rustix::process::getpid().as_raw_nonzero().get())?;
+    rules.insert(libc::SYS_tgkill, vec![SeccompRule::new(vec![own]).ok()?]);
     // The runtime wakes itself by one.
     let own = SeccompRule::new(vec![narrow(0, SeccompCmpOp::Eq, libc::AF_UNIX)?]).ok()?;
     rules.insert(libc::SYS_socketpair, vec![own]);

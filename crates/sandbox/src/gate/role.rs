@@ -95,6 +95,7 @@ impl Work {
                 Some(ask) = asked.recv() => self.ask(ask).await?,
                 Some(entry) = lines.recv(), if gathered.len() < MOST_LINES => gather(&mut gathered, entry),
                 _ = due.tick(), if !gathered.is_empty() => self.tell_lines(&mut gathered).await?,
+                () = std::future::ready(()), if gathered.len() >= MOST_LINES => self.tell_lines(&mut gathered).await?,
             }
         }
     }
@@ -121,9 +122,9 @@ impl Work {
                 self.tell(&FromGate::Opened { sandbox, outcome }).await?;
             }
             ToGate::Attach { sandbox } => {
-                let listening = Listening::received(received.fds).ok_or(WireError::Malformed)?;
-                let listeners = listening.into_listeners().map_err(|_| WireError::Malformed)?;
-                if let Some(door) = self.doors.get(&sandbox) {
+                // Out of descriptors: this sandbox stays without a way out, and no other pays for it.
+                let listening = Listening::received(received.fds).and_then(|all| all.into_listeners().ok());
+                if let Some((door, listeners)) = self.doors.get(&sandbox).zip(listening) {
                     door.attach(listeners);
                 }
             }
@@ -170,7 +171,19 @@ impl Work {
         if gathered.is_empty() {
             return Ok(());
         }
-        self.tell(&FromGate::Lines(std::mem::take(gathered))).await
+        let mut left = vec![std::mem::take(gathered)];
+        while let Some(lines) = left.pop() {
+            match self.tell(&FromGate::Lines(lines.clone())).await {
+                // Long names: half of them at a time. One alone always fits, for its parts are bounded.
+                Err(WireError::TooLarge(_)) if lines.len() > 1 => {
+                    let (first, rest) = lines.split_at(lines.len() / 2);
+                    left.extend([rest.to_vec(), first.to_vec()]);
+                }
+                Err(WireError::TooLarge(_)) => {}
+                other => other?,
+            }
+        }
+        Ok(())
     }
 
     async fn tell(&self, message: &FromGate) -> Result<(), WireError> {
@@ -195,7 +208,7 @@ fn gather(gathered: &mut Vec<(u64, Line, u32)>, entry: Entry) {
 async fn receive(socket: &AsyncFd<OwnedFd>, buffer: &mut [u8]) -> Result<Received<ToGate>, WireError> {
     loop {
         let mut guard = socket.readable().await.map_err(|_| WireError::Closed)?;
-        match packets::receive(socket.get_ref(), buffer) {
+        match packets::receive_short(socket.get_ref(), buffer) {
             Err(WireError::Socket(Errno::AGAIN)) => guard.clear_ready(),
             other => return other,
         }

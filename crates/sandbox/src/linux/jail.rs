@@ -261,6 +261,11 @@ impl Jail {
         Ok(Execution { status, stdout: stdout.finish(), stderr: stderr.finish(), wall: started.elapsed(), receipt })
     }
 
+    /// Kills everything inside.
+    pub(crate) fn kill(&self) {
+        self.shared.parts.launcher.kill(self.shared.parts.number);
+    }
+
     /// Kills everything inside and waits until it is gone.
     pub async fn stop(mut self) {
         self.shared.parts.launcher.kill(self.shared.parts.number);
