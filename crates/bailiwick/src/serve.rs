@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use bailiwick_model::Script;
-use bailiwick_sandbox::linux::{LauncherKind, Promises};
+use bailiwick_sandbox::linux::{LauncherKind, Promises, WayOut};
 use bailiwick_store::StoreError;
 use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -148,7 +148,11 @@ pub(crate) fn sandbox_line(linux: &Result<Promises, String>) -> String {
                 LauncherKind::Native => "native",
                 LauncherKind::Bubblewrap => "bubblewrap",
             };
-            format!("linux ({launcher}; Landlock {}, own namespaces, no network)", promises.landlock_abi)
+            let out = match promises.way_out {
+                WayOut::Gate => "no way out but the gate",
+                WayOut::Nothing => "no way out at all",
+            };
+            format!("linux ({launcher}; Landlock {}, own namespaces, {out})", promises.landlock_abi)
         }
         Err(reason) => format!("virtual (the linux sandbox does not work here: {})", out::clean(reason)),
     }

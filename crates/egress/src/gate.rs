@@ -169,11 +169,6 @@ impl Door {
         });
         scene.spawn(dns::datagrams(Arc::clone(scene), listeners.names));
     }
-
-    /// Bytes that the sandbox may still send and receive.
-    pub fn bytes_left(&self) -> u64 {
-        self.scene.meter.left()
-    }
 }
 
 impl Drop for Door {

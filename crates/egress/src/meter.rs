@@ -33,22 +33,14 @@ impl Default for Limits {
 
 /// Counts one sandbox's use.
 pub(crate) struct Meter {
-    started: Instant,
     left: AtomicU64,
-    /// Milliseconds from the start to the last byte.
-    moved: AtomicU64,
     rate: DefaultDirectRateLimiter,
 }
 
 impl Meter {
     pub(crate) fn new(limits: &Limits) -> Self {
         let rate = NonZeroU32::new(limits.requests_per_minute).unwrap_or(NonZeroU32::MIN);
-        Self {
-            started: Instant::now(),
-            left: AtomicU64::new(limits.bytes),
-            moved: AtomicU64::new(0),
-            rate: RateLimiter::direct(Quota::per_minute(rate)),
-        }
+        Self { left: AtomicU64::new(limits.bytes), rate: RateLimiter::direct(Quota::per_minute(rate)) }
     }
 
     /// Whether one more may be asked for.
@@ -56,14 +48,7 @@ impl Meter {
         self.left.load(Ordering::Relaxed) > 0 && self.rate.check().is_ok()
     }
 
-    /// Bytes that are left.
-    pub(crate) fn left(&self) -> u64 {
-        self.left.load(Ordering::Relaxed)
-    }
-
     fn spend(&self, bytes: usize) -> io::Result<()> {
-        let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.moved.store(now, Ordering::Relaxed);
         let spent = self.left.try_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes as u64));
         match spent {
             Ok(_) => Ok(()),

@@ -94,21 +94,13 @@ pub struct SealedSecret {
 
 /// Seals values, and opens them against the record of their release.
 pub struct Vault {
-    /// The first encrypts; the others are older, and only decrypt.
-    keys: Vec<Box<dyn KeyEncryption>>,
+    key: Box<dyn KeyEncryption>,
 }
 
 impl Vault {
-    /// A vault whose keys are encrypted by `current`.
-    pub fn new(current: Box<dyn KeyEncryption>) -> Self {
-        Self { keys: vec![current] }
-    }
-
-    /// A key that encrypted before `current` did.
-    #[must_use]
-    pub fn with_older(mut self, key: Box<dyn KeyEncryption>) -> Self {
-        self.keys.push(key);
-        self
+    /// A vault whose data keys are encrypted by `key`.
+    pub fn new(key: Box<dyn KeyEncryption>) -> Self {
+        Self { key }
     }
 
     /// A new data key for an account.
@@ -119,18 +111,6 @@ impl Vault {
         let mut key = Zeroizing::new([0; KEY_BYTES]);
         getrandom::fill(&mut *key).map_err(|_| SealError::NoEntropy)?;
         self.wrap(account, &key)
-    }
-
-    /// The same data key, encrypted by the current key; nothing if it is already.
-    ///
-    /// # Errors
-    /// [`SealError`].
-    pub fn rewrap(&self, account: Incarnation, key: &WrappedKey) -> Result<Option<WrappedKey>, SealError> {
-        if self.keys.first().is_some_and(|current| current.id() == key.by) {
-            return Ok(None);
-        }
-        let plain = self.data_key(account, key)?;
-        self.wrap(account, &plain).map(Some)
     }
 
     /// Seals a value under its account's data key.
@@ -172,13 +152,14 @@ impl Vault {
     }
 
     fn wrap(&self, account: Incarnation, key: &[u8; KEY_BYTES]) -> Result<WrappedKey, SealError> {
-        let current = self.keys.first().ok_or(SealError::Closed)?;
-        Ok(WrappedKey { by: current.id().to_owned(), bytes: current.wrap(&of_account(account), key)? })
+        Ok(WrappedKey { by: self.key.id().to_owned(), bytes: self.key.wrap(&of_account(account), key)? })
     }
 
     fn data_key(&self, account: Incarnation, key: &WrappedKey) -> Result<Zeroizing<[u8; KEY_BYTES]>, SealError> {
-        let by = self.keys.iter().find(|one| one.id() == key.by).ok_or(SealError::Closed)?;
-        by.unwrap(&of_account(account), &key.bytes)
+        if self.key.id() != key.by {
+            return Err(SealError::Closed);
+        }
+        self.key.unwrap(&of_account(account), &key.bytes)
     }
 }
 
@@ -217,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn e06_a_data_key_opens_for_its_account_alone_and_survives_a_new_key_above_it() {
+    fn z04_a_data_key_opens_for_its_account_alone() {
         let (one, other) = (Incarnation::new(), Incarnation::new());
         let old = Vault::new(key(7));
         let wrapped = old.new_key(one).unwrap();
@@ -225,17 +206,12 @@ mod tests {
         assert!(!wrapped.bytes.windows(KEY_BYTES).any(|part| part == *plain));
         assert_eq!(old.data_key(other, &wrapped).err(), Some(SealError::Closed));
         assert!(Vault::new(key(8)).data_key(one, &wrapped).is_err());
-        let new = Vault::new(key(8)).with_older(key(7));
-        let again = new.rewrap(one, &wrapped).unwrap().unwrap();
-        assert_ne!(again.by, wrapped.by);
-        assert_eq!(*Vault::new(key(8)).data_key(one, &again).unwrap(), *plain);
-        assert_eq!(new.rewrap(one, &again).unwrap(), None);
-        let forged = WrappedKey { by: again.by.clone(), bytes: wrapped.bytes };
-        assert!(new.data_key(one, &forged).is_err());
+        let forged = WrappedKey { by: Vault::new(key(8)).key.id().to_owned(), bytes: wrapped.bytes };
+        assert!(Vault::new(key(8)).data_key(one, &forged).is_err());
     }
 
     #[test]
-    fn e06_a_sealed_value_is_its_rows_alone() {
+    fn z04_a_sealed_value_is_its_rows_alone() {
         let (vault, account) = (Vault::new(key(7)), Incarnation::new());
         let wrapped = vault.new_key(account).unwrap();
         let data = vault.data_key(account, &wrapped).unwrap();

@@ -165,10 +165,7 @@ pub(crate) fn sealing(app: &App, tenant: Tenant, name: SecretName, value: Zeroiz
     Box::new(move |key, version| {
         let failed = |error: SealError| StoreError::Io(std::io::Error::other(error));
         let key = match key {
-            Some(StoredKey { by, bytes }) => {
-                let key = WrappedKey { by, bytes };
-                vault.rewrap(tenant.incarnation(), &key).map_err(failed)?.unwrap_or(key)
-            }
+            Some(StoredKey { by, bytes }) => WrappedKey { by, bytes },
             None => vault.new_key(tenant.incarnation()).map_err(failed)?,
         };
         let sealed = vault.seal(&tenant, &key, &name, version, &value).map_err(failed)?;

@@ -9,7 +9,7 @@ use bailiwick_store::log::{EventFilter, Order};
 use bailiwick_types::UserName;
 use serde::Deserialize;
 
-use super::frame::{Frame, Notice, moment, page};
+use super::frame::{Frame, Notice, moment, page, query};
 use crate::api::audit::read;
 use crate::app::App;
 use crate::caller::Caller;
@@ -96,18 +96,6 @@ struct Wanted {
     before: Option<u64>,
 }
 
-impl Wanted {
-    fn query(&self) -> String {
-        let mut query = form_urlencoded::Serializer::new(String::new());
-        for (name, value) in [("action", &self.action), ("result", &self.result), ("user", &self.user)] {
-            if !value.is_empty() {
-                query.append_pair(name, value);
-            }
-        }
-        query.finish()
-    }
-}
-
 async fn show(State(app): State<App>, caller: Caller, Params(wanted): Params<Wanted>) -> Result<Response, Failure> {
     let scope = caller.scope()?;
     let filled = |text: &str| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
@@ -125,7 +113,7 @@ async fn show(State(app): State<App>, caller: Caller, Params(wanted): Params<Wan
     let mut events = read(&app, &scope, filter).await?;
     let more = events.len() > ROWS;
     events.truncate(ROWS);
-    let query = wanted.query();
+    let query = query(&[("action", &wanted.action), ("result", &wanted.result), ("user", &wanted.user)]);
     let older = events.last().filter(|_| more).map(|last| format!("/audit?{query}&before={}", last.seq));
     let tail = if wanted.before.is_none() { format!("/api/v1/audit/stream?{query}") } else { String::new() };
     page(&Page {

@@ -168,6 +168,13 @@ impl Said {
     }
 }
 
+/// The query of a form's filled fields.
+pub(super) fn query(fields: &[(&str, &str)]) -> String {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    query.extend_pairs(fields.iter().filter(|(_, value)| !value.is_empty()));
+    query.finish()
+}
+
 /// A page.
 pub(super) fn page(template: &impl Template) -> Result<Response, Failure> {
     let text = template.render().map_err(|_| Failure::Defect("a page could not be rendered"))?;
