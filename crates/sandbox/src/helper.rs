@@ -1,8 +1,8 @@
 //! The roles that this executable plays when it starts itself again.
 //!
 //! The server runs its own file a second time under another `argv[0]`, once as
-//! the launcher of jails, once per jail as its first process, and once to fork
-//! the workers of virtual shells. `dispatch` picks the role, so it must run
+//! the launcher of jails, once per jail as its first process, once to fork the
+//! workers of virtual shells, and to try attacks from inside. `dispatch` picks the role, so it must run
 //! before any thread starts: all roles fork, and a fork in a threaded process
 //! may copy a lock that nobody will release.
 //! A role never returns to the caller's `main`.
@@ -23,6 +23,10 @@ pub fn dispatch() {
         Some(crate::linux::INIT_ROLE) => crate::linux::run_init(),
         Some(crate::gate::GATE_ROLE) => crate::gate::role::run(),
         Some(crate::workers::FORKER_ROLE) => crate::workers::forker::run(),
+        Some(crate::attack::probe::ROLE) => {
+            crate::attack::probe::run(&std::env::args().skip(1).collect::<Vec<_>>());
+            std::process::exit(0)
+        }
         _ => {}
     }
 }

@@ -5,12 +5,12 @@
 mod attacks;
 mod basics;
 mod ends;
-mod escape;
 mod files;
 mod findings;
 mod gate;
 mod harness;
 mod limits;
+mod probe;
 mod timing;
 mod unprivileged;
 #[cfg(debug_assertions)]

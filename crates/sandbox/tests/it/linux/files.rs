@@ -4,8 +4,8 @@ use std::os::unix::fs::MetadataExt;
 
 use bailiwick_sandbox::linux::{ExitStatus, WorkspaceAccess};
 
-use super::escape::{place_probe, probe_inside};
 use super::harness::{Host, sh};
+use super::probe::{place_probe, probe_inside};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn b02_two_jails_do_not_see_each_others_tmp() {

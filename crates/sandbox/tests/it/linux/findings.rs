@@ -9,8 +9,8 @@ use bailiwick_sandbox::linux::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::escape::{place_probe, probe_inside, probe_outside};
 use super::harness::{Host, helper, probe, sh};
+use super::probe::{place_probe, probe_inside, probe_outside};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn finding_1_no_jail_is_the_hosts_root_and_the_kernels_settings_are_closed() {

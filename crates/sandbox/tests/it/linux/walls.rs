@@ -9,8 +9,8 @@ use std::os::unix::net::{SocketAddr, UnixListener};
 
 use bailiwick_sandbox::linux::{Exec, Fact, Jail, OnDifference, ReceiptError, StartError, Wall};
 
-use super::escape::{place_probe, probe_inside};
 use super::harness::{Host, Space, run};
+use super::probe::{place_probe, probe_inside};
 
 /// Which walls are left out, and what the receipt must say.
 struct Case {
