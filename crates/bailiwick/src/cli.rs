@@ -129,11 +129,42 @@ pub(crate) enum Command {
         after_help = "Example:\n  bailiwick prove-isolation --url https://agents.example.com --api-key-file root.key"
     )]
     ProveIsolation,
+    /// The sandboxes of this machine.
+    #[command(subcommand)]
+    Sandbox(SandboxCommand),
     /// Talk to an agent in the terminal.
     #[command(
         after_help = "Example:\n  bailiwick chat --agent default\n  echo 'What is in this space?' | bailiwick chat"
     )]
     Chat(Chat),
+}
+
+/// What can be done with the sandboxes of this machine.
+#[derive(Subcommand)]
+pub(crate) enum SandboxCommand {
+    /// Attack them from inside, as an agent's programs could, and print what each attack was answered.
+    #[command(after_help = "Examples:\n  bailiwick sandbox attack\n  bailiwick sandbox attack --backend linux --json")]
+    Attack {
+        /// The configuration whose sandboxes are meant [default: the defaults].
+        #[arg(short, long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// One kind alone.
+        #[arg(long, value_name = "KIND")]
+        backend: Option<BackendWord>,
+        /// A wall that is left out, to see that it is missed.
+        #[cfg(debug_assertions)]
+        #[arg(long, value_name = "WALL", hide = true)]
+        without: Vec<String>,
+    },
+}
+
+/// A kind of sandbox.
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum BackendWord {
+    /// Real programs in namespaces.
+    Linux,
+    /// The virtual shell.
+    Virtual,
 }
 
 #[derive(Args)]

@@ -37,6 +37,8 @@ pub(crate) enum Failure {
     Demo(#[from] crate::demo::DemoError),
     #[error(transparent)]
     Prove(#[from] crate::prove::ProveError),
+    #[error(transparent)]
+    Attack(#[from] crate::attack::AttackError),
     #[error("{path}: {error}")]
     File {
         /// As the caller named it.

@@ -3,6 +3,7 @@
 //! Roles that this program plays for itself (a sandbox's first process, a shell's worker) begin before
 //! anything else, while there is one thread; everything after that belongs to a command.
 
+mod attack;
 mod chat;
 mod cli;
 mod client;
@@ -89,6 +90,7 @@ async fn dispatch(command: Command, global: &cli::Global) -> Result<(), Failure>
         Command::Secret(command) => command::secret::run(&context()?, command).await,
         Command::Policy(command) => command::policy::run(&context()?, command).await,
         Command::ProveIsolation => prove::run(global.given(), format).await,
+        Command::Sandbox(command) => attack::run(attack::Plan::of(command)?, format).await,
         Command::Chat(arguments) => chat::run(&context()?, arguments).await,
         // Done before a runtime was needed.
         Command::Init { .. } | Command::Config(_) => Ok(()),

@@ -182,7 +182,7 @@ const LOOT: &[&str] = &["SECRET", "connected", "HAVE", "uid=0", "root:x:0:0", "R
 /// # Errors
 /// The system's.
 pub fn prepare(places: &Places) -> std::io::Result<()> {
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{MetadataExt as _, symlink};
     std::fs::write(places.other.join("secret"), SECRET)?;
     std::fs::write(places.own.join("outside.txt"), SECRET)?;
     let space = &places.workspace;
@@ -191,8 +191,18 @@ pub fn prepare(places: &Places) -> std::io::Result<()> {
     symlink(places.own.join("outside.txt"), space.join("link-outside"))?;
     rustix::fs::mknodat(rustix::fs::CWD, space.join("fifo"), rustix::fs::FileType::Fifo, 0o600.into(), 0)?;
     std::fs::copy(&places.probe, space.join(probe::ROLE))?;
-    let all = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(space.join(probe::ROLE), all)
+    let all: std::fs::Permissions = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    let owner = std::fs::metadata(space)?;
+    for name in ["program", "link-to-passwd", "link-outside", "fifo", probe::ROLE] {
+        let path = space.join(name);
+        if !path.is_symlink() && name != "fifo" {
+            std::fs::set_permissions(&path, all.clone())?;
+        }
+        if is_root() {
+            std::os::unix::fs::lchown(&path, Some(owner.uid()), Some(owner.gid()))?;
+        }
+    }
+    Ok(())
 }
 
 /// Runs the attacks of some groups on a sandbox that may reach nothing; the neighbour is another tenant's, and is to
@@ -226,6 +236,19 @@ pub async fn run<I: Inside, N: Inside>(
 impl Group {
     /// All that a sandbox without a way out has.
     pub const INSIDE: [Self; 5] = [Self::Calls, Self::Files, Self::Namespaces, Self::Host, Self::Limits];
+
+    /// In a word or two.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Calls => "system calls",
+            Self::Files => "files",
+            Self::Namespaces => "namespaces",
+            Self::Host => "the host",
+            Self::Limits => "limits",
+            Self::WayOut => "way out",
+            Self::Works => "what works",
+        }
+    }
 }
 
 /// Runs every attack on the way out of a sandbox that may reach one host. The neighbour may reach nothing of that.
@@ -244,7 +267,7 @@ async fn scripted<I: Inside>(
 ) -> Result<Vec<Finding>, String> {
     let mut findings = Vec::new();
     for attack in attacks {
-        let said = inside.run(&fill(attack.script, places)).await?;
+        let said = named(attack.name, inside.run(&fill(attack.script, places)).await)?;
         let text = said.all();
         // "Not found" is no refusal: the program must be there for the attack to be one, but in a shell without any.
         let missing = text.contains("command not found")
@@ -271,6 +294,11 @@ async fn scripted<I: Inside>(
         });
     }
     Ok(findings)
+}
+
+/// An attack that was not made shows nothing.
+fn named<T>(attack: &str, outcome: Result<T, String>) -> Result<T, String> {
+    outcome.map_err(|why| format!("{attack}: {why}"))
 }
 
 fn verdict(held: bool, control: bool) -> Verdict {

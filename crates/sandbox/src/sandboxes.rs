@@ -36,9 +36,11 @@ use crate::demand::{Backend, CpuDemand, Demand, HostUse, Inside, Share};
 use crate::error::SandboxError;
 use crate::gate::{self, Caller, GateSettings, Gates, Keeper};
 use crate::linux::{
-    CgroupUse, Enforcement, HelperPath, JailName, JailSpec, JailUser, Launcher, Limits, Network, Promises, StartError,
-    WayOut, WorkspaceAccess,
+    CgroupUse, Enforcement, HelperPath, Jail, JailName, JailSpec, JailUser, Launcher, Limits, Network, Promises,
+    StartError, WayOut, WorkspaceAccess,
 };
+#[cfg(debug_assertions)]
+use crate::linux::{OnDifference, Wall};
 use crate::running::{Running, Walls};
 use crate::workers::Workers;
 
@@ -96,6 +98,8 @@ pub struct Sandboxes {
     pool: ShellPool,
     running: Mutex<HashMap<Key, Arc<OnceCell<Arc<Running>>>>>,
     tmps: Mutex<HashMap<(Incarnation, Share), SharedTmp>>,
+    #[cfg(debug_assertions)]
+    left_out: Mutex<Vec<Wall>>,
 }
 
 /// How long a failed trial of the linux backend is believed.
@@ -114,6 +118,8 @@ impl Sandboxes {
             pool,
             running: Mutex::default(),
             tmps: Mutex::default(),
+            #[cfg(debug_assertions)]
+            left_out: Mutex::default(),
         }
     }
 
@@ -231,11 +237,11 @@ impl Sandboxes {
                 let network =
                     way.as_ref().map_or(Network::Nothing, |way: &gate::WayOut| Network::Gate(way.trust.clone()));
                 let launcher = self.launcher().await.map_err(SandboxError::LinuxUnavailable)?;
-                let started = match launcher.start(jail_spec(demand, network.clone())?).await {
+                let started = match self.jail(&launcher, jail_spec(demand, network.clone())?).await {
                     Err(StartError::LauncherGone) => {
                         *self.launcher.lock().await = None;
                         let launcher = self.launcher().await.map_err(SandboxError::LinuxUnavailable)?;
-                        launcher.start(jail_spec(demand, network)?).await
+                        self.jail(&launcher, jail_spec(demand, network)?).await
                     }
                     started => started,
                 };
@@ -248,6 +254,27 @@ impl Sandboxes {
             Backend::Host => Walls::Host { folder: demand.folder.clone(), user: demand.user },
         };
         Ok(Arc::new(Running::new(walls)))
+    }
+
+    #[cfg(not(debug_assertions))]
+    async fn jail(&self, launcher: &Launcher, spec: JailSpec) -> Result<Jail, StartError> {
+        launcher.start(spec).await
+    }
+
+    #[cfg(debug_assertions)]
+    async fn jail(&self, launcher: &Launcher, spec: JailSpec) -> Result<Jail, StartError> {
+        let walls = lock(&self.left_out).clone();
+        if walls.is_empty() {
+            return launcher.start(spec).await;
+        }
+        launcher.start_without(spec, &walls, OnDifference::Tolerate).await
+    }
+
+    /// Leaves walls out of the linux sandboxes that start from now on, so that tests can show what finds it. Release
+    /// builds do not have this.
+    #[cfg(debug_assertions)]
+    pub fn leave_out(&self, walls: &[Wall]) {
+        *lock(&self.left_out) = walls.to_vec();
     }
 
     fn shell(&self, demand: &Demand) -> Result<Shell, SandboxError> {

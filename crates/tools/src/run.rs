@@ -291,10 +291,13 @@ impl ToolManager {
         let pids = asked.pids.map_or(top.pids, |n| u32::try_from(n).unwrap_or(u32::MAX));
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked positive; `as` saturates")]
         let cpu = asked.cpu.map_or(top.cpu_millis, |cores| (cores * 1000.0).ceil() as u32);
+        let memory_bytes = memory.min(top.memory_bytes);
         Limits {
-            memory_bytes: memory.min(top.memory_bytes),
+            memory_bytes,
             pids: pids.min(top.pids),
             cpu_millis: cpu.min(top.cpu_millis),
+            // A private `/tmp` is memory too: whoever fills it is to be told, and not to lose the sandbox.
+            tmp_bytes: top.tmp_bytes.min(memory_bytes / 4),
             ..top
         }
     }

@@ -1,41 +1,16 @@
-//! The isolation self-test: a session in each kind of sandbox, through everything that a real one goes
-//! through, tries to get at this program's own secrets. Each attempt has a control: the same thing works
-//! from outside.
+//! The isolation self-test: the attacks of `sandbox attack` that use nothing up, in each kind of sandbox that this
+//! host has.
 
-use std::collections::BTreeMap;
-use std::net::TcpListener;
-use std::path::Path;
-use std::time::Duration;
-
-use bailiwick_model::Script;
+use bailiwick_sandbox::attack::{Group, Kind, Verdict};
 use bailiwick_sandbox::linux::{Enforcement, Promises, UserSeparation};
-use reqwest::Method;
-use serde_json::json;
 
 use super::Findings;
-use crate::client::{Ask, Client, SessionStream, Settings};
-use crate::command::text;
+use crate::attack::{Field, Sandbox};
 use crate::config::SandboxSettings;
 use crate::failure::Failure;
-use crate::serve::{ServeError, embedded};
-use crate::wiring::{self, Server};
 
-/// What runs inside. Bash, and the virtual shell, understand it.
-const PROBE: &str = r#"echo uid=$(id -u)
-(cat '@SECRET@' >/dev/null) 2>/dev/null && echo secret=READ || echo secret=hidden
-(exec 3<>/dev/tcp/127.0.0.1/@PORT@) 2>/dev/null && echo network=REACHED || echo network=closed
-echo canary > /workspace/inside.txt && echo workspace=$(cat /workspace/inside.txt)
-(echo x > '@OUTSIDE@') 2>/dev/null
-env | cut -d= -f1 | while read name; do echo variable=$name; done"#;
-
-/// Variables that a shell has of its own.
-const ORDINARY: [&str; 14] = [
-    "PATH", "HOME", "PWD", "OLDPWD", "SHLVL", "_", "TERM", "LANG", "USER", "LOGNAME", "SHELL", "TMPDIR", "HOSTNAME",
-    "LC_ALL",
-];
-
-/// The longest that one sandbox may take.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// What is attacked. Limits take time, and have a command of their own.
+const GROUPS: [Group; 4] = [Group::Calls, Group::Files, Group::Namespaces, Group::Host];
 
 pub(super) async fn check(findings: &mut Findings, sandbox: Option<SandboxSettings>) {
     match tried(findings, sandbox).await {
@@ -45,106 +20,35 @@ pub(super) async fn check(findings: &mut Findings, sandbox: Option<SandboxSettin
 }
 
 async fn tried(findings: &mut Findings, sandbox: Option<SandboxSettings>) -> Result<(), Failure> {
-    let in_dir = |error| Failure::File { path: "a folder for the self-test".to_owned(), error };
-    let dir = tempfile::Builder::new().prefix("bailiwick-doctor-").tempdir().map_err(in_dir)?;
-    let secret = dir.path().join("secret");
-    std::fs::write(&secret, "not for sandboxes").map_err(in_dir)?;
-    // Something that does answer, for the control of "network=closed".
-    let open_door = TcpListener::bind("127.0.0.1:0").map_err(in_dir)?;
-    let port = open_door.local_addr().map_err(in_dir)?.port();
-    let outside = dir.path().join("outside");
-    let probe = PROBE
-        .replace("@SECRET@", &secret.display().to_string())
-        .replace("@OUTSIDE@", &outside.display().to_string())
-        .replace("@PORT@", &port.to_string());
-    let script = json!({ "turns": [{ "default": true, "repeat": "last", "steps": [
-        { "tools": [{ "name": "bash", "input": { "command": probe } }] }, { "text": "done" } ] }] });
-    let script = Script::parse("self-test", &script.to_string()).map_err(ServeError::from)?;
-    let flags = [
-        ("server.listen", "127.0.0.1:0".to_owned()),
-        ("server.data_dir", dir.path().join("data").display().to_string()),
-        ("auth.mode", "dev".to_owned()),
-    ];
-    let mut config = embedded(&flags)?;
-    if let Some(sandbox) = sandbox {
-        config.sandbox = sandbox;
-    }
-    let server = wiring::start(config, Some(script)).await.map_err(ServeError::from)?;
-    let linux = server.sandboxes().linux().await;
+    let field = Field::start(sandbox).await?;
+    let linux = field.linux().await;
     promises(findings, &linux);
-    let mut kinds = vec!["virtual"];
+    let mut kinds = vec![Kind::Virtual];
     if linux.is_ok() {
-        kinds.push("linux");
+        kinds.push(Kind::Linux);
     }
-    let control = std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() && std::fs::read(&secret).is_ok();
     for kind in kinds {
-        let told = tokio::time::timeout(PATIENCE, inside(&server, kind)).await;
-        let name = if kind == "linux" { "self-test linux" } else { "self-test virtual" };
-        let advice = "do not run agents here before this is understood";
-        match told {
-            Ok(Ok(output)) => match judge(&output, &outside) {
-                Ok(()) if control => findings
-                    .good(name, "no file of the host, no network, no variable of the server; the workspace works"),
-                Ok(()) => findings.failed(name, "the control failed: the test proves nothing", advice),
-                Err(wrong) => findings.failed(name, wrong, advice),
-            },
-            Ok(Err(failure)) => findings.failed(name, failure.text(), advice),
-            Err(_) => findings.failed(name, "the sandbox did not answer in time", advice),
+        let name = if kind == Kind::Linux { "self-test linux" } else { "self-test virtual" };
+        match field.attack(kind, &GROUPS).await {
+            Ok(found) => judge(findings, name, &Sandbox { kind, findings: found }),
+            Err(error) => findings.failed(name, error.to_string(), ADVICE),
         }
     }
-    server.stop(Duration::from_secs(2)).await;
+    field.stop().await;
     Ok(())
 }
 
-/// Runs the probe in a sandbox of this kind; what it said.
-async fn inside(server: &Server, kind: &str) -> Result<String, Failure> {
-    let url = format!("http://{}", server.address());
-    let url = url.parse().map_err(|_| crate::client::SettingsError::Url(url.clone()))?;
-    let client = Client::new(&Settings { url, key: None, account: None, user: None })?;
-    let definition = json!({ "tools": ["bash"], "sandbox": { "backend": kind }, "instructions": "Probe." });
-    client.api(Method::PUT, &["agents", kind], Ask::body(&definition)).await?;
-    let mut headers = client.clone();
-    headers = headers.with_header("x-bailiwick-agent", kind)?;
-    let made = headers.eve(Method::POST, &["session"], Ask::body(&json!({ "message": "Probe." }))).await?;
-    let mut stream = SessionStream::new(headers, text(&made, "sessionId")?.to_owned(), 0);
-    loop {
-        let event = stream.next().await?;
-        if event.kind == "action.result" {
-            let output = &event.data["result"]["output"];
-            let said = output["stdout"].as_str().or_else(|| output["error"].as_str());
-            return Ok(said.map_or_else(|| output.to_string(), str::to_owned));
-        }
-        if matches!(event.kind.as_str(), "turn.failed" | "session.failed" | "session.waiting") {
-            return Ok(event.data["message"].as_str().unwrap_or("the probe did not run").to_owned());
-        }
-    }
-}
+const ADVICE: &str = "do not run agents here before this is understood: bailiwick sandbox attack";
 
-/// What is wrong with what the probe saw. A probe that did not run has proved nothing.
-fn judge(output: &str, outside: &Path) -> Result<(), String> {
-    let mut told: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for (name, value) in output.lines().filter_map(|line| line.split_once('=')) {
-        told.entry(name).or_default().push(value);
+fn judge(findings: &mut Findings, name: &'static str, sandbox: &Sandbox) {
+    let held = sandbox.count(Verdict::Held);
+    let through: Vec<&str> =
+        sandbox.findings.iter().filter(|one| one.verdict == Verdict::Escaped).map(|one| one.name.as_str()).collect();
+    match (through.is_empty(), held) {
+        (true, 0) => findings.failed(name, "no control held: the test proves nothing", ADVICE),
+        (true, _) => findings.good(name, format!("{held} attacks from inside were refused")),
+        (false, _) => findings.failed(name, format!("got through: {}", through.join(", ")), ADVICE),
     }
-    let one = |name: &str| told.get(name).and_then(|values| values.first().copied()).unwrap_or("nothing");
-    if one("workspace") != "canary" {
-        return Err(format!("the workspace does not work: {output}"));
-    }
-    if one("secret") != "hidden" {
-        return Err("a file of the host can be read".to_owned());
-    }
-    if one("network") != "closed" {
-        return Err("a port of the host can be reached".to_owned());
-    }
-    if outside.exists() {
-        return Err("a file of the host can be written".to_owned());
-    }
-    if one("uid") == "0" {
-        return Err("it runs as root".to_owned());
-    }
-    let variables = told.get("variable").map(Vec::as_slice).unwrap_or_default();
-    let leaked = variables.iter().find(|name| !ORDINARY.contains(name) && std::env::var_os(name).is_some());
-    leaked.map_or(Ok(()), |name| Err(format!("the server's variable {name} is inside")))
 }
 
 /// What the linux sandbox can enforce here.
@@ -189,19 +93,30 @@ fn enforced_by(by: Enforcement) -> &'static str {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
+    use bailiwick_sandbox::attack::Finding;
+
+    use super::super::Health;
     use super::*;
 
-    const GOOD: &str = "uid=60001\nsecret=hidden\nnetwork=closed\nworkspace=canary\nvariable=PATH\n";
-
     #[test]
-    fn u07_a_probe_that_did_not_run_or_got_out_is_no_good() {
-        let nowhere = Path::new("/nonexistent/outside");
-        assert_eq!(judge(GOOD, nowhere), Ok(()));
-        for bad in ["", "bash: not found", &GOOD.replace("closed", "REACHED"), &GOOD.replace("hidden", "READ")] {
-            assert!(judge(bad, nowhere).is_err(), "{bad}");
-        }
-        assert!(judge(&GOOD.replace("60001", "0"), nowhere).is_err());
-        assert!(judge(&GOOD.replace("variable=PATH", "variable=CARGO_MANIFEST_DIR"), nowhere).is_err());
-        assert!(judge(GOOD, Path::new("/")).is_err(), "a written file outside");
+    fn u07_a_test_that_shows_nothing_or_found_a_way_out_is_no_good() {
+        let health = |verdicts: &[Verdict]| {
+            let one = |verdict: &Verdict| Finding {
+                group: Group::Host,
+                name: "the host's ports".to_owned(),
+                verdict: *verdict,
+                inside: String::new(),
+                control: String::new(),
+                everywhere: true,
+            };
+            let mut findings = Findings::default();
+            let sandbox = Sandbox { kind: Kind::Linux, findings: verdicts.iter().map(one).collect() };
+            judge(&mut findings, "self-test linux", &sandbox);
+            findings.0[0].health
+        };
+        assert_eq!(health(&[Verdict::Held, Verdict::Unproven]), Health::Good);
+        assert_eq!(health(&[Verdict::Held, Verdict::Escaped]), Health::Failed);
+        assert_eq!(health(&[Verdict::Unproven]), Health::Failed);
+        assert_eq!(health(&[]), Health::Failed);
     }
 }

@@ -1,6 +1,6 @@
 //! What one sandbox may use up, and that its neighbour does not notice.
 
-use super::{Finding, Group, Inside, Places, brief, fill, verdict};
+use super::{Finding, Group, Inside, Places, brief, fill, named, verdict};
 
 /// One thing to use up.
 struct Much {
@@ -79,7 +79,7 @@ pub(super) async fn run<I: Inside, N: Inside>(
         let script = fill(script, places);
         // While it burns, the neighbour still answers.
         let (said, beside) = tokio::join!(inside.run(&script), neighbour.run("echo here"));
-        let (text, beside) = (said?.all(), beside?);
+        let (text, beside) = (named(name, said)?.all(), beside?);
         let held = says.iter().any(|words| text.contains(words)) && !text.contains(&fill(unless, places));
         let control = inside.run(&fill(less, places)).await?.stdout;
         let noticed = beside.stdout.trim() != "here";

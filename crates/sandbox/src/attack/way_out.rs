@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use super::{Finding, Group, Inside, brief, verdict};
+use super::{Finding, Group, Inside, brief, named, verdict};
 
 /// What there is outside. `allowed` is the host that the rules name; all the others are there, and are not named.
 #[derive(Debug, Clone)]
@@ -166,7 +166,7 @@ pub(super) async fn run<I: Inside>(far: &FarPlaces, inside: &I) -> Result<Vec<Fi
     let scripts = PROXIED.iter().map(|(name, head, says)| (*name, ask(head), *says));
     let past = PAST.iter().map(|(name, script, says)| (*name, fill(script), *says));
     for (name, script, says) in scripts.chain(past) {
-        let text = inside.run(&script).await?.all();
+        let text = named(name, inside.run(&script).await)?.all();
         // The control each time: the way out is there, and the attack before it did not close it.
         let control = inside.run(&allowed).await?.stdout;
         let greeted = text.contains(FarPlaces::GREETING) || text.contains("BOUND");

@@ -50,9 +50,6 @@ impl Field {
             probe: probe(),
         };
         attack::prepare(&places).unwrap();
-        for made in std::fs::read_dir(&space.workspace).unwrap() {
-            host.give(&made.unwrap().path(), space.user);
-        }
         let neighbour = InJail(host.jail(&other).await, "/workspace");
         Self { space, neighbour, places, _open: (one, two, UnixListener::bind_addr(&address).unwrap()) }
     }
