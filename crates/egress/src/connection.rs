@@ -33,10 +33,13 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 const LARGEST_HEAD: usize = 64 * 1024;
 
 /// A program that knows of the proxy (RFC 9110, section 9.3.6; RFC 9112, section 3.2.2).
-pub(crate) async fn explicit(scene: Arc<Scene>, stream: TcpStream, held: Arc<Held>) {
+pub(crate) async fn explicit<S>(scene: Arc<Scene>, stream: S, held: Arc<Held>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let service = service_fn(move |request: Request<Incoming>| {
         let (scene, held) = (Arc::clone(&scene), Arc::clone(&held));
-        async move { Ok::<_, Infallible>(asked(scene, request, held).await) }
+        async move { Ok::<_, Infallible>(asked::<S>(scene, request, held).await) }
     });
     let serving = http1().serve_connection(TokioIo::new(stream), service).with_upgrades();
     // What goes wrong here is between the sandbox and its own socket.
@@ -49,7 +52,10 @@ fn http1() -> hyper::server::conn::http1::Builder {
     builder
 }
 
-async fn asked(scene: Arc<Scene>, mut request: Request<Incoming>, held: Arc<Held>) -> Response<Flow> {
+async fn asked<S>(scene: Arc<Scene>, mut request: Request<Incoming>, held: Arc<Held>) -> Response<Flow>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     if !scene.meter.admits_one() {
         scene.journal.write(Line::new(Kind::Connection, "", 0).refused(Refused::Limit)).await;
         return refusal(Refused::Limit);
@@ -87,7 +93,7 @@ async fn asked(scene: Arc<Scene>, mut request: Request<Incoming>, held: Arc<Held
     scene.spawn(async move {
         let Ok(upgraded) = upgrade.await else { return };
         // The socket itself, if it is there, rather than three layers around it.
-        match upgraded.downcast::<TokioIo<TcpStream>>() {
+        match upgraded.downcast::<TokioIo<S>>() {
             Ok(parts) => {
                 led(own, Begun::new(parts.read_buf, parts.io.into_inner()), target, port, way, held).await;
             }

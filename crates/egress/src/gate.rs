@@ -10,6 +10,7 @@ use rustls::crypto::CryptoProvider;
 use rustls_pki_types::CertificateDer;
 use rustls_platform_verifier::Verifier;
 use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -151,6 +152,20 @@ impl Door {
         self.trust.as_ref()
     }
 
+    /// Takes a connection of somebody who knows of the proxy, as if it had come by [`Listeners::explicit`]. One that
+    /// finds no place waits for it.
+    pub fn admit<S>(&self, stream: S)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let scene = Arc::clone(&self.scene);
+        self.scene.spawn(async move {
+            if let Some(held) = scene.place().await {
+                connection::explicit(Arc::clone(&scene), stream, held).await;
+            }
+        });
+    }
+
     /// Begins to listen.
     pub fn attach(&self, listeners: Listeners) {
         let scene = &self.scene;
@@ -191,11 +206,7 @@ fn accept(scene: &Arc<Scene>, listener: TcpListener, handle: fn(Arc<Scene>, TcpS
     scene.spawn(async move {
         loop {
             // Places first: what is not accepted waits in the kernel, at the sandbox's cost.
-            let (Ok(place), Ok(of_all)) =
-                (Arc::clone(&own.own).acquire_owned().await, Arc::clone(&own.places).acquire_owned().await)
-            else {
-                return;
-            };
+            let Some(held) = own.place().await else { return };
             let accepted = listener.accept().await.and_then(|(stream, _)| Ok((stream.local_addr()?, stream)));
             let Ok((to, stream)) = accepted else {
                 // Out of descriptors, most likely; they come back.
@@ -204,7 +215,6 @@ fn accept(scene: &Arc<Scene>, listener: TcpListener, handle: fn(Arc<Scene>, TcpS
             };
             let _ = stream.set_nodelay(true);
             let scene = Arc::clone(&own);
-            let held = Arc::new(Held { _own: place, _of_all: of_all });
             own.spawn(handle(scene, stream, SocketAddr::ip(&to), held));
         }
     });
@@ -228,6 +238,13 @@ pub(crate) struct Scene {
 impl Scene {
     pub(crate) fn stand(&self) -> MutexGuard<'_, Stand> {
         self.stand.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Places for a connection, once there are some.
+    async fn place(&self) -> Option<Arc<Held>> {
+        let own = Arc::clone(&self.own).acquire_owned().await.ok()?;
+        let of_all = Arc::clone(&self.places).acquire_owned().await.ok()?;
+        Some(Arc::new(Held { _own: own, _of_all: of_all }))
     }
 
     /// Runs something that ends with the sandbox.

@@ -9,6 +9,7 @@ mod connection;
 pub mod decide;
 mod dns;
 mod echo;
+pub mod fetch;
 mod gate;
 mod hello;
 mod journal;

@@ -52,13 +52,16 @@ pub(crate) struct Place {
 }
 
 /// An answer of the gate's own.
+/// Says that an answer is the gate's own, and with which code it refuses.
+pub(crate) const REFUSED: &str = "x-bailiwick-refused";
+
 pub(crate) fn refusal(why: Refused) -> Response<Flow> {
     let text = format!("Bailiwick: {why} ({})\n", why.code());
     let mut answer = Response::new(Full::from(text).map_err(|never| match never {}).boxed());
     *answer.status_mut() = why.status();
     let headers = answer.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    headers.insert("x-bailiwick-refused", HeaderValue::from_static(why.code()));
+    headers.insert(REFUSED, HeaderValue::from_static(why.code()));
     answer
 }
 

@@ -1,5 +1,6 @@
 //! Why a sandbox was not entered, or a command not run.
 
+use bailiwick_egress::fetch::FetchError;
 use bailiwick_shell::ShellError;
 
 use crate::gate::GateFailure;
@@ -21,6 +22,12 @@ pub enum SandboxError {
     /// There is no gate, or none for this sandbox.
     #[error("the sandbox has no way out at the moment: {0}")]
     Gate(#[source] GateFailure),
+    /// A document was not fetched.
+    #[error("{0}")]
+    Fetch(#[source] FetchError),
+    /// A certificate of the gate's, or of the operator's, cannot be read.
+    #[error("the gate's certificates cannot be read")]
+    Believed,
     /// A limit that the backend cannot enforce.
     #[error("the {backend} sandbox cannot enforce a limit on {limit} on this host")]
     Limit {
@@ -53,7 +60,9 @@ impl SandboxError {
             Self::NoBackend(_) => "no_backend",
             Self::LinuxUnavailable(_) => "linux_unavailable",
             Self::NoWayOut(_) => "egress_not_enforced",
-            Self::Gate(_) => "gate_failed",
+            Self::Gate(_) | Self::Believed => "gate_failed",
+            Self::Fetch(FetchError::Refused(_)) => "fetch_refused",
+            Self::Fetch(_) => "fetch_failed",
             Self::Limit { .. } => "limit_not_enforced",
             Self::HostRefused => "host_refused",
             Self::Start(StartError::Receipt(_))

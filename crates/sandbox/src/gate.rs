@@ -21,16 +21,20 @@ use std::time::Duration;
 
 use bailiwick_auth::Scope;
 use bailiwick_auth::access::Session;
+use bailiwick_egress::fetch::{self, Believed, Fetch, Fetched};
 pub use bailiwick_egress::{Lease, Limits, Line};
 use bailiwick_egress::{Refused, Trust};
 use bailiwick_types::host::HostName;
 use bailiwick_types::{Egress, SecretName};
 use rustix::io::Errno;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use self::wire::{FromGate, ToGate};
+use crate::error::SandboxError;
 use crate::linux::listeners::Listening;
 use crate::linux::wire::{self as packets, PACKET_BYTES, WireError};
 use crate::linux::{HelperPath, launcher};
@@ -174,6 +178,20 @@ impl Gates {
         }
     }
 
+    /// Fetches a document as a sandbox with these rules would, on a caller's behalf.
+    pub(crate) async fn fetch(&self, egress: &Egress, caller: Caller, fetch: &Fetch) -> Result<Fetched, SandboxError> {
+        let way = self.open(egress, caller).await.map_err(SandboxError::Gate)?;
+        let mut others = CertificateDer::pem_slice_iter(self.settings.authorities.as_bytes())
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|_| SandboxError::Believed)?;
+        if let Some(trust) = &way.trust {
+            let own = CertificateDer::from_pem_slice(trust.certificate.as_bytes());
+            others.push(own.map_err(|_| SandboxError::Believed)?);
+        }
+        let believed = Believed::new(others).map_err(|_| SandboxError::Believed)?;
+        fetch::fetch(|| way.dial(), &believed, fetch).await.map_err(SandboxError::Fetch)
+    }
+
     /// Makes ready for a sandbox with these rules, on a caller's behalf.
     pub(crate) async fn open(&self, egress: &Egress, caller: Caller) -> Result<WayOut, GateFailure> {
         let gate = self.current().await?;
@@ -236,6 +254,15 @@ impl WayOut {
     pub(crate) async fn attach(&self, listening: Listening) -> Result<(), GateFailure> {
         let sockets = listening.0.each_ref().map(AsFd::as_fd);
         self.gate.shared.tell(&ToGate::Attach { sandbox: self.sandbox }, &[], &sockets).await
+    }
+
+    /// A connection to the proxy, as a program inside makes one.
+    pub(crate) async fn dial(&self) -> std::io::Result<tokio::net::UnixStream> {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        let told = self.gate.shared.tell(&ToGate::Admit { sandbox: self.sandbox }, &[], &[theirs.as_fd()]).await;
+        told.map_err(std::io::Error::other)?;
+        tokio::net::UnixStream::from_std(ours)
     }
 
     /// What was refused since the last question, in words for the sandbox's agent: many programs do not pass on

@@ -17,6 +17,7 @@ mod running;
 pub mod sandboxes;
 mod workers;
 
+pub use bailiwick_egress::fetch;
 pub use demand::{Backend, CpuDemand, Demand, HostUse, Inside, Ran, RanStatus, Run, Share};
 pub use error::SandboxError;
 pub use receipt::Receipt;

@@ -25,11 +25,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bailiwick_auth::Recorded;
-use bailiwick_auth::access::verb::StartSandbox;
+use bailiwick_auth::access::verb::{CallTool, StartSandbox};
+use bailiwick_egress::fetch::{Fetch, Fetched};
 use bailiwick_files::Access;
 use bailiwick_shell::{Isolation, Mount, PoolLimits, SharedTmp, Shell, ShellLimits, ShellPool, ShellSpec};
 use bailiwick_types::agent::BackendChoice;
-use bailiwick_types::{AgentName, Incarnation, SessionId, SpaceId};
+use bailiwick_types::{AgentName, Egress, Incarnation, SessionId, SpaceId};
 use tokio::sync::OnceCell;
 
 use crate::demand::{Backend, CpuDemand, Demand, HostUse, Inside, Share};
@@ -223,6 +224,21 @@ impl Sandboxes {
                 all.remove(&key);
             }
         }
+    }
+
+    /// Fetches a document for a recorded call, by the gate and under the agent's rules: as a program in a sandbox of
+    /// its would, but with no sandbox.
+    ///
+    /// # Errors
+    /// [`SandboxError::Fetch`] with the reason, or that there is no gate.
+    pub async fn fetch(
+        &self,
+        act: &Recorded<CallTool>,
+        egress: &Egress,
+        fetch: &Fetch,
+    ) -> Result<Fetched, SandboxError> {
+        let caller = Caller { scope: act.scope().clone(), session: act.resource().session().clone() };
+        self.gates.fetch(egress, caller, fetch).await
     }
 
     async fn start(&self, backend: Backend, demand: &Demand, caller: Caller) -> Result<Arc<Running>, SandboxError> {

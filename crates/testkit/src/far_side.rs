@@ -121,6 +121,16 @@ async fn said(mut request: Request<Incoming>, files: Arc<Option<Files>>) -> Resu
     if let (Some(files), Some(path)) = (&*files, request.uri().path().strip_prefix("/files/")) {
         return Ok(shown(files, path, &request));
     }
+    if request.uri().path() == "/onwards" {
+        let to = request.uri().query().unwrap_or_default().to_owned();
+        let answer = Response::builder().status(StatusCode::FOUND).header("location", to);
+        return Ok(answer.body(Full::default()).unwrap());
+    }
+    if request.uri().path() == "/page" {
+        let answer = Response::builder().header("content-type", "text/html; charset=utf-8");
+        let page = "<title>T</title><h1>The far side</h1><p>Read <a href=\"/next\">on</a>.<script>no()</script>";
+        return Ok(answer.body(Full::from(page)).unwrap());
+    }
     if let Some(length) = request.uri().path().strip_prefix("/bytes/") {
         static MANY: [u8; 1 << 28] = [0; 1 << 28];
         let length = length.parse::<usize>().unwrap_or(0).min(MANY.len());

@@ -4,6 +4,7 @@ pub(crate) mod bash;
 pub(crate) mod file;
 pub(crate) mod plan;
 pub(crate) mod search;
+pub(crate) mod web;
 
 use bailiwick_files::FileError;
 use bailiwick_types::WorkspacePath;

@@ -14,6 +14,7 @@ pub fn label(tool: &ToolDefinition, arguments: &Value) -> String {
         Kind::EditFile => format!("Edit {}", argument("path")),
         Kind::Glob => format!("List {}", argument("pattern")),
         Kind::Grep => format!("Search {}", argument("pattern")),
+        Kind::WebFetch => format!("Fetch {}", argument("url")),
         Kind::Plan => "Write the plan".to_owned(),
         Kind::AskQuestion => "Ask a question".to_owned(),
     }

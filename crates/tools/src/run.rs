@@ -7,6 +7,7 @@ use bailiwick_auth::access::verb::{CallTool, StartSandbox};
 use bailiwick_auth::access::{Asks, record};
 use bailiwick_auth::{Recorded, Scope};
 use bailiwick_files::{Access, FileError};
+use bailiwick_sandbox::fetch::FetchError;
 use bailiwick_sandbox::linux::Limits;
 use bailiwick_sandbox::{CpuDemand, Demand, Inside, Running, SandboxError, Sandboxes, Share};
 use bailiwick_store::area::WorkArea;
@@ -73,6 +74,15 @@ pub enum ToolError {
         #[source]
         error: FileError,
     },
+    /// A document of the web.
+    #[error("{url}: {why}")]
+    Fetch {
+        /// As the model wrote it.
+        url: String,
+        /// What is wrong.
+        #[source]
+        why: FetchError,
+    },
     /// No sandbox, or it failed.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
@@ -93,6 +103,8 @@ impl ToolError {
         match self {
             Self::Said(_) => "refused_by_tool",
             Self::File { error, .. } => error.code(),
+            Self::Fetch { why: FetchError::Refused(_), .. } => "fetch_refused",
+            Self::Fetch { .. } => "fetch_failed",
             Self::Sandbox(error) => error.code(),
             Self::Store(_) => "store_failed",
             Self::Journal(_) => "journal_failed",
@@ -184,6 +196,7 @@ impl ToolManager {
             Kind::EditFile => builtin::file::edit(self, act, context, arguments).await,
             Kind::Glob => builtin::search::glob(self, act, context, arguments).await,
             Kind::Grep => builtin::search::grep(self, act, context, arguments).await,
+            Kind::WebFetch => builtin::web::fetch(self, act, context, arguments).await,
             Kind::Plan => builtin::plan::write(self, act, arguments).await,
             Kind::AskQuestion => Err(ToolError::Said("A question is answered by a person.".to_owned())),
         }

@@ -15,3 +15,4 @@ mod prove;
 mod serve;
 mod support;
 mod walls;
+mod web_fetch;

@@ -128,6 +128,17 @@ impl Work {
                     door.attach(listeners);
                 }
             }
+            ToGate::Admit { sandbox } => {
+                // One that cannot be taken is closed, and whoever dialled sees that.
+                let stream = received.fds.into_iter().next().and_then(|fd| {
+                    let stream = std::os::unix::net::UnixStream::from(fd);
+                    stream.set_nonblocking(true).ok()?;
+                    tokio::net::UnixStream::from_std(stream).ok()
+                });
+                if let Some((door, stream)) = self.doors.get(&sandbox).zip(stream) {
+                    door.admit(stream);
+                }
+            }
             told @ (ToGate::Close { .. } | ToGate::Tell { .. }) => {
                 let told = match told {
                     ToGate::Close { sandbox } => {

@@ -31,6 +31,11 @@ pub(super) enum ToGate {
         /// Its number.
         sandbox: u64,
     },
+    /// A connection to the proxy, from the server itself. Descriptor: its end of it.
+    Admit {
+        /// The sandbox's number.
+        sandbox: u64,
+    },
     /// Tell what there is of it by now.
     Tell {
         /// Its number.
