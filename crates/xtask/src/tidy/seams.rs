@@ -15,7 +15,7 @@ const CONNECTS: &[(&str, &[&str])] = &[
     ("TcpStream::connect", &["egress", "bailiwick", "testkit", "crash", "bench"]),
     ("TcpSocket::new", &["bench"]),
     ("UdpSocket::bind", &["bench"]),
-    ("UnixListener::bind", &[]),
+    ("UnixListener::bind", &["bailiwick"]),
     ("UnixStream::connect", &["sandbox"]),
     ("UnixDatagram::bind", &[]),
     ("net::socket", &["sandbox"]),
