@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bailiwick_egress::{Door, Gate, Limits, Listeners, Names, Settings};
+use bailiwick_egress::{Door, Gate, Limits, Listeners, Names, Opening, OwnAddresses, Settings};
 use bailiwick_sandbox::linux::{CgroupUse, HelperPath, Launcher, Network};
 use bailiwick_testkit::far_side::FarSide;
 use bailiwick_types::Egress;
@@ -104,7 +104,7 @@ impl World {
         let (journal, mut lines) = mpsc::channel(1024);
         tokio::spawn(async move { while lines.recv().await.is_some() {} });
         let here = (HostName::parse("far.test").unwrap(), vec![IpAddr::V4(Ipv4Addr::LOCALHOST)]);
-        let names = Names::new(BTreeMap::from([here]));
+        let names = Names::new(BTreeMap::from([here]), OwnAddresses::of_host().unwrap());
         let gate = Gate::new(Settings { names, roots: vec![far.root.clone()], asks, journal }).unwrap();
         let tls = config([far.root.clone()]);
         Self { far, gate, tls }
@@ -117,7 +117,8 @@ impl World {
             serde_json::from_value(json!({ "allow": { to: rules }, "subnets": here })).unwrap()
         };
         let limits = Limits { requests_per_minute: u32::MAX, bytes: u64::MAX, ..Limits::default() };
-        self.gate.open(1, egress(rules), egress(json!([])), &limits).unwrap()
+        let (egress, ceiling) = (egress(rules), egress(json!([])));
+        self.gate.open(Opening { sandbox: 1, tenant: 1, egress, ceiling, limits }).unwrap()
     }
 
     async fn door(&self, rules: serde_json::Value) -> Way {

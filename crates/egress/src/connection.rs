@@ -1,6 +1,7 @@
 //! A connection of a sandbox, from its first byte to what becomes of it.
 
 use std::convert::Infallible;
+use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -196,15 +197,16 @@ where
     names(&begins, target)?;
     let (far, address) = names::connect(addresses, port).await?;
     line.address = Some(address);
-    scene.journal.write(line).await;
-    tunnel::copy(scene, stream, far).await;
+    scene.journal.begin(line).allowed().await;
+    let (near, activity) = tunnel::metered(scene, stream);
+    tunnel::copy(&activity, near, far).await;
     Ok(())
 }
 
 /// Like [`tls`], but the far side may speak first, and what is spoken may be another protocol.
 async fn raw<S>(
     scene: &Scene,
-    mut stream: S,
+    stream: S,
     target: &Target,
     port: u16,
     addresses: &[IpAddr],
@@ -213,31 +215,53 @@ async fn raw<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-
     let (mut far, address) = names::connect(addresses, port).await?;
     line.address = Some(address);
+    let telling = scene.journal.begin(line);
+    let (near, activity) = tunnel::metered(scene, stream);
+    let began = tokio::select! {
+        began = first(near, &mut far, target) => began,
+        () = tunnel::idle(&activity) => Err(Refused::BrokenOff),
+    };
+    match began {
+        Ok(near) => {
+            telling.allowed().await;
+            tunnel::copy(&activity, near, far).await;
+        }
+        Err(why) => telling.refused(why).await,
+    }
+    Ok(())
+}
+
+/// Waits for what the sandbox says first, and passes on what the far side says before that.
+async fn first<N, F>(mut near: N, far: &mut F, target: &Target) -> Result<Begun<Begun<N>>, Refused>
+where
+    N: AsyncRead + AsyncWrite + Unpin,
+    F: AsyncRead + Unpin,
+{
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
     let mut first = [0; 1];
     let mut from_far = vec![0; 16 * 1024];
     loop {
         tokio::select! {
-            read = stream.read(&mut first) => {
+            read = near.read(&mut first) => {
                 if !matches!(read, Ok(1)) {
-                    return Err(Refused::Broken);
+                    return Err(Refused::BrokenOff);
                 }
-                let stream = Begun::new(bytes::Bytes::copy_from_slice(&first), stream);
-                let (begins, stream) = hello::begin(stream).await?;
+                let (begins, near) = hello::begin(Begun::new(bytes::Bytes::copy_from_slice(&first), near)).await?;
                 if matches!(begins, Begins::Tls(_)) {
                     names(&begins, target)?;
                 }
-                scene.journal.write(line).await;
-                tunnel::copy(scene, stream, far).await;
-                return Ok(());
+                return Ok(near);
             }
             read = far.read(&mut from_far) => {
                 let said = read.ok().and_then(|length| from_far.get(..length)).filter(|said| !said.is_empty());
                 let said = said.ok_or(Refused::Broken)?;
-                stream.write_all(said).await.map_err(|_| Refused::Broken)?;
+                near.write_all(said).await.map_err(|error| match error.kind() {
+                    ErrorKind::QuotaExceeded => Refused::Limit,
+                    _ => Refused::BrokenOff,
+                })?;
             }
         }
     }
@@ -303,8 +327,8 @@ where
             .timer(TokioTimer::new())
             .max_concurrent_streams(64)
             .max_send_buf_size(64 * 1024)
-            .initial_stream_window_size(256 * 1024)
-            .initial_connection_window_size(1024 * 1024)
+            .initial_stream_window_size(128 * 1024)
+            .initial_connection_window_size(256 * 1024)
             .max_header_list_size(u32::try_from(LARGEST_HEAD).unwrap_or(u32::MAX))
             .max_pending_accept_reset_streams(32);
         let _ = builder.serve_connection(TokioIo::new(stream), service).await;

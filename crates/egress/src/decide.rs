@@ -1,7 +1,9 @@
 //! What a policy means for a connection, an address and a request.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use bailiwick_types::SecretName;
 use bailiwick_types::address::{inner, is_nobodys, is_public};
 use bailiwick_types::egress::{
     Egress, EgressList, EgressRule, EgressWord, PairMatcher, RequestMatch, RuleAct, Subnets,
@@ -119,6 +121,26 @@ impl Policy {
         let named =
             |egress: &Egress| matches!(egress, Egress::Word(EgressWord::AllowAll)) || allows(egress, inner(address));
         if self.both().into_iter().all(named) { Ok(()) } else { Err(Refused::Literal) }
+    }
+
+    /// Whether both have a subnet that allows an address.
+    pub(crate) fn allows(&self, address: IpAddr) -> bool {
+        self.both().into_iter().all(|egress| allows(egress, inner(address)))
+    }
+
+    /// Whether some rule puts a secret into requests to a host, at a port at which it may be reached. What nobody's
+    /// rules name nobody has a reason to ask for.
+    pub fn gives(&self, secret: &SecretName, host: &HostName) -> bool {
+        let lists = self.both().into_iter().filter_map(|egress| match egress {
+            Egress::List(list) => Some(list),
+            Egress::Word(_) => None,
+        });
+        let named = lists.flat_map(|list| list.allow.keys()).filter_map(|destination| destination.port);
+        let ports: BTreeSet<u16> = named.chain([80, 443]).collect();
+        ports
+            .into_iter()
+            .filter_map(|port| self.host(host, port).ok())
+            .any(|passage| passage.own.iter().any(|rule| rule.act.secrets().any(|named| named == secret)))
     }
 
     /// The destinations whose requests are looked at, and whether there are others.

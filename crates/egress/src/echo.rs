@@ -1,10 +1,12 @@
 //! Secrets in answers: what a host sends back of what it was sent is blanked out before it reaches the sandbox.
 //!
 //! The value is looked for as it is and in the spellings in which programs print what they got: base64 (RFC 4648,
-//! both alphabets, at any place within a longer text), hexadecimal, percent-encoding and the escapes of JSON. A
+//! both alphabets, at any place within a longer text, also with the escapes of JSON or of a query), hexadecimal,
+//! percent-encoding and the escapes of JSON. A
 //! host that wants to tell can tell in other ways: a host that gets a secret is one that the secret's owner trusts.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -25,13 +27,10 @@ const SHORTEST: usize = 6;
 /// The spellings of one secret.
 pub(crate) struct Echo {
     spellings: Vec<Zeroizing<Vec<u8>>>,
-    search: AhoCorasick,
 }
 
 impl Echo {
-    /// # Errors
-    /// If there are too many spellings for a search, which cannot be.
-    pub(crate) fn of(value: &str) -> Result<Self, aho_corasick::BuildError> {
+    pub(crate) fn of(value: &str) -> Self {
         let mut all: BTreeSet<Vec<u8>> = BTreeSet::new();
         let bytes = value.as_bytes();
         all.insert(bytes.to_vec());
@@ -43,7 +42,11 @@ impl Echo {
             let from = (skipped * 8).div_ceil(6);
             let to = padded.len() * 8 / 6;
             for text in [STANDARD_NO_PAD.encode(&padded), URL_SAFE_NO_PAD.encode(&padded)] {
-                all.extend(text.as_bytes().get(from..to).map(<[u8]>::to_vec));
+                let Some(text) = text.get(from..to) else { continue };
+                // Within JSON and within a query.
+                let (upper, lower) = (text.replace('+', "%2B").replace('/', "%2F"), text.replace('+', "%2b"));
+                let spelled = [text.replace('/', "\\/"), lower.replace('/', "%2f"), upper, text.to_owned()];
+                all.extend(spelled.into_iter().map(String::into_bytes));
             }
         }
         let hex = |upper: bool| -> String {
@@ -92,44 +95,53 @@ impl Echo {
             })
             .collect();
         all.insert(html.into_bytes());
-        let spellings: Vec<Zeroizing<Vec<u8>>> =
-            all.into_iter().filter(|text| text.len() >= SHORTEST).map(Zeroizing::new).collect();
+        Self { spellings: all.into_iter().filter(|text| text.len() >= SHORTEST).map(Zeroizing::new).collect() }
+    }
+}
+
+/// A search for several secrets at once, in all their spellings.
+pub(crate) struct Echoes {
+    search: AhoCorasick,
+    longest: usize,
+}
+
+impl Echoes {
+    /// # Errors
+    /// If there are too many spellings for a search, which cannot be.
+    pub(crate) fn of<'e>(secrets: impl Iterator<Item = &'e Echo>) -> Result<Self, aho_corasick::BuildError> {
+        let all: BTreeSet<&[u8]> =
+            secrets.flat_map(|echo| &echo.spellings).map(|spelling| spelling.as_slice()).collect();
+        // How many bytes at the end may be the beginning of a spelling: always as many, whatever they are. Who saw
+        // that some bytes are held back, and others are not, would learn the secret letter by letter.
+        let longest = all.iter().map(|spelling| spelling.len() - 1).max().unwrap_or(0);
         let search = AhoCorasick::builder()
             // A table would have megabytes for a long value.
             .kind(Some(AhoCorasickKind::ContiguousNFA))
-            .match_kind(MatchKind::LeftmostLongest)
-            .build(spellings.iter().map(|text| text.as_slice()))?;
-        Ok(Self { spellings, search })
+            .match_kind(MatchKind::Standard)
+            .build(all)?;
+        Ok(Self { search, longest })
     }
 
-    /// Blanks out what is there, and says whether anything was.
-    fn blank(&self, text: &mut [u8]) -> bool {
-        // Found first: what is blanked no longer is what was searched.
-        let found: Vec<_> = self.search.find_iter(&*text).map(|found| found.range()).collect();
-        for range in &found {
-            if let Some(place) = text.get_mut(range.clone()) {
-                place.fill(b'*');
-            }
-        }
-        !found.is_empty()
+    /// Where something is. All of it: of two secrets that overlap, or of which one begins another, nothing is left.
+    fn found(&self, text: &[u8]) -> Vec<Range<usize>> {
+        self.search.find_overlapping_iter(text).map(|found| found.range()).collect()
     }
+}
 
-    /// How many bytes at the end may be the beginning of a spelling: always as many, whatever they are. Who saw that
-    /// some bytes are held back, and others are not, would learn the secret letter by letter.
-    fn longest(&self) -> usize {
-        self.spellings.iter().map(|spelling| spelling.len() - 1).max().unwrap_or(0)
+fn fill(text: &mut [u8], range: Range<usize>) {
+    let end = range.end.min(text.len());
+    if let Some(place) = text.get_mut(range.start..end) {
+        place.fill(b'*');
     }
 }
 
 /// Blanks out every secret in the text of headers.
-pub(crate) fn blank_headers(echoes: &[Arc<Echo>], headers: &mut HeaderMap) {
+pub(crate) fn blank_headers(echoes: &Echoes, headers: &mut HeaderMap) {
     for value in headers.values_mut() {
-        let mut text = value.as_bytes().to_vec();
-        let mut changed = false;
-        for echo in echoes {
-            changed |= echo.blank(&mut text);
-        }
-        if changed {
+        let found = echoes.found(value.as_bytes());
+        if !found.is_empty() {
+            let mut text = value.as_bytes().to_vec();
+            found.into_iter().for_each(|range| fill(&mut text, range));
             // Stars in the place of what was valid are valid.
             *value = HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static("*"));
         }
@@ -139,23 +151,22 @@ pub(crate) fn blank_headers(echoes: &[Arc<Echo>], headers: &mut HeaderMap) {
 /// Blanks out secrets in a stream of bytes that comes in pieces. As long as before, so that no length that was
 /// announced becomes wrong.
 pub(crate) struct Blanking {
-    echoes: Vec<Arc<Echo>>,
+    echoes: Arc<Echoes>,
+    /// As it came: what is blanked could not be found again as part of something longer.
     kept: BytesMut,
+    /// How much of its beginning belongs to something whose beginning was given.
+    owed: usize,
 }
 
 impl Blanking {
-    pub(crate) fn new(echoes: Vec<Arc<Echo>>) -> Self {
-        Self { echoes, kept: BytesMut::new() }
+    pub(crate) fn new(echoes: Arc<Echoes>) -> Self {
+        Self { echoes, kept: BytesMut::new(), owed: 0 }
     }
 
     /// Takes a piece, and gives what cannot be part of a secret any more.
     pub(crate) fn pass(&mut self, piece: &[u8]) -> Bytes {
         self.kept.extend_from_slice(piece);
-        for echo in &self.echoes {
-            echo.blank(&mut self.kept);
-        }
-        let longest = self.echoes.iter().map(|echo| echo.longest()).max().unwrap_or(0);
-        self.kept.split_to(self.kept.len().saturating_sub(longest)).freeze()
+        self.give(self.kept.len().saturating_sub(self.echoes.longest))
     }
 
     /// Whether nothing is held back.
@@ -163,9 +174,22 @@ impl Blanking {
         self.kept.is_empty()
     }
 
-    /// What is left at the end, or after a pause. It was searched already.
+    /// What is left at the end, or after a pause.
     pub(crate) fn rest(&mut self) -> Bytes {
-        self.kept.split().freeze()
+        self.give(self.kept.len())
+    }
+
+    fn give(&mut self, length: usize) -> Bytes {
+        let found = self.echoes.found(&self.kept);
+        let mut given = self.kept.split_to(length);
+        let mut owed = self.owed;
+        for range in found.into_iter().filter(|range| range.start < length) {
+            owed = owed.max(range.end);
+            fill(&mut given, range);
+        }
+        fill(&mut given, 0..self.owed);
+        self.owed = owed.saturating_sub(length);
+        given.freeze()
     }
 }
 
@@ -189,7 +213,7 @@ enum After {
 }
 
 impl<B> Blanked<B> {
-    pub(crate) fn new(inner: B, echoes: Vec<Arc<Echo>>) -> Self {
+    pub(crate) fn new(inner: B, echoes: Arc<Echoes>) -> Self {
         Self { inner, quiet: None, blanking: Blanking::new(echoes), after: None }
     }
 }
@@ -269,8 +293,13 @@ mod tests {
 
     const VALUE: &str = "ghp_S3cr/t+\"value\"<&>16";
 
+    fn search(values: &[&str]) -> Arc<Echoes> {
+        let all: Vec<Echo> = values.iter().map(|value| Echo::of(value)).collect();
+        Arc::new(Echoes::of(all.iter()).unwrap())
+    }
+
     fn through(value: &str, text: &[u8], pieces: &[usize]) -> Vec<u8> {
-        let mut blanking = Blanking::new(vec![Arc::new(Echo::of(value).unwrap())]);
+        let mut blanking = Blanking::new(search(&[value]));
         let mut rest = text;
         let mut out = Vec::new();
         for piece in pieces {
@@ -310,9 +339,50 @@ mod tests {
     }
 
     #[test]
+    fn g06_base64_is_found_within_the_escapes_of_json_and_of_a_query() {
+        // Letters whose base64 has both letters that are escaped, at each of the three places.
+        let value = "?~?~?~?~?~?~";
+        for user in ["", "u", "us"] {
+            let plain = STANDARD.encode(format!("{user}{value}"));
+            assert!(plain.contains('/') && plain.contains('+'), "{plain}");
+            let json = plain.replace('/', "\\/");
+            let query: String = form_urlencoded::byte_serialize(plain.as_bytes()).collect();
+            for text in [json, query.replace("%2F", "%2f").replace("%2B", "%2b"), query, plain] {
+                let out = String::from_utf8(through(value, text.as_bytes(), &[7])).unwrap();
+                let left = out.bytes().filter(|byte| *byte != b'*').count();
+                assert!(out.len() == text.len() && left <= 12, "{text} {out}");
+            }
+        }
+    }
+
+    #[test]
+    fn g06_of_secrets_that_begin_or_overlap_each_other_nothing_is_left() {
+        let (short, long, across) = ("token-one", "token-one-and-more", "more-of-it-all");
+        let echoes = search(&[short, long, across]);
+        let text = format!("a {long} b {short} c token-one-and-more-of-it-all d");
+        let wanted = format!("a {} b {} c {} d", "*".repeat(18), "*".repeat(9), "*".repeat(28));
+        for cut in 0..text.len() {
+            let mut blanking = Blanking::new(Arc::clone(&echoes));
+            let (first, second) = text.as_bytes().split_at(cut);
+            let mut out = blanking.pass(first).to_vec();
+            out.extend_from_slice(&blanking.pass(second));
+            out.extend_from_slice(&blanking.rest());
+            assert_eq!(String::from_utf8(out).unwrap(), wanted, "{cut}");
+        }
+        // Byte by byte.
+        let mut blanking = Blanking::new(Arc::clone(&echoes));
+        let mut out: Vec<u8> = text.bytes().flat_map(|byte| blanking.pass(&[byte]).to_vec()).collect();
+        out.extend_from_slice(&blanking.rest());
+        assert_eq!(String::from_utf8(out).unwrap(), wanted);
+        let mut headers = HeaderMap::from_iter([(http::header::ETAG, HeaderValue::from_str(&text).unwrap())]);
+        blank_headers(&echoes, &mut headers);
+        assert_eq!(headers[http::header::ETAG], wanted.as_str());
+    }
+
+    #[test]
     fn g06_what_is_held_back_tells_nothing_of_the_secret() {
         let given = |text: &str| {
-            let mut blanking = Blanking::new(vec![Arc::new(Echo::of(VALUE).unwrap())]);
+            let mut blanking = Blanking::new(search(&[VALUE]));
             blanking.pass(format!("{}{text}", "x".repeat(300)).as_bytes()).len()
         };
         // A guess that is right so far, one that is wrong, and one in another spelling.

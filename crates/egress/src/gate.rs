@@ -12,7 +12,7 @@ use rustls_platform_verifier::Verifier;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::authority::{Authority, AuthorityError};
@@ -22,11 +22,17 @@ use crate::dns;
 use crate::journal::{Entry, Journal};
 use crate::lease::{Ask, Leases};
 use crate::meter::{Limits, Meter};
-use crate::names::{Names, Stand};
+use crate::names::{Names, QUESTIONS, Resolver, Stand};
+use crate::shares::{Places, Share, Taken};
 use crate::upstream::Upstream;
 
-/// Most connections of all sandboxes at once.
-const MOST_CONNECTIONS: usize = 16 * 1024;
+/// Most connections of all sandboxes at once, and most requests that are under way in them. Each may cost a third
+/// of a megabyte: what is in the buffers between two sides that do not read.
+const MOST_CONNECTIONS: usize = 8 * 1024;
+/// Most requests of all sandboxes that are under way at once: a connection of HTTP/2 has many.
+const MOST_REQUESTS: usize = 4 * 1024;
+/// Threads that ask the system's resolver, of all sandboxes.
+pub const RESOLVER_THREADS: usize = 512;
 
 /// What a gate is made of.
 pub struct Settings {
@@ -58,7 +64,24 @@ pub struct Gate {
     provider: Arc<CryptoProvider>,
     asks: mpsc::Sender<Ask>,
     journal: mpsc::Sender<Entry>,
-    places: Arc<Semaphore>,
+    connections: Places,
+    requests: Places,
+    questions: Places,
+    lines: Places,
+}
+
+/// A sandbox that wants out.
+pub struct Opening {
+    /// A number for it.
+    pub sandbox: u64,
+    /// A number for its tenant, with whose other sandboxes it shares.
+    pub tenant: u64,
+    /// What it may reach.
+    pub egress: Egress,
+    /// What the operator lets through.
+    pub ceiling: Egress,
+    /// What it may use.
+    pub limits: Limits,
 }
 
 impl Gate {
@@ -76,21 +99,24 @@ impl Gate {
             .with_custom_certificate_verifier(Arc::new(verifier))
             .with_no_client_auth();
         Ok(Self {
+            lines: Places::new(settings.journal.max_capacity()),
             names: settings.names,
             tls,
             provider,
             asks: settings.asks,
             journal: settings.journal,
-            places: Arc::new(Semaphore::new(MOST_CONNECTIONS)),
+            connections: Places::new(MOST_CONNECTIONS),
+            requests: Places::new(MOST_REQUESTS),
+            questions: Places::new(RESOLVER_THREADS),
         })
     }
 
-    /// Makes ready for a sandbox, which may reach what `egress` says and the operator's `ceiling` lets through.
-    /// Nothing is open until it is attached.
+    /// Makes ready for a sandbox. Nothing is open until it is attached.
     ///
     /// # Errors
     /// [`GateError::Authority`].
-    pub fn open(&self, sandbox: u64, egress: Egress, ceiling: Egress, limits: &Limits) -> Result<Door, GateError> {
+    pub fn open(&self, opening: Opening) -> Result<Door, GateError> {
+        let Opening { sandbox, tenant, egress, ceiling, limits } = opening;
         let policy = Arc::new(Policy::new(egress, ceiling));
         let (destinations, others) = policy.looked_into();
         let authority = if destinations.is_empty() {
@@ -98,19 +124,20 @@ impl Gate {
         } else {
             Some(Authority::new(&destinations, Arc::clone(&self.provider))?)
         };
-        let names = Arc::new(self.names.for_sandbox());
+        let names = Arc::new(self.names.for_sandbox(self.questions.share(tenant, QUESTIONS)));
+        let own = usize::try_from(limits.connections).unwrap_or(usize::MAX).min(MOST_CONNECTIONS);
         let trust = authority.as_ref().map(|authority| Trust { certificate: authority.pem(), others });
         let scene = Scene {
             upstream: Upstream::new(Arc::clone(&policy), Arc::clone(&names), &self.tls),
             policy,
             authority,
             names,
-            journal: Journal { sandbox, to: self.journal.clone() },
+            journal: Journal::new(sandbox, self.journal.clone(), self.lines.share(tenant, self.journal.max_capacity())),
             leases: Leases::new(sandbox, self.asks.clone()),
-            meter: Arc::new(Meter::new(limits)),
+            meter: Arc::new(Meter::new(&limits)),
             stand: Mutex::default(),
-            own: Arc::new(Semaphore::new(usize::try_from(limits.connections).unwrap_or(1).max(1))),
-            places: Arc::clone(&self.places),
+            connections: self.connections.share(tenant, own),
+            requests: self.requests.share(tenant, own),
             closed: CancellationToken::new(),
         };
         Ok(Door { scene: Arc::new(scene), trust })
@@ -186,17 +213,25 @@ impl Door {
     }
 }
 
+impl Door {
+    /// Closes every connection, and comes back once all lines of theirs are in the queue.
+    pub async fn closed(self) {
+        let journal = self.scene.journal.clone();
+        drop(self);
+        journal.ended().await;
+    }
+}
+
 impl Drop for Door {
     fn drop(&mut self) {
         self.scene.closed.cancel();
     }
 }
 
-/// A connection's places, the sandbox's own and the gate's. Held by whatever goes on with the connection, also where
-/// that is another task than the one that read its first request.
+/// A connection's place. Held by whatever goes on with the connection, also where that is another task than the one
+/// that read its first request.
 pub(crate) struct Held {
-    _own: OwnedSemaphorePermit,
-    _of_all: OwnedSemaphorePermit,
+    _place: Taken,
 }
 
 type Handling = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -205,8 +240,6 @@ fn accept(scene: &Arc<Scene>, listener: TcpListener, handle: fn(Arc<Scene>, TcpS
     let own = Arc::clone(scene);
     scene.spawn(async move {
         loop {
-            // Places first: what is not accepted waits in the kernel, at the sandbox's cost.
-            let Some(held) = own.place().await else { return };
             let accepted = listener.accept().await.and_then(|(stream, _)| Ok((stream.local_addr()?, stream)));
             let Ok((to, stream)) = accepted else {
                 // Out of descriptors, most likely; they come back.
@@ -214,6 +247,8 @@ fn accept(scene: &Arc<Scene>, listener: TcpListener, handle: fn(Arc<Scene>, TcpS
                 continue;
             };
             let _ = stream.set_nodelay(true);
+            // What comes after it waits in the kernel, at the sandbox's cost, until there is a place for this one.
+            let Some(held) = own.place().await else { return };
             let scene = Arc::clone(&own);
             own.spawn(handle(scene, stream, SocketAddr::ip(&to), held));
         }
@@ -224,14 +259,15 @@ fn accept(scene: &Arc<Scene>, listener: TcpListener, handle: fn(Arc<Scene>, TcpS
 pub(crate) struct Scene {
     pub(crate) policy: Arc<Policy>,
     pub(crate) authority: Option<Authority>,
-    pub(crate) names: Arc<Names>,
+    pub(crate) names: Arc<Resolver>,
     pub(crate) upstream: Upstream,
     pub(crate) journal: Journal,
     pub(crate) leases: Leases,
     pub(crate) meter: Arc<Meter>,
     stand: Mutex<Stand>,
-    own: Arc<Semaphore>,
-    places: Arc<Semaphore>,
+    connections: Share,
+    /// Requests that are under way.
+    pub(crate) requests: Share,
     closed: CancellationToken,
 }
 
@@ -240,11 +276,10 @@ impl Scene {
         self.stand.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Places for a connection, once there are some.
+    /// A place for a connection, once there is one.
     async fn place(&self) -> Option<Arc<Held>> {
-        let own = Arc::clone(&self.own).acquire_owned().await.ok()?;
-        let of_all = Arc::clone(&self.places).acquire_owned().await.ok()?;
-        Some(Arc::new(Held { _own: own, _of_all: of_all }))
+        let place = self.connections.take().await?;
+        Some(Arc::new(Held { _place: place }))
     }
 
     /// Runs something that ends with the sandbox.

@@ -4,14 +4,21 @@ use std::net::IpAddr;
 
 use bailiwick_types::SecretName;
 use serde::{Deserialize, Serialize};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::refused::Refused;
+use crate::shares::{Share, Taken};
 
 /// Longest name that a line keeps, letters.
 const LONGEST_HOST: usize = 255;
 /// Longest path that a line keeps, bytes.
 const LONGEST_PATH: usize = 256;
+
+/// The outcome of what came about.
+const ALLOWED: &str = "allowed";
 
 /// What was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -59,7 +66,7 @@ impl Line {
             address: None,
             method: None,
             path: None,
-            outcome: "allowed".to_owned(),
+            outcome: ALLOWED.to_owned(),
             status: None,
             secrets: Vec::new(),
         }
@@ -86,18 +93,97 @@ pub struct Entry {
     pub sandbox: u64,
     /// The line.
     pub line: Line,
+    /// Its place in the queue, which its tenant has again when it was read.
+    room: Taken,
+}
+
+impl Entry {
+    /// Takes the line out of the queue.
+    pub fn taken(self) -> (u64, Line) {
+        drop(self.room);
+        (self.sandbox, self.line)
+    }
 }
 
 /// Where lines go. Whoever writes waits until there is room: nothing is lost, and who floods it is slowed down.
 #[derive(Clone)]
 pub(crate) struct Journal {
-    pub(crate) sandbox: u64,
-    pub(crate) to: mpsc::Sender<Entry>,
+    sandbox: u64,
+    to: mpsc::Sender<Entry>,
+    /// The tenant's part of the queue.
+    room: Share,
+    /// Lines that are begun, and not told.
+    begun: TaskTracker,
 }
 
 impl Journal {
+    pub(crate) fn new(sandbox: u64, to: mpsc::Sender<Entry>, room: Share) -> Self {
+        Self { sandbox, to, room, begun: TaskTracker::new() }
+    }
+
     pub(crate) async fn write(&self, line: Line) {
+        self.begin(line.clone()).tells(line).await;
+    }
+
+    /// Begins a line. However it ends, it is written: whoever drops it has it written as it stands, `broken_off`.
+    pub(crate) fn begin(&self, line: Line) -> Telling {
+        let line = line.refused(Refused::BrokenOff);
+        Telling { line, told: false, _begun: self.begun.token(), journal: self.clone() }
+    }
+
+    /// Comes back once all that was begun is told. Nothing new may be begun by then.
+    pub(crate) async fn ended(&self) {
+        self.begun.close();
+        self.begun.wait().await;
+    }
+
+    async fn send(&self, told: impl FnOnce() -> Line) {
         // Nobody reads any more when the gate ends; then nothing goes out either.
-        let _ = self.to.send(Entry { sandbox: self.sandbox, line }).await;
+        let Some(room) = self.room.take().await else { return };
+        let Ok(place) = self.to.reserve().await else { return };
+        place.send(Entry { sandbox: self.sandbox, line: told(), room });
+    }
+}
+
+/// A line whose end is not known yet.
+pub(crate) struct Telling {
+    pub(crate) line: Line,
+    told: bool,
+    journal: Journal,
+    _begun: TaskTrackerToken,
+}
+
+impl Telling {
+    /// What was begun came about.
+    pub(crate) async fn allowed(self) {
+        let line = Line { outcome: ALLOWED.to_owned(), ..self.line.clone() };
+        self.tells(line).await;
+    }
+
+    pub(crate) async fn refused(self, why: Refused) {
+        let line = self.line.clone().refused(why);
+        self.tells(line).await;
+    }
+
+    /// Writes this line. Where somebody stops waiting for that, it is written all the same.
+    pub(crate) async fn tells(mut self, line: Line) {
+        self.line = line;
+        let journal = self.journal.clone();
+        journal
+            .send(|| {
+                self.told = true;
+                self.line.clone()
+            })
+            .await;
+    }
+}
+
+impl Drop for Telling {
+    fn drop(&mut self) {
+        let Ok(runtime) = Handle::try_current() else { return };
+        if !self.told {
+            let (journal, line) = (self.journal.clone(), self.line.clone());
+            self.journal.begun.spawn_on(async move { journal.send(|| line).await }, &runtime);
+        }
     }
 }

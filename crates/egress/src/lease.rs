@@ -1,7 +1,7 @@
 //! Secrets, for as long as a request needs them.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bailiwick_types::SecretName;
@@ -9,7 +9,7 @@ use bailiwick_types::host::HostName;
 use tokio::sync::{mpsc, oneshot};
 use zeroize::Zeroizing;
 
-use crate::echo::Echo;
+use crate::echo::{Echo, Echoes};
 use crate::refused::Refused;
 
 /// Most secrets that one sandbox uses at once, counted by host.
@@ -41,7 +41,7 @@ pub struct Ask {
 pub(crate) struct Held {
     pub(crate) value: Zeroizing<String>,
     /// What it looks like when it comes back.
-    pub(crate) echo: Arc<Echo>,
+    echo: Echo,
     until: Instant,
 }
 
@@ -49,7 +49,27 @@ pub(crate) struct Held {
 pub(crate) struct Leases {
     sandbox: u64,
     to: mpsc::Sender<Ask>,
-    held: Mutex<HashMap<(SecretName, HostName), Arc<Held>>>,
+    held: Mutex<AllHeld>,
+}
+
+#[derive(Default)]
+struct AllHeld {
+    leases: HashMap<(SecretName, HostName), Arc<Held>>,
+    /// One search for all that a host has, until that changes.
+    searches: HashMap<HostName, Arc<Echoes>>,
+}
+
+impl AllHeld {
+    /// Forgets what may not be used any more.
+    fn at(&mut self, now: Instant) {
+        let Self { leases, searches } = self;
+        leases.retain(|(_, host), lease| {
+            if lease.until <= now {
+                searches.remove(host);
+            }
+            lease.until > now
+        });
+    }
 }
 
 impl Leases {
@@ -65,13 +85,13 @@ impl Leases {
         let key = (secret.clone(), host.clone());
         let now = Instant::now();
         {
-            let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-            held.retain(|_, lease| lease.until > now);
-            if held.len() >= MOST_HELD && !held.contains_key(&key) {
-                return Err(Refused::Limit);
-            }
-            if let Some(lease) = held.get(&key) {
+            let mut held = self.held();
+            held.at(now);
+            if let Some(lease) = held.leases.get(&key) {
                 return Ok(Arc::clone(lease));
+            }
+            if held.leases.len() >= MOST_HELD {
+                return Err(Refused::Limit);
             }
         }
         let (answer, answered) = oneshot::channel();
@@ -81,15 +101,40 @@ impl Leases {
             answered.await.ok()?
         };
         let lease = tokio::time::timeout(PATIENCE, asking).await.ok().flatten().ok_or(Refused::Secret)?;
-        let echo = Arc::new(Echo::of(&lease.value).map_err(|_| Refused::Secret)?);
+        let echo = Echo::of(&lease.value);
         let lease = Arc::new(Held { value: lease.value, echo, until: now + lease.lasts });
-        self.held.lock().unwrap_or_else(PoisonError::into_inner).insert(key, Arc::clone(&lease));
+        let mut held = self.held();
+        held.searches.remove(host);
+        held.leases.insert(key, Arc::clone(&lease));
         Ok(lease)
     }
 
-    /// What may come back from a host at this moment.
-    pub(crate) fn echoes(&self, host: &HostName) -> Vec<Arc<Echo>> {
-        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        held.iter().filter(|((_, to), _)| to == host).map(|(_, lease)| Arc::clone(&lease.echo)).collect()
+    /// Whether a secret is here already.
+    pub(crate) fn holds(&self, secret: &SecretName, host: &HostName) -> bool {
+        let mut held = self.held();
+        held.at(Instant::now());
+        held.leases.contains_key(&(secret.clone(), host.clone()))
+    }
+
+    fn held(&self) -> MutexGuard<'_, AllHeld> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What may come back from a host at this moment; nothing if it has no secret.
+    ///
+    /// # Errors
+    /// [`Refused::Secret`] if it cannot be searched for.
+    pub(crate) fn echoes(&self, host: &HostName) -> Result<Option<Arc<Echoes>>, Refused> {
+        let mut held = self.held();
+        if let Some(search) = held.searches.get(host) {
+            return Ok(Some(Arc::clone(search)));
+        }
+        let mut echoes = held.leases.iter().filter(|((_, to), _)| to == host).map(|(_, lease)| &lease.echo).peekable();
+        if echoes.peek().is_none() {
+            return Ok(None);
+        }
+        let search = Arc::new(Echoes::of(echoes).map_err(|_| Refused::Secret)?);
+        held.searches.insert(host.clone(), Arc::clone(&search));
+        Ok(Some(search))
     }
 }

@@ -14,6 +14,8 @@ use http_body::{Body, Frame, SizeHint};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::shares::Taken;
+
 /// What one sandbox may use of the gate, at once and altogether.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
@@ -54,7 +56,7 @@ impl Meter {
             Ok(_) => Ok(()),
             Err(_) => {
                 self.left.store(0, Ordering::Relaxed);
-                Err(io::Error::other("this sandbox has used up its bytes"))
+                Err(io::Error::new(io::ErrorKind::QuotaExceeded, "this sandbox has used up its bytes"))
             }
         }
     }
@@ -138,6 +140,35 @@ pub(crate) struct Counted<B> {
 impl<B> Counted<B> {
     pub(crate) fn new(inner: B, meter: Arc<Meter>) -> Self {
         Self { inner, meter }
+    }
+}
+
+/// A body that holds a place for as long as it is on its way.
+pub(crate) struct Holding<B> {
+    inner: B,
+    _place: Taken,
+}
+
+impl<B> Holding<B> {
+    pub(crate) fn new(inner: B, place: Taken) -> Self {
+        Self { inner, _place: place }
+    }
+}
+
+impl<B: Body + Unpin> Body for Holding<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        Pin::new(&mut self.inner).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
     }
 }
 

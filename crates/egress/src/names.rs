@@ -5,19 +5,21 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs as _};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bailiwick_types::address::inner;
 use bailiwick_types::host::HostName;
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 
 use crate::decide::Policy;
+use crate::own::OwnAddresses;
 use crate::refused::Refused;
+use crate::shares::Share;
 
 /// How long one address may take to answer.
 const CONNECT: Duration = Duration::from_secs(5);
 /// How long a name may take to be resolved.
 const RESOLVE: Duration = Duration::from_secs(10);
 /// Questions to the system's resolver of one sandbox at once.
-const QUESTIONS: usize = 16;
+pub(crate) const QUESTIONS: usize = 16;
 /// Most addresses of a name that are tried.
 const MOST_TRIED: usize = 4;
 
@@ -59,37 +61,55 @@ impl std::fmt::Display for Target {
 #[derive(Debug, Clone)]
 pub struct Names {
     fixed: Arc<BTreeMap<HostName, Vec<IpAddr>>>,
-    /// Questions of one sandbox at once. Each holds a thread for as long as the system's resolver takes, and a
-    /// name whose servers are silent takes long.
-    places: Arc<Semaphore>,
+    own: OwnAddresses,
+}
+
+/// The same, for one sandbox.
+#[derive(Debug)]
+pub(crate) struct Resolver {
+    names: Names,
+    /// Questions at once. Each holds a thread for as long as the system's resolver takes, and a name whose servers
+    /// are silent takes long.
+    places: Share,
 }
 
 impl Names {
-    /// These names lead to these addresses, all others where the system says.
-    pub fn new(fixed: BTreeMap<HostName, Vec<IpAddr>>) -> Self {
-        Self { fixed: Arc::new(fixed), places: Arc::new(Semaphore::new(QUESTIONS)) }
+    /// These names lead to these addresses, all others where the system says. Addresses of the host's `own` are
+    /// for those whom a subnet allows it.
+    pub fn new(fixed: BTreeMap<HostName, Vec<IpAddr>>, own: OwnAddresses) -> Self {
+        Self { fixed: Arc::new(fixed), own }
     }
 
     /// The same, with places of its own.
-    pub(crate) fn for_sandbox(&self) -> Self {
-        Self { fixed: Arc::clone(&self.fixed), places: Arc::new(Semaphore::new(QUESTIONS)) }
+    pub(crate) fn for_sandbox(&self, places: Share) -> Resolver {
+        Resolver { names: self.clone(), places }
     }
 
+    fn judge(&self, policy: &Policy, address: IpAddr) -> Result<(), Refused> {
+        policy.address(address)?;
+        if self.own.has(inner(address)) && !policy.allows(address) { Err(Refused::OwnAddress) } else { Ok(()) }
+    }
+}
+
+impl Resolver {
     /// The addresses of a target that a policy lets through. Asked once for a connection, which then goes to one
     /// of them and never to the name again.
     pub(crate) async fn judged(&self, policy: &Policy, target: &Target) -> Result<Vec<IpAddr>, Refused> {
         let name = match target {
-            Target::Address(address) => return policy.literal(*address).map(|()| vec![*address]),
+            Target::Address(address) => {
+                policy.literal(*address)?;
+                return self.names.judge(policy, *address).map(|()| vec![*address]);
+            }
             Target::Name(name) => name,
         };
-        let found = match self.fixed.get(name) {
+        let found = match self.names.fixed.get(name) {
             Some(addresses) => addresses.clone(),
             None => self.system(name).await?,
         };
         let mut refused = Refused::NoAddress;
         let mut through = Vec::new();
         for address in found {
-            match policy.address(address) {
+            match self.names.judge(policy, address) {
                 Ok(()) => through.push(address),
                 Err(why) => refused = why,
             }
@@ -101,9 +121,9 @@ impl Names {
     async fn system(&self, name: &HostName) -> Result<Vec<IpAddr>, Refused> {
         // With the final dot no search list of the host's makes another name of it.
         let asked = format!("{name}.");
-        let places = Arc::clone(&self.places);
+        let places = self.places.clone();
         let asking = async move {
-            let place = places.acquire_owned().await.ok()?;
+            let place = places.take().await?;
             let resolving = tokio::task::spawn_blocking(move || {
                 let found = (asked.as_str(), 0).to_socket_addrs().ok()?;
                 let found = found.map(|address| address.ip()).collect::<Vec<_>>();
@@ -183,6 +203,30 @@ mod tests {
         for text in ["::1", "0x7f000001", "2130706433", "0177.0.0.1", "127.1", "10.0.0.1.", "[10.0.0.1]", "", "a b"] {
             assert_eq!(Target::parse(text), Err(Refused::Name), "{text}");
         }
+    }
+
+    #[tokio::test]
+    async fn g03_the_hosts_own_public_address_is_reached_where_a_subnet_has_it_and_nowhere_else() {
+        let (folder, own) = crate::own::tests::told("judged", crate::own::tests::ONE, "");
+        let name = HostName::parse("me.example").unwrap();
+        let fixed = BTreeMap::from([(name.clone(), vec!["8.8.4.4".parse().unwrap(), "8.8.4.5".parse().unwrap()])]);
+        let resolver = Names::new(fixed, own).for_sandbox(crate::shares::Places::new(4).share(1, 4));
+        let policy = |text: &str| Policy::new(serde_json::from_str(text).unwrap(), serde_json::from_str(text).unwrap());
+        let all = policy(r#""allow-all""#);
+        let judged = |policy: Policy, target: Target| {
+            let resolver = &resolver;
+            async move { resolver.judged(&policy, &target).await }
+        };
+        // Of two addresses the one that is somebody else's is left.
+        let found = judged(all.clone(), Target::Name(name.clone())).await;
+        assert_eq!(found, Ok(vec!["8.8.4.5".parse().unwrap()]));
+        for text in ["8.8.4.4", "::ffff:8.8.4.4", "64:ff9b::808:404"] {
+            let found = judged(all.clone(), Target::Address(text.parse().unwrap())).await;
+            assert_eq!(found, Err(Refused::OwnAddress), "{text}");
+        }
+        let named = policy(r#"{ "allow": ["*"], "subnets": { "allow": ["8.8.4.4/32"] } }"#);
+        assert_eq!(judged(named, Target::Name(name)).await.map(|all| all.len()), Ok(2));
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]

@@ -18,6 +18,9 @@ pub enum Refused {
     /// The name leads to an address that is not public.
     #[error("the name leads to an address that is not public")]
     NotPublic,
+    /// The name leads to an address of the gate's own host.
+    #[error("the name leads to an address of the machine on which this sandbox runs")]
+    OwnAddress,
     /// An address that the policy refuses.
     #[error("the name leads to an address that this sandbox may not reach")]
     Subnet,
@@ -57,6 +60,9 @@ pub enum Refused {
     /// The far side ended or broke the connection.
     #[error("the host broke off the connection")]
     Broken,
+    /// Whoever asked broke it off before there was an answer, or was ended.
+    #[error("the request was broken off before its answer came")]
+    BrokenOff,
     /// More than a sandbox may use.
     #[error("this sandbox has used up what it may send and receive: wait, or do less at once")]
     Limit,
@@ -73,6 +79,7 @@ impl Refused {
             Self::Host => "host_not_allowed",
             Self::Literal => "address_not_named",
             Self::NotPublic => "address_not_public",
+            Self::OwnAddress => "address_of_host",
             Self::Subnet => "subnet_denied",
             Self::Rule => "no_rule",
             Self::Path => "path_ambiguous",
@@ -86,6 +93,7 @@ impl Refused {
             Self::Unreachable => "upstream_unreachable",
             Self::UpstreamTls => "upstream_tls",
             Self::Broken => "upstream_broken",
+            Self::BrokenOff => "broken_off",
             Self::Limit => "limit_reached",
             Self::Request => "request_invalid",
         }
@@ -96,11 +104,12 @@ impl Refused {
         Self::ALL.into_iter().find(|refused| refused.code() == code)
     }
 
-    const ALL: [Self; 19] = [
+    const ALL: [Self; 21] = [
         Self::Name,
         Self::Host,
         Self::Literal,
         Self::NotPublic,
+        Self::OwnAddress,
         Self::Subnet,
         Self::Rule,
         Self::Path,
@@ -114,6 +123,7 @@ impl Refused {
         Self::Unreachable,
         Self::UpstreamTls,
         Self::Broken,
+        Self::BrokenOff,
         Self::Limit,
         Self::Request,
     ];
@@ -121,7 +131,7 @@ impl Refused {
     /// What HTTP says of it.
     pub(crate) const fn status(self) -> StatusCode {
         match self {
-            Self::Name | Self::Path | Self::Request => StatusCode::BAD_REQUEST,
+            Self::Name | Self::Path | Self::Request | Self::BrokenOff => StatusCode::BAD_REQUEST,
             Self::Mismatch | Self::Sni => StatusCode::MISDIRECTED_REQUEST,
             Self::NoAddress | Self::Unreachable | Self::UpstreamTls | Self::Broken | Self::Encoded => {
                 StatusCode::BAD_GATEWAY
@@ -130,6 +140,7 @@ impl Refused {
             Self::Host
             | Self::Literal
             | Self::NotPublic
+            | Self::OwnAddress
             | Self::Subnet
             | Self::Rule
             | Self::NotTls

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bailiwick_types::SecretName;
 use bailiwick_types::egress::{ForwardUrl, HeaderText, RuleAct};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -18,12 +19,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use zeroize::Zeroizing;
 
 use crate::decide;
-use crate::echo::{Blanked, Blanking, Echo, QUIET, blank_headers};
+use crate::echo::{Blanked, Blanking, Echoes, QUIET, blank_headers};
 use crate::gate::{Held, Scene};
 use crate::journal::{Kind, Line};
-use crate::meter::{Counted, Metered};
+use crate::meter::{Counted, Holding};
 use crate::names::Target;
 use crate::refused::Refused;
+use crate::shares::Taken;
 use crate::tunnel;
 use crate::upstream::{Flow, Speaks, WentTo};
 
@@ -67,18 +69,22 @@ pub(crate) fn refusal(why: Refused) -> Response<Flow> {
 
 /// Passes a request on, or says why not. Either way it is on record.
 pub(crate) async fn pass(place: &Place, request: Request<Incoming>) -> Response<Flow> {
-    let mut line =
+    let line =
         Line::new(Kind::Request, &place.target, place.port).of_request(request.method().as_str(), request.uri().path());
-    match passed(place, request, &mut line).await {
+    let mut telling = place.scene.journal.begin(line);
+    match passed(place, request, &mut telling.line).await {
         Ok(answer) => {
-            line.status = Some(answer.status().as_u16());
-            place.scene.journal.write(line).await;
+            telling.line.status = Some(answer.status().as_u16());
+            telling.allowed().await;
             answer
         }
+        // Of what was too much there is one line, whatever was asked for.
+        Err(Refused::Limit) => {
+            telling.tells(Line::new(Kind::Request, "", 0).refused(Refused::Limit)).await;
+            refusal(Refused::Limit)
+        }
         Err(why) => {
-            // Of what was too much there is one line, whatever was asked for.
-            let line = if why == Refused::Limit { Line::new(Kind::Request, "", 0) } else { line };
-            place.scene.journal.write(line.refused(why)).await;
+            telling.refused(why).await;
             refusal(why)
         }
     }
@@ -89,6 +95,7 @@ async fn passed(place: &Place, mut request: Request<Incoming>, line: &mut Line) 
     if !scene.meter.admits_one() {
         return Err(Refused::Limit);
     }
+    let under_way = scene.requests.take().await.ok_or(Refused::Limit)?;
     agrees(place, &request)?;
     let websocket = request.version() == Version::HTTP_11 && wants_websocket(request.headers());
     let carried = websocket.then(|| request.headers().get(header::UPGRADE).cloned()).flatten();
@@ -111,14 +118,23 @@ async fn passed(place: &Place, mut request: Request<Incoming>, line: &mut Line) 
     }
     let uri = uri.path_and_query(path).build().map_err(|_| Refused::Request)?;
 
+    // As the sandbox speaks: a client of HTTP/1.1 has its connections, one of HTTP/2 its streams.
+    let speaks = if parts.version == Version::HTTP_2 { Speaks::Any } else { Speaks::Http1 };
+    let needs = needs(place, &act)?;
+    let reached = match &host {
+        Some(host) if needs.iter().any(|secret| !scene.leases.holds(secret, host)) => {
+            Some(scene.upstream.reach(speaks, &uri).await?)
+        }
+        _ => None,
+    };
     if let RuleAct::Transform(headers) = &act {
         transform(place, headers, &mut parts.headers, line).await?;
     }
     let echoes = match (&act, &host) {
-        (RuleAct::Forward(_), _) | (_, None) => Vec::new(),
-        (_, Some(host)) => scene.leases.echoes(host),
+        (RuleAct::Forward(_), _) | (_, None) => None,
+        (_, Some(host)) => scene.leases.echoes(host)?,
     };
-    if !echoes.is_empty() {
+    if echoes.is_some() {
         // Whatever hides the answer's text from the search, or lets it be read in slices.
         parts.headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         for name in [header::RANGE, header::IF_RANGE, header::SEC_WEBSOCKET_EXTENSIONS] {
@@ -134,12 +150,18 @@ async fn passed(place: &Place, mut request: Request<Incoming>, line: &mut Line) 
     *outgoing.method_mut() = parts.method;
     *outgoing.uri_mut() = uri;
     *outgoing.headers_mut() = parts.headers;
-    // As the sandbox speaks: a client of HTTP/1.1 has its connections, one of HTTP/2 its streams.
-    let speaks = if parts.version == Version::HTTP_2 { Speaks::Any } else { Speaks::Http1 };
     let answer = tokio::time::timeout(THINKING, scene.upstream.send(speaks, outgoing)).await;
     let answer = answer.map_err(|_| Refused::Broken)??;
+    drop(reached);
     line.address = answer.extensions().get::<WentTo>().map(|to| to.0);
-    returned(place, answer, upgrade, echoes)
+    returned(place, answer, upgrade, echoes, under_way)
+}
+
+/// The secrets that a request is to get. It does not get any where somebody could read along.
+fn needs<'a>(place: &Place, act: &'a RuleAct) -> Result<Vec<&'a SecretName>, Refused> {
+    let needs: Vec<&SecretName> = act.secrets().collect();
+    let safe = place.scheme == Scheme::HTTPS && matches!(place.target, Target::Name(_));
+    if safe || needs.is_empty() { Ok(needs) } else { Err(Refused::Plain) }
 }
 
 /// The far side's answer in the form in which the sandbox gets it: status, headers and body, and nothing else
@@ -148,17 +170,20 @@ fn returned(
     place: &Place,
     mut answer: Response<Incoming>,
     upgrade: Option<OnUpgrade>,
-    echoes: Vec<Arc<Echo>>,
+    echoes: Option<Arc<Echoes>>,
+    under_way: Taken,
 ) -> Result<Response<Flow>, Refused> {
     let encoded = answer.headers().get_all(header::CONTENT_ENCODING);
-    if !echoes.is_empty() && encoded.iter().any(|name| !name.as_bytes().eq_ignore_ascii_case(b"identity")) {
+    if echoes.is_some() && encoded.iter().any(|name| !name.as_bytes().eq_ignore_ascii_case(b"identity")) {
         return Err(Refused::Encoded);
     }
     let status = answer.status();
     let mut headers = std::mem::take(answer.headers_mut());
     let protocol = headers.get(header::UPGRADE).cloned();
     strip(&mut headers);
-    blank_headers(&echoes, &mut headers);
+    if let Some(echoes) = &echoes {
+        blank_headers(echoes, &mut headers);
+    }
     let body = if status == StatusCode::SWITCHING_PROTOCOLS {
         let (Some(near), Some(protocol)) = (upgrade, protocol) else { return Err(Refused::Broken) };
         headers.insert(header::UPGRADE, protocol);
@@ -166,7 +191,7 @@ fn returned(
         let far = hyper::upgrade::on(&mut answer);
         let (scene, held) = (Arc::clone(&place.scene), Arc::clone(&place.held));
         scene.clone().spawn(async move {
-            let _held = held;
+            let _places = (held, under_way);
             if let (Ok(near), Ok(far)) = tokio::join!(near, far) {
                 exchange(&scene, near, far, echoes).await;
             }
@@ -174,7 +199,10 @@ fn returned(
         Flow::default()
     } else {
         let body = Counted::new(answer.into_body(), Arc::clone(&place.scene.meter));
-        if echoes.is_empty() { body.boxed() } else { Blanked::new(body, echoes).boxed() }
+        match echoes {
+            None => Holding::new(body, under_way).boxed(),
+            Some(echoes) => Holding::new(Blanked::new(body, echoes), under_way).boxed(),
+        }
     };
     let mut given = Response::new(body);
     *given.status_mut() = status;
@@ -183,9 +211,9 @@ fn returned(
 }
 
 /// Carries what two sides say that have agreed on another protocol.
-async fn exchange(scene: &Scene, near: Upgraded, far: Upgraded, echoes: Vec<Arc<Echo>>) {
-    let near = Metered::new(TokioIo::new(near), Arc::clone(&scene.meter));
-    let activity = near.activity();
+async fn exchange(scene: &Scene, near: Upgraded, far: Upgraded, echoes: Option<Arc<Echoes>>) {
+    let (near, activity) = tunnel::metered(scene, TokioIo::new(near));
+    let Some(echoes) = echoes else { return tunnel::copy(&activity, near, TokioIo::new(far)).await };
     let (mut near_read, mut near_write) = tokio::io::split(near);
     let (mut far_read, mut far_write) = tokio::io::split(TokioIo::new(far));
     let out = async {
@@ -301,9 +329,6 @@ async fn transform(
             continue;
         };
         let Target::Name(host) = &place.target else { return Err(Refused::Plain) };
-        if place.scheme != Scheme::HTTPS {
-            return Err(Refused::Plain);
-        }
         let lease = place.scene.leases.get(secret, host).await?;
         let value = lease.value.as_str();
         let written = Zeroizing::new(match text {

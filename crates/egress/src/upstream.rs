@@ -1,13 +1,16 @@
 //! Connections to the far side, for requests.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::uri::PathAndQuery;
 use http::{Request, Response, Uri};
 use http_body_util::combinators::BoxBody;
 use hyper::body::Incoming;
@@ -21,7 +24,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::decide::Policy;
 use crate::meter::BodyError;
-use crate::names::{self, Names, Target};
+use crate::names::{self, Resolver, Target};
 use crate::refused::Refused;
 
 /// How long the far side's TLS may take.
@@ -47,38 +50,101 @@ pub(crate) enum Speaks {
     Http1,
 }
 
+/// Most that one stream, and one connection, of HTTP/2 may have on its way to a sandbox that does not read, bytes.
+const WINDOW: u32 = 512 * 1024;
+const CONNECTION_WINDOW: u32 = 2 * 1024 * 1024;
+
 /// One sandbox's connections. No other sandbox's request ever goes by one of them.
 pub(crate) struct Upstream {
-    any: Client<Connector, Flow>,
-    http1: Client<Connector, Flow>,
+    any: Line,
+    http1: Line,
+}
+
+struct Line {
+    client: Client<Connector, Flow>,
+    connector: Connector,
+}
+
+/// A connection that was made before the request that needs it. Dropping it closes the connection, unless a request
+/// has taken it.
+pub(crate) struct Reached {
+    to: Uri,
+    number: u64,
+    spare: Arc<Spare>,
+}
+
+impl Drop for Reached {
+    fn drop(&mut self) {
+        self.spare.take(&self.to, |number| number == self.number);
+    }
+}
+
+/// Connections that wait for their first request.
+#[derive(Default)]
+struct Spare {
+    all: Mutex<HashMap<Uri, Vec<(u64, Wire)>>>,
+    next: AtomicU64,
+}
+
+impl Spare {
+    fn put(self: &Arc<Self>, to: Uri, wire: Wire) -> Reached {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        all.entry(to.clone()).or_default().push((number, wire));
+        Reached { to, number, spare: Arc::clone(self) }
+    }
+
+    fn take(&self, to: &Uri, which: impl Fn(u64) -> bool) -> Option<Wire> {
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiting = all.get_mut(to)?;
+        let found = waiting.iter().position(|(number, _)| which(*number)).map(|place| waiting.swap_remove(place).1);
+        if waiting.is_empty() {
+            all.remove(to);
+        }
+        found
+    }
 }
 
 impl Upstream {
-    pub(crate) fn new(policy: Arc<Policy>, names: Arc<Names>, tls: &ClientConfig) -> Self {
-        let client = |alpn: &[&[u8]]| {
+    pub(crate) fn new(policy: Arc<Policy>, names: Arc<Resolver>, tls: &ClientConfig) -> Self {
+        let line = |alpn: &[&[u8]]| {
             let mut tls = tls.clone();
             // Own tickets: a session that is resumed would tell the far side whose neighbour this is.
             tls.resumption = rustls::client::Resumption::in_memory_sessions(64);
             tls.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
-            let connector = Connector { policy: Arc::clone(&policy), names: Arc::clone(&names), tls: Arc::new(tls) };
-            Client::builder(TokioExecutor::new())
+            let (policy, names) = (Arc::clone(&policy), Arc::clone(&names));
+            let connector = Connector { policy, names, tls: Arc::new(tls), spare: Arc::default() };
+            let client = Client::builder(TokioExecutor::new())
                 .timer(TokioTimer::new())
                 .pool_timer(TokioTimer::new())
                 .pool_idle_timeout(IDLE)
                 .pool_max_idle_per_host(MOST_IDLE)
-                .http2_adaptive_window(true)
-                .build(connector)
+                .http2_initial_stream_window_size(WINDOW)
+                .http2_initial_connection_window_size(CONNECTION_WINDOW)
+                .build(connector.clone());
+            Line { client, connector }
         };
-        Self { any: client(&[b"h2", b"http/1.1"]), http1: client(&[b"http/1.1"]) }
+        Self { any: line(&[b"h2", b"http/1.1"]), http1: line(&[b"http/1.1"]) }
+    }
+
+    fn line(&self, speaks: Speaks) -> &Line {
+        match speaks {
+            Speaks::Any => &self.any,
+            Speaks::Http1 => &self.http1,
+        }
+    }
+
+    /// Connects to a place, TLS and all, and keeps the connection for the next request there.
+    pub(crate) async fn reach(&self, speaks: Speaks, to: &Uri) -> Result<Reached, Refused> {
+        let connector = self.line(speaks).connector.clone();
+        let spare = Arc::clone(&connector.spare);
+        let (to, wire) = (place(to)?, connector.connected(to.clone()).await?);
+        Ok(spare.put(to, wire))
     }
 
     /// Sends a request to the place that its URI names.
     pub(crate) async fn send(&self, speaks: Speaks, request: Request<Flow>) -> Result<Response<Incoming>, Refused> {
-        let client = match speaks {
-            Speaks::Any => &self.any,
-            Speaks::Http1 => &self.http1,
-        };
-        client.request(request).await.map_err(|error| why(&error))
+        self.line(speaks).client.request(request).await.map_err(|error| why(&error))
     }
 }
 
@@ -98,19 +164,35 @@ fn why(error: &(dyn std::error::Error + 'static)) -> Refused {
 #[derive(Clone)]
 struct Connector {
     policy: Arc<Policy>,
-    names: Arc<Names>,
+    names: Arc<Resolver>,
     tls: Arc<ClientConfig>,
+    spare: Arc<Spare>,
+}
+
+/// A request's scheme and authority, which is all that its connection depends on.
+fn place(of: &Uri) -> Result<Uri, Refused> {
+    let mut parts = of.clone().into_parts();
+    parts.path_and_query = Some(PathAndQuery::from_static("/"));
+    Uri::from_parts(parts).map_err(|_| Refused::Request)
 }
 
 impl Connector {
     async fn connect(self, to: Uri) -> Result<TokioIo<Wire>, Refused> {
+        let spare = self.spare.take(&place(&to)?, |_| true);
+        match spare {
+            Some(wire) => Ok(TokioIo::new(wire)),
+            None => self.connected(to).await.map(TokioIo::new),
+        }
+    }
+
+    async fn connected(self, to: Uri) -> Result<Wire, Refused> {
         let target = Target::parse(to.host().unwrap_or_default())?;
         let secure = to.scheme() == Some(&http::uri::Scheme::HTTPS);
         let port = to.port_u16().unwrap_or(if secure { 443 } else { 80 });
         let addresses = self.names.judged(&self.policy, &target).await?;
         let (stream, address) = names::connect(&addresses, port).await?;
         if !secure {
-            return Ok(TokioIo::new(Wire { stream: Box::new(stream), address, version: Version::Http1 }));
+            return Ok(Wire { stream: Box::new(stream), address, version: Version::Http1 });
         }
         let name = match &target {
             Target::Name(name) => ServerName::try_from(name.as_str().to_owned()).map_err(|_| Refused::Name)?,
@@ -120,7 +202,7 @@ impl Connector {
         let stream = tokio::time::timeout(HANDSHAKE, handshake).await;
         let stream = stream.map_err(|_| Refused::UpstreamTls)?.map_err(|_| Refused::UpstreamTls)?;
         let version = if stream.get_ref().1.alpn_protocol() == Some(b"h2") { Version::Http2 } else { Version::Http1 };
-        Ok(TokioIo::new(Wire { stream: Box::new(stream), address, version }))
+        Ok(Wire { stream: Box::new(stream), address, version })
     }
 }
 

@@ -23,9 +23,9 @@ use bailiwick_auth::Scope;
 use bailiwick_auth::access::Session;
 use bailiwick_egress::fetch::{self, Believed, Fetch, Fetched};
 pub use bailiwick_egress::{Lease, Limits, Line};
-use bailiwick_egress::{Refused, Trust};
+use bailiwick_egress::{Policy, Refused, Trust};
 use bailiwick_types::host::HostName;
-use bailiwick_types::{Egress, SecretName};
+use bailiwick_types::{Egress, Incarnation, SecretName};
 use rustix::io::Errno;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
@@ -76,10 +76,28 @@ pub struct Caller {
 /// What the keeper of secrets and of the record does.
 pub type Keeping<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
+/// A secret and a host that the rules of a sandbox name together. Nothing else makes one: a gate that has fallen may
+/// ask for whatever was granted, and gets what the rules of its sandboxes name.
+pub struct Named {
+    secret: SecretName,
+    host: HostName,
+}
+
+impl Named {
+    fn by(rules: &Policy, secret: SecretName, host: HostName) -> Option<Self> {
+        rules.gives(&secret, &host).then_some(Self { secret, host })
+    }
+
+    /// Which secret, for which host.
+    pub fn into_parts(self) -> (SecretName, HostName) {
+        (self.secret, self.host)
+    }
+}
+
 /// Keeps the secrets and the record; the gate asks and tells.
 pub trait Keeper: Send + Sync + 'static {
     /// A secret for a caller's agent and a host, if it was granted; the release is on record before it comes back.
-    fn release<'a>(&'a self, caller: &'a Caller, secret: SecretName, host: HostName) -> Keeping<'a, Option<Lease>>;
+    fn release<'a>(&'a self, caller: &'a Caller, named: Named) -> Keeping<'a, Option<Lease>>;
 
     /// Puts on record what went out and what was refused. How often each line happened comes with it.
     fn connections<'a>(&'a self, caller: &'a Caller, lines: Vec<(Line, u32)>) -> Keeping<'a, ()>;
@@ -131,6 +149,9 @@ struct State {
     ready: Option<oneshot::Sender<Result<(), String>>>,
     opening: HashMap<u64, oneshot::Sender<Result<Option<Trust>, String>>>,
     callers: HashMap<u64, Caller>,
+    rules: HashMap<u64, Arc<Policy>>,
+    /// Which account has which number at the gate.
+    tenants: HashMap<Incarnation, u64>,
     /// What was refused since somebody asked, for the sandbox's own agent.
     refused: HashMap<u64, Vec<String>>,
     asked: HashMap<u64, oneshot::Sender<()>>,
@@ -197,15 +218,20 @@ impl Gates {
         let gate = self.current().await?;
         let sandbox = gate.shared.next.fetch_add(1, Ordering::Relaxed);
         let (sender, opened) = oneshot::channel();
-        {
+        let rules = Box::new((egress.clone(), self.settings.ceiling.clone()));
+        let tenant = {
             let mut state = gate.shared.state();
+            let next = state.tenants.len() as u64 + 1;
+            let tenant = *state.tenants.entry(caller.scope.tenant().incarnation()).or_insert(next);
             state.opening.insert(sandbox, sender);
             state.callers.insert(sandbox, caller);
-        }
+            state.rules.insert(sandbox, Arc::new(Policy::new(rules.0.clone(), rules.1.clone())));
+            tenant
+        };
         // From here on dropping it takes it back.
         let mut way = WayOut { gate: Arc::clone(&gate), sandbox, trust: None };
-        let rules = Box::new((egress.clone(), self.settings.ceiling.clone()));
-        gate.shared.tell(&ToGate::Open { sandbox, rules, limits: self.settings.limits }, &[], &[]).await?;
+        let limits = self.settings.limits;
+        gate.shared.tell(&ToGate::Open { sandbox, tenant, rules, limits }, &[], &[]).await?;
         let opened = tokio::time::timeout(PATIENCE, opened).await.map_err(|_| GateFailure::Timeout)?;
         way.trust = opened.map_err(|_| GateFailure::Gone(None))?.map_err(GateFailure::Refused)?;
         Ok(way)
@@ -297,10 +323,19 @@ impl Drop for WayOut {
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
                 if shared.tell(&ToGate::Close { sandbox }, &[], &[]).await.is_err() {
-                    shared.state().callers.remove(&sandbox);
+                    shared.state().forget(sandbox);
                 }
             });
         }
+    }
+}
+
+impl State {
+    fn forget(&mut self, sandbox: u64) {
+        self.callers.remove(&sandbox);
+        self.rules.remove(&sandbox);
+        self.refused.remove(&sandbox);
+        self.asked.remove(&sandbox);
     }
 }
 
@@ -381,17 +416,22 @@ async fn heard(shared: &Arc<Shared>, message: FromGate) {
             }
         }
         FromGate::Closed { sandbox } => {
-            let mut state = shared.state();
-            state.callers.remove(&sandbox);
-            state.refused.remove(&sandbox);
-            state.asked.remove(&sandbox);
+            shared.state().forget(sandbox);
         }
         FromGate::Ask { ask, sandbox, secret, host } => {
-            let caller = shared.state().callers.get(&sandbox).cloned();
+            let (caller, rules) = {
+                let state = shared.state();
+                (state.callers.get(&sandbox).cloned(), state.rules.get(&sandbox).cloned())
+            };
             let shared = Arc::clone(shared);
             tokio::spawn(async move {
-                let lease = match caller {
-                    Some(caller) => shared.keeper.release(&caller, secret, host).await,
+                let told = format!("{secret} for {host}");
+                let named = rules.and_then(|rules| Named::by(&rules, secret, host));
+                if named.is_none() && caller.is_some() {
+                    tracing::error!(sandbox, told, "the gate asked for a secret that no rule of this sandbox names");
+                }
+                let lease = match caller.zip(named) {
+                    Some((caller, named)) => shared.keeper.release(&caller, named).await,
                     None => None,
                 };
                 let lasts = lease.as_ref().map(|lease| lease.lasts);

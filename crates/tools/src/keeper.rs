@@ -6,10 +6,8 @@ use std::time::Duration;
 use bailiwick_audit::{Draft, Phase, Verdict};
 use bailiwick_auth::access::verb::ReleaseSecret;
 use bailiwick_auth::access::{Journal, SecretUse, record};
-use bailiwick_sandbox::gate::{Caller, Keeping, Lease, Line};
+use bailiwick_sandbox::gate::{Caller, Keeping, Lease, Line, Named};
 use bailiwick_store::{Store, StoreError};
-use bailiwick_types::SecretName;
-use bailiwick_types::host::HostName;
 use bailiwick_vault::{Released, SealError, SealedSecret, Vault, WrappedKey};
 use futures::future::join_all;
 use serde_json::{Map, json};
@@ -46,7 +44,8 @@ impl Keeper {
     }
 
     /// Asks the policy, writes the release down, and only then opens the value.
-    async fn released(&self, caller: &Caller, secret: SecretName, host: HostName) -> Result<Released, Withheld> {
+    async fn released(&self, caller: &Caller, named: Named) -> Result<Released, Withheld> {
+        let (secret, host) = named.into_parts();
         let asked: SecretUse = self.store.secret_use(&caller.scope, caller.session.clone(), secret, host).await?;
         let mut detail = Map::from_iter([
             ("host".to_owned(), json!(asked.host())),
@@ -81,9 +80,9 @@ impl Keeper {
 }
 
 impl bailiwick_sandbox::gate::Keeper for Keeper {
-    fn release<'a>(&'a self, caller: &'a Caller, secret: SecretName, host: HostName) -> Keeping<'a, Option<Lease>> {
+    fn release<'a>(&'a self, caller: &'a Caller, named: Named) -> Keeping<'a, Option<Lease>> {
         Box::pin(async move {
-            match self.released(caller, secret, host).await {
+            match self.released(caller, named).await {
                 Ok(value) => Some(Lease { value: value.expose().to_owned().into(), lasts: LEASE }),
                 Err(why) => {
                     tracing::debug!(%why, "a secret was not released");
@@ -112,7 +111,8 @@ impl bailiwick_sandbox::gate::Keeper for Keeper {
 fn draft(caller: &Caller, line: Line, times: u32) -> Draft {
     let verdict = match line.outcome.as_str() {
         "allowed" => Verdict::Ok,
-        outcome if outcome.starts_with("upstream_") || outcome == "name_unknown" => Verdict::Fail,
+        outcome if outcome.starts_with("upstream_") => Verdict::Fail,
+        "name_unknown" | "broken_off" => Verdict::Fail,
         _ => Verdict::Denied,
     };
     let mut draft = caller.scope.draft(CONNECT, &caller.session, Phase::Observation, verdict);

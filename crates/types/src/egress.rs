@@ -76,10 +76,7 @@ impl Egress {
     pub fn secrets(&self) -> impl Iterator<Item = &SecretName> {
         let list = if let Self::List(list) = self { Some(list) } else { None };
         let rules = list.into_iter().flat_map(|list| list.allow.values()).flatten();
-        rules
-            .filter_map(|rule| if let RuleAct::Transform(headers) = &rule.act { Some(headers) } else { None })
-            .flat_map(|headers| headers.values())
-            .filter_map(HeaderText::secret)
+        rules.flat_map(|rule| rule.act.secrets())
     }
 }
 
@@ -145,7 +142,7 @@ impl<'de> Deserialize<'de> for EgressList {
                 return Err(place(&format_args!("at most {MOST_RULES} rules")));
             }
             // A credential for whatever anybody calls a host would be a credential for everybody.
-            if destination.hosts == HostPattern::Any && rules.iter().any(|rule| rule.act.has_secret()) {
+            if destination.hosts == HostPattern::Any && rules.iter().any(|rule| rule.act.secrets().next().is_some()) {
                 return Err(place(&"a secret needs a host, or `*.` and a name"));
             }
             if allow.insert(destination, rules).is_some() {
@@ -208,8 +205,10 @@ pub enum RuleAct {
 }
 
 impl RuleAct {
-    fn has_secret(&self) -> bool {
-        matches!(self, Self::Transform(headers) if headers.values().any(|text| text.secret().is_some()))
+    /// The secrets that it puts in.
+    pub fn secrets(&self) -> impl Iterator<Item = &SecretName> {
+        let headers = if let Self::Transform(headers) = self { Some(headers) } else { None };
+        headers.into_iter().flat_map(|headers| headers.values()).filter_map(HeaderText::secret)
     }
 }
 

@@ -162,6 +162,10 @@ async fn g01_a_gate_that_is_killed_opens_nothing_and_the_next_sandbox_has_a_new_
         }
         assert!(line("CapEff:").ends_with("0000000000000000") && line("NoNewPrivs:").ends_with('1'), "{status}");
         assert!(line("Seccomp:").ends_with('2'), "{status}");
+        let limits = std::fs::read_to_string(format!("/proc/{gate}/limits")).unwrap();
+        let data = limits.lines().find(|line| line.starts_with("Max data size")).unwrap_or_default();
+        let most: u64 = data.split_whitespace().nth(3).and_then(|word| word.parse().ok()).expect(data);
+        assert!(most <= 8 << 30, "{data}");
         assert!(std::fs::read(format!("/proc/{gate}/environ")).map_or(true, |text| text.is_empty()));
 
         let cut = std::thread::scope(|scope| {

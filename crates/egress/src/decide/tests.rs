@@ -51,6 +51,34 @@ fn g02_an_agent_reaches_no_more_than_the_operator_lets_any_agent_reach() {
     assert!(nothing.host(&host("a.example"), 443).is_err() && !nothing.knows(&host("a.example")));
 }
 
+#[test]
+fn g04_a_secret_is_for_the_hosts_whose_rules_name_it_and_for_no_others() {
+    let with = |name: &str| json!([{ "transform": [{ "headers": { "x": format!("Bearer secret:{name}") } }] }]);
+    let own = json!({ "allow": {
+        "*.example": with("wide"), "api.example": with("narrow"), "open.example": [],
+        "db.example:8443": with("port"), "out.test": with("wide"),
+    } });
+    let policy = beneath(own.clone(), json!({ "allow": ["*.example", "*.example:8443"] }));
+    for (secret, to, gives) in [
+        ("wide", "a.example", true),
+        ("narrow", "api.example", true),
+        ("port", "db.example", true),
+        // The most specific destination counts, and no other.
+        ("wide", "api.example", false),
+        ("wide", "open.example", false),
+        ("narrow", "a.example", false),
+        ("wide", "db.example", true),
+        ("port", "a.example", false),
+        // Not beneath the ceiling, and in nobody's rules.
+        ("wide", "out.test", false),
+        ("wide", "b.test", false),
+        ("other", "a.example", false),
+    ] {
+        assert_eq!(policy.gives(&secret.parse().unwrap(), &host(to)), gives, "{secret} {to}");
+    }
+    assert!(beneath(own, json!("allow-all")).gives(&"wide".parse().unwrap(), &host("out.test")), "the control");
+}
+
 fn host(text: &str) -> HostName {
     HostName::parse(text).unwrap()
 }

@@ -166,3 +166,74 @@ async fn g04_plain_http_never_gets_a_secret() {
     let mismatch = get("plain.test").replace("Host: plain", "Host: api");
     assert_eq!(one.raw(&mismatch).await.code(), Some("host_mismatch"));
 }
+
+#[tokio::test]
+async fn g10_a_request_that_is_broken_off_is_on_record_all_the_same() {
+    let mut world = World::new().await;
+    // Takes connections and says nothing, not even in TLS.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = silent.local_addr().unwrap().port();
+    world.ports.push(port);
+    let policy = json!({
+        "allow": { format!("api.test:{port}"): [{ "transform": [{ "headers": { "x-app": "1" } }] }] },
+        "subnets": { "allow": ["127.0.0.1/32"] },
+    });
+    let one = world.sandbox(1, policy, Limits::default()).await;
+    let api = format!("api.test:{port}");
+    for (path, count) in [("/reset", 1), ("/closed", 2)] {
+        let stream = one.tls(&api, "api.test", &[b"h2"]).await.unwrap();
+        // Of its own, so that its connection can end without a word.
+        let client = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let request = http::Request::get(format!("https://{api}{path}")).body(Full::<bytes::Bytes>::default()).unwrap();
+        let asking = client.spawn(async move {
+            let (mut sender, connection) =
+                hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+            tokio::spawn(connection);
+            let _ = tokio::time::timeout(std::time::Duration::from_millis(300), sender.send_request(request)).await;
+            std::future::pending::<()>().await;
+        });
+        // It has begun: somebody connects for it.
+        let far = silent.accept().await.unwrap();
+        if path == "/reset" {
+            world.lines(1, count).await;
+        }
+        asking.abort();
+        client.shutdown_background();
+        let lines = world.lines(1, count).await;
+        let line = lines.last().unwrap();
+        assert_eq!((line.outcome.as_str(), line.path.as_deref(), line.status), ("broken_off", Some(path), None));
+        drop(far);
+    }
+    // A sandbox that ends takes its requests with it, and what was begun is told before it is over.
+    let mut stream = one.tls(&api, "api.test", &[]).await.unwrap();
+    stream.write_all(format!("GET /ended HTTP/1.1\r\nHost: {api}\r\n\r\n").as_bytes()).await.unwrap();
+    let _far = silent.accept().await.unwrap();
+    one.door.closed().await;
+    let lines = world.lines(1, 3).await;
+    assert_eq!((lines[2].outcome.as_str(), lines[2].path.as_deref()), ("broken_off", Some("/ended")));
+}
+
+#[tokio::test]
+async fn g06_a_secret_is_asked_for_once_the_host_is_there() {
+    let mut world = World::new().await;
+    let nobody = {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        listener.local_addr().unwrap().port()
+    };
+    world.ports.push(nobody);
+    let rule = json!([{ "transform": [{ "headers": { "authorization": "Bearer secret:token" } }] }]);
+    let policy = json!({
+        "allow": { format!("api.test:{nobody}"): rule, "api.test:HTTP": rule, "api.test:TLS": rule },
+        "subnets": { "allow": ["127.0.0.1/32"] },
+    });
+    let one = world.sandbox(1, policy, Limits::default()).await;
+    let asked = || world.asked.load(std::sync::atomic::Ordering::SeqCst);
+    let refused = one.get(&format!("api.test:{nobody}"), "/v1").await;
+    assert_eq!(refused.code(), Some("upstream_unreachable"), "{}", refused.text);
+    // Somebody listens there who has no certificate for the name.
+    let refused = one.get(&format!("api.test:{}", world.http), "/v1").await;
+    assert_eq!(refused.code(), Some("upstream_tls"), "{}", refused.text);
+    assert_eq!(asked(), 0);
+    let answer = one.get(&format!("api.test:{}", world.tls), "/v1").await;
+    assert!(answer.status == 200 && asked() == 1, "{}", answer.text);
+}

@@ -149,3 +149,31 @@ async fn g10_a_closed_door_cuts_what_is_open() {
     let _ = kept.read_to_string(&mut text).await;
     assert!(text.starts_with("HTTP/1.1 200"));
 }
+
+#[tokio::test]
+async fn g10_what_the_far_side_says_first_counts() {
+    let mut world = World::new().await;
+    let talker = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = talker.local_addr().unwrap().port();
+    world.ports.push(port);
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = talker.accept().await.unwrap();
+            tokio::spawn(async move { while stream.write_all(&[b'x'; 4096]).await.is_ok() {} });
+        }
+    });
+    let policy = json!({ "allow": [format!("plain.test:{port}")], "subnets": { "allow": ["127.0.0.1/32"] } });
+    let one = world.sandbox(1, policy.clone(), Limits { bytes: 100_000, ..Limits::default() }).await;
+    let heard = |one: crate::world::Sandbox| async move {
+        let mut stream = one.connect(&format!("plain.test:{port}")).await.unwrap();
+        let mut all = Vec::new();
+        let _ = tokio::time::timeout(std::time::Duration::from_millis(500), stream.read_to_end(&mut all)).await;
+        (one, all.len())
+    };
+    let (_one, length) = heard(one).await;
+    assert!(length < 150_000, "{length}");
+    assert_eq!(world.outcomes(1, 1).await, ["limit_reached"]);
+    // The control: who may have more gets more of the same.
+    let other = world.sandbox(2, policy, Limits::default()).await;
+    assert!(heard(other).await.1 > 200_000);
+}

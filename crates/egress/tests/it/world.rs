@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bailiwick_egress::{Ask, Door, Entry, Gate, Lease, Limits, Line, Listeners, Names, Settings};
+use bailiwick_egress::{
+    Ask, Door, Entry, Gate, Lease, Limits, Line, Listeners, Names, Opening, OwnAddresses, Settings,
+};
 use bailiwick_testkit::far_side::FarSide;
 use bailiwick_types::host::HostName;
 use rustls::pki_types::pem::PemObject;
@@ -27,6 +29,8 @@ pub(crate) struct World {
     pub(crate) gate: Gate,
     pub(crate) tls: u16,
     pub(crate) http: u16,
+    /// Other ports that the operator lets through.
+    pub(crate) ports: Vec<u16>,
     root: CertificateDer<'static>,
     lines: Arc<Mutex<Vec<(u64, Line)>>>,
     /// How often a secret was asked for.
@@ -60,24 +64,29 @@ impl World {
         let (asks, asked) = mpsc::channel(16);
         let (journal, lines) = mpsc::channel(16);
         let root = far.root;
-        let gate = Gate::new(Settings { names: Names::new(fixed), roots: vec![root.clone()], asks, journal }).unwrap();
+        let names = Names::new(fixed, OwnAddresses::of_host().unwrap());
+        let gate = Gate::new(Settings { names, roots: vec![root.clone()], asks, journal }).unwrap();
         let counted = Arc::new(AtomicUsize::new(0));
         tokio::spawn(answer(asked, Arc::clone(&counted)));
         let written = Arc::<Mutex<Vec<(u64, Line)>>>::default();
         tokio::spawn(keep(lines, Arc::clone(&written)));
-        Self { gate, tls, http, root, lines: written, asked: counted }
+        Self { gate, tls, http, ports: Vec::new(), root, lines: written, asked: counted }
     }
 
-    fn ports(&self, text: &str) -> String {
+    fn with_ports(&self, text: &str) -> String {
         text.replace("TLS", &self.tls.to_string()).replace("HTTP", &self.http.to_string())
     }
 
     /// A sandbox with a policy; `TLS` and `HTTP` in it stand for the host's ports.
     pub(crate) async fn sandbox(&self, number: u64, policy: Value, limits: Limits) -> Sandbox {
-        let operators = json!({ "allow": ["*", "*:TLS", "*:HTTP"], "subnets": { "allow": ["127.0.0.0/8"] } });
-        let read = |text: &str| serde_json::from_str(&self.ports(text)).unwrap();
+        let ports = self.ports.iter().map(|port| format!("*:{port}"));
+        let allow: Vec<String> = ["*", "*:TLS", "*:HTTP"].map(str::to_owned).into_iter().chain(ports).collect();
+        let operators = json!({ "allow": allow, "subnets": { "allow": ["127.0.0.0/8"] } });
+        let read = |text: &str| serde_json::from_str(&self.with_ports(text)).unwrap();
         let ceiling = read(&operators.to_string());
-        let door = self.gate.open(number, read(&policy.to_string()), ceiling, &limits).unwrap();
+        let egress = read(&policy.to_string());
+        let opening = Opening { sandbox: number, tenant: number, egress, ceiling, limits };
+        let door = self.gate.open(opening).unwrap();
         let socket = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
         let listeners = Listeners {
             explicit: socket().await.unwrap(),
@@ -128,7 +137,7 @@ async fn answer(mut asked: mpsc::Receiver<Ask>, counted: Arc<AtomicUsize>) {
 
 async fn keep(mut lines: mpsc::Receiver<Entry>, into: Arc<Mutex<Vec<(u64, Line)>>>) {
     while let Some(entry) = lines.recv().await {
-        into.lock().unwrap().push((entry.sandbox, entry.line));
+        into.lock().unwrap().push(entry.taken());
     }
 }
 

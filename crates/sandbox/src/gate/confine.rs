@@ -20,6 +20,10 @@ use seccompiler::{
 const GATE_USER: u32 = 65_532;
 /// Sockets on both sides of every connection, of all sandboxes.
 const OPEN_FILES: u64 = 65_536;
+/// Memory that it may write, bytes: half of the machine's, within these. What all sandboxes together can make it hold
+/// is bounded before that (places for connections and requests); this is for what nobody has thought of, so that it
+/// ends the gate and not its host.
+const MEMORY: (u64, u64) = (1 << 30, 8 << 30);
 /// What a resolver reads: its settings, its modules, its daemon's socket.
 const READ: [&str; 8] = [
     "/etc",
@@ -36,7 +40,12 @@ const READ: [&str; 8] = [
 pub(super) fn confine() -> Result<(), &'static str> {
     warm_up();
     let files = rustix::process::getrlimit(Resource::Nofile).maximum.map_or(OPEN_FILES, |most| most.min(OPEN_FILES));
-    for (resource, limit) in [(Resource::Nofile, files), (Resource::Core, 0)] {
+    let machine = rustix::system::sysinfo();
+    let memory = machine.totalram as u64 * u64::from(machine.mem_unit) / 2;
+    let memory = memory.clamp(MEMORY.0, MEMORY.1);
+    let had = rustix::process::getrlimit(Resource::Data).maximum;
+    let memory = had.map_or(memory, |most| most.min(memory));
+    for (resource, limit) in [(Resource::Nofile, files), (Resource::Data, memory), (Resource::Core, 0)] {
         let limit = Rlimit { current: Some(limit), maximum: Some(limit) };
         rustix::process::setrlimit(resource, limit).map_err(|_| "lower its limits")?;
     }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use bailiwick_egress::{Ask, Door, Entry, Gate, Lease, Line, Names, Settings};
+use bailiwick_egress::{Ask, Door, Entry, Gate, Lease, Line, Names, Opening, OwnAddresses, RESOLVER_THREADS, Settings};
 use bailiwick_types::Egress;
 use rustix::io::Errno;
 use rustls_pki_types::CertificateDer;
@@ -22,6 +22,10 @@ use crate::linux::wire::{self as packets, PACKET_BYTES, Received, WireError};
 
 /// Lines that wait for their turn.
 const WAITING: usize = 1024;
+/// What a thread has for its calls, bytes: a resolver needs some, and there are many.
+const STACK: usize = 512 * 1024;
+/// How long the last requests of a sandbox that is gone may take to be told.
+const LAST_LINES: Duration = Duration::from_secs(1);
 /// How long lines are gathered before they are told.
 const GATHER: Duration = Duration::from_millis(100);
 /// Most lines that are told at once; each has less than a kilobyte.
@@ -45,20 +49,28 @@ fn serve() -> Result<(), WireError> {
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| format!("the operator's authorities cannot be read: {error}"))
         .and_then(|roots| {
-            let settings = Settings { names: Names::new(hosts), roots, asks, journal };
+            let own = OwnAddresses::of_host();
+            let own = own.map_err(|error| format!("this host's own addresses cannot be read: {error}"))?;
+            let settings = Settings { names: Names::new(hosts, own), roots, asks, journal };
             Gate::new(settings).map_err(|error| error.to_string())
         })
         .and_then(|gate| confine::confine().map(|()| gate).map_err(|step| format!("it cannot {step}")));
     let failed = made.as_ref().err().cloned();
     packets::send(socket.as_fd(), &FromGate::Ready { failed }, &[], &[])?;
     let Ok(gate) = made else { return Ok(()) };
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(RESOLVER_THREADS)
+        .thread_stack_size(STACK)
+        .enable_all()
+        .build();
     let runtime = runtime.map_err(|_| WireError::Closed)?;
     let ended = runtime.block_on(async {
         rustix::io::ioctl_fionbio(&socket, true).map_err(WireError::Socket)?;
         let socket = raw::watch(socket).map_err(|_| WireError::Closed)?;
-        let mut work = Work { socket, gate, doors: HashMap::new(), asks: HashMap::new(), next: 1 };
-        work.attend(asked, lines).await
+        let (closed, done) = mpsc::channel(WAITING);
+        let mut work = Work { socket, gate, doors: HashMap::new(), asks: HashMap::new(), next: 1, closed };
+        work.attend(asked, lines, done).await
     });
     // Connections are dropped where they stand; nobody waits for the far side.
     runtime.shutdown_background();
@@ -71,6 +83,8 @@ struct Work {
     doors: HashMap<u64, Door>,
     asks: HashMap<u64, oneshot::Sender<Option<Lease>>>,
     next: u64,
+    /// Sandboxes whose connections have ended.
+    closed: mpsc::Sender<u64>,
 }
 
 impl Work {
@@ -78,6 +92,7 @@ impl Work {
         &mut self,
         mut asked: mpsc::Receiver<Ask>,
         mut lines: mpsc::Receiver<Entry>,
+        mut closed: mpsc::Receiver<u64>,
     ) -> Result<(), WireError> {
         let mut buffer = vec![0; PACKET_BYTES];
         let mut gathered: Vec<(u64, Line, u32)> = Vec::new();
@@ -86,11 +101,12 @@ impl Work {
         loop {
             tokio::select! {
                 received = receive(&self.socket, &mut buffer) => {
-                    let told = self.handle(received?, &mut lines, &mut gathered).await?;
-                    if let Some(told) = told {
-                        self.tell_lines(&mut gathered).await?;
-                        self.tell(&told).await?;
+                    if let Some(told) = self.handle(received?).await? {
+                        self.tell_all(told, &mut lines, &mut gathered).await?;
                     }
+                }
+                Some(sandbox) = closed.recv() => {
+                    self.tell_all(FromGate::Closed { sandbox }, &mut lines, &mut gathered).await?;
                 }
                 Some(ask) = asked.recv() => self.ask(ask).await?,
                 Some(entry) = lines.recv(), if gathered.len() < MOST_LINES => gather(&mut gathered, entry),
@@ -101,17 +117,12 @@ impl Work {
     }
 
     /// What is to be said once all lines that there are have been told.
-    async fn handle(
-        &mut self,
-        received: Received<ToGate>,
-        lines: &mut mpsc::Receiver<Entry>,
-        gathered: &mut Vec<(u64, Line, u32)>,
-    ) -> Result<Option<FromGate>, WireError> {
+    async fn handle(&mut self, received: Received<ToGate>) -> Result<Option<FromGate>, WireError> {
         match received.message {
             ToGate::Configure { .. } => return Err(WireError::Malformed),
-            ToGate::Open { sandbox, rules, limits } => {
-                let (own, ceiling): (Egress, Egress) = *rules;
-                let outcome = match self.gate.open(sandbox, own, ceiling, &limits) {
+            ToGate::Open { sandbox, tenant, rules, limits } => {
+                let (egress, ceiling): (Egress, Egress) = *rules;
+                let outcome = match self.gate.open(Opening { sandbox, tenant, egress, ceiling, limits }) {
                     Ok(door) => {
                         let trust = door.trust().cloned();
                         self.doors.insert(sandbox, door);
@@ -139,23 +150,16 @@ impl Work {
                     door.admit(stream);
                 }
             }
-            told @ (ToGate::Close { .. } | ToGate::Tell { .. }) => {
-                let told = match told {
-                    ToGate::Close { sandbox } => {
-                        self.doors.remove(&sandbox);
-                        FromGate::Closed { sandbox }
-                    }
-                    ToGate::Tell { sandbox } => FromGate::Told { sandbox },
-                    _ => return Ok(None),
-                };
-                while let Ok(entry) = lines.try_recv() {
-                    gather(gathered, entry);
-                    if gathered.len() >= MOST_LINES {
-                        self.tell_lines(gathered).await?;
-                    }
-                }
-                return Ok(Some(told));
+            ToGate::Close { sandbox } => {
+                let Some(door) = self.doors.remove(&sandbox) else { return Ok(Some(FromGate::Closed { sandbox })) };
+                let closed = self.closed.clone();
+                tokio::spawn(async move {
+                    // What was under way is broken off, and each of it has a line yet.
+                    let _ = tokio::time::timeout(LAST_LINES, door.closed()).await;
+                    let _ = closed.send(sandbox).await;
+                });
             }
+            ToGate::Tell { sandbox } => return Ok(Some(FromGate::Told { sandbox })),
             ToGate::Answer { ask, lasts } => {
                 let bytes = Zeroizing::new(received.bytes);
                 let value = std::str::from_utf8(&bytes).ok().map(|text| Zeroizing::new(text.to_owned()));
@@ -166,6 +170,23 @@ impl Work {
             }
         }
         Ok(None)
+    }
+
+    /// Tells all lines that there are, and then that they were all.
+    async fn tell_all(
+        &self,
+        told: FromGate,
+        lines: &mut mpsc::Receiver<Entry>,
+        gathered: &mut Vec<(u64, Line, u32)>,
+    ) -> Result<(), WireError> {
+        while let Ok(entry) = lines.try_recv() {
+            gather(gathered, entry);
+            if gathered.len() >= MOST_LINES {
+                self.tell_lines(gathered).await?;
+            }
+        }
+        self.tell_lines(gathered).await?;
+        self.tell(&told).await
     }
 
     async fn ask(&mut self, ask: Ask) -> Result<(), WireError> {
@@ -215,9 +236,10 @@ impl Work {
 
 /// Takes a line; one that is there already happened once more.
 fn gather(gathered: &mut Vec<(u64, Line, u32)>, entry: Entry) {
-    match gathered.iter_mut().find(|(sandbox, line, _)| *sandbox == entry.sandbox && *line == entry.line) {
+    let (sandbox, line) = entry.taken();
+    match gathered.iter_mut().find(|(of, same, _)| *of == sandbox && *same == line) {
         Some((_, _, times)) => *times = times.saturating_add(1),
-        None => gathered.push((entry.sandbox, entry.line, 1)),
+        None => gathered.push((sandbox, line, 1)),
     }
 }
 

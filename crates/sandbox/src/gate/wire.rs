@@ -21,6 +21,8 @@ pub(super) enum ToGate {
     Open {
         /// Its number.
         sandbox: u64,
+        /// A number for its account, which means nothing anywhere else.
+        tenant: u64,
         /// Its own rules, and the operator's.
         rules: Box<(Egress, Egress)>,
         /// What it may use.

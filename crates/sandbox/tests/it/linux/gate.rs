@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bailiwick_egress::{Ask, Door, Entry, Gate, Lease, Limits, Line, Names, Settings};
+use bailiwick_egress::{Ask, Door, Entry, Gate, Lease, Limits, Line, Names, Opening, OwnAddresses, Settings};
 use bailiwick_sandbox::linux::{Jail, Network, WayOut};
 use bailiwick_testkit::far_side::{FarSide, Files};
+use bailiwick_types::Egress;
 use bailiwick_types::host::HostName;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -33,7 +34,7 @@ impl World {
         let (asks, mut asked) = mpsc::channel::<Ask>(16);
         let (journal, mut entries) = mpsc::channel::<Entry>(16);
         let here = |name: &str| (HostName::parse(name).unwrap(), vec![IpAddr::V4(Ipv4Addr::LOCALHOST)]);
-        let names = Names::new(BTreeMap::from(HOSTS.map(here)));
+        let names = Names::new(BTreeMap::from(HOSTS.map(here)), OwnAddresses::of_host().unwrap());
         let gate = Gate::new(Settings { names, roots: vec![far.root.clone()], asks, journal }).unwrap();
         tokio::spawn(async move {
             while let Some(ask) = asked.recv().await {
@@ -45,13 +46,13 @@ impl World {
         let into = Arc::clone(&lines);
         tokio::spawn(async move {
             while let Some(entry) = entries.recv().await {
-                into.lock().unwrap().push((entry.sandbox, entry.line));
+                into.lock().unwrap().push(entry.taken());
             }
         });
         Self { gate, far, lines }
     }
 
-    fn policy(&self, text: &Value) -> bailiwick_types::Egress {
+    fn policy(&self, text: &Value) -> Egress {
         let text = text.to_string().replace("TLS", &self.far.tls.to_string());
         serde_json::from_str(&text.replace("HTTP", &self.far.http.to_string())).unwrap()
     }
@@ -62,11 +63,16 @@ impl World {
         (jail, door)
     }
 
+    fn open(&self, number: u64, egress: Egress, ceiling: Egress) -> Door {
+        let opening = Opening { sandbox: number, tenant: number, egress, ceiling, limits: Limits::default() };
+        self.gate.open(opening).unwrap()
+    }
+
     /// The same, and where its workspace is.
     async fn jail_in(&self, host: &Host, number: u64, rules: &Value) -> (Jail, PathBuf, Door) {
         let operators = json!({ "allow": ["*", "*:TLS", "*:HTTP"], "subnets": { "allow": ["127.0.0.0/8"] } });
         let (own, ceiling) = (self.policy(rules), self.policy(&operators));
-        let door = self.gate.open(number, own, ceiling, &Limits::default()).unwrap();
+        let door = self.open(number, own, ceiling);
         let (jail, folder) = Self::enter(host, &door).await;
         (jail, folder, door)
     }
