@@ -4,6 +4,7 @@
 //! `unsafe`. It must never start a weaker sandbox than the one that was asked
 //! for: what cannot be enforced is an error before the command runs.
 
+pub mod container;
 mod demand;
 mod error;
 pub mod gate;

@@ -20,6 +20,8 @@ fn declared() -> Declared {
         ceilings: vec![Ceiling { resource: Limited::OpenFiles, value: 64 }],
         groups: vec![("memory", 1 << 20), ("pids", 7)],
         told: Told { namespaces, environment: Vec::new(), descriptors, fence: (0, libc::EACCES) },
+        environment: Vec::new(),
+        image: None,
         omitted: Omitted::default(),
     }
 }
