@@ -39,13 +39,15 @@ use crate::linux::spec::Programs;
 use crate::linux::syscalls::FilterError;
 use crate::linux::wire::{self, InitSetup, PACKET_BYTES, ToInit};
 use crate::linux::{
-    Enforcement, Exec, ExecError, ExitStatus, HelperPath, InvalidJailName, Jail, JailSpec, JailUser,
-    LauncherKind, Limits, Listening, Network, Promises, StartError, UserSeparation, WayOut, WorkspaceAccess, cgroup,
-    confine, listeners, profile, raw, rlimits, syscalls,
+    Enforcement, Exec, ExecError, ExitStatus, HelperPath, InvalidJailName, Jail, JailSpec, JailUser, LauncherKind,
+    Limits, Listening, Network, Promises, StartError, UserSeparation, WayOut, WorkspaceAccess, cgroup, confine,
+    listeners, profile, raw, rlimits, syscalls,
 };
 
 /// The `argv[0]` of a container's first process, and the name of its file inside.
 pub(crate) const FIRST_ROLE: &str = "bailiwick-container";
+/// What a container for trial must be able to do: an image's own `/tmp` may be shut, and then ours is as well.
+const TRIAL: &str = ": > /tmp/trial";
 /// Our folder inside. Landlock gives no right to anything in it.
 const INSIDE: &str = "/run/bailiwick";
 
@@ -333,7 +335,7 @@ impl Containers {
             limits: Limits::default(),
         };
         let jail = self.start(spec).await.map_err(ContainersUnavailable::TrialStart)?;
-        let exec = Exec { timeout: Duration::from_secs(10), ..Exec::shell("exit 0") };
+        let exec = Exec { timeout: Duration::from_secs(10), ..Exec::shell(TRIAL) };
         let ran = jail.exec(exec, CancellationToken::new()).await;
         jail.stop().await;
         match ran.map_err(ContainersUnavailable::TrialExec)?.status {

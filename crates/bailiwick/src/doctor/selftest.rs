@@ -8,7 +8,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use bailiwick_model::Script;
-use bailiwick_sandbox::linux::{Enforcement, Promises, UserSeparation};
+use bailiwick_sandbox::SandboxError;
+use bailiwick_sandbox::linux::{Enforcement, Promises, UserSeparation, WayOut, not_compared};
 use reqwest::Method;
 use serde_json::json;
 
@@ -76,10 +77,17 @@ async fn tried(findings: &mut Findings, sandbox: Option<SandboxSettings>) -> Res
     if linux.is_ok() {
         kinds.push("linux");
     }
+    if containers(findings, server.sandboxes().container().await) {
+        kinds.push("container");
+    }
     let control = std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() && std::fs::read(&secret).is_ok();
     for kind in kinds {
         let told = tokio::time::timeout(PATIENCE, inside(&server, kind)).await;
-        let name = if kind == "linux" { "self-test linux" } else { "self-test virtual" };
+        let name = match kind {
+            "linux" => "self-test linux",
+            "container" => "self-test container",
+            _ => "self-test virtual",
+        };
         let advice = "do not run agents here before this is understood";
         match told {
             Ok(Ok(output)) => match judge(&output, &outside) {
@@ -172,6 +180,41 @@ fn promises(findings: &mut Findings, linux: &Result<Promises, String>) {
     if promises.users == UserSeparation::ServersUser {
         let advice = "run the server as root for a user per account, if its host is its own";
         findings.warning("sandbox users", "sandboxes are the server's user in a namespace", advice);
+    }
+}
+
+/// What the operator's container engine can enforce; whether it is worth a self-test.
+fn containers(findings: &mut Findings, found: Result<(Promises, String), SandboxError>) -> bool {
+    const NAME: &str = "sandbox container";
+    match found {
+        Ok((promises, engine)) => {
+            let limits = [("memory", promises.memory), ("processes", promises.pids), ("cpu", promises.cpu)];
+            let words: Vec<String> =
+                limits.iter().map(|(name, by)| format!("{name} by {}", enforced_by(*by))).collect();
+            let out = match promises.way_out {
+                WayOut::Gate => "no way out but the gate",
+                WayOut::Nothing => "no way out at all",
+            };
+            let landlock = promises.landlock_abi;
+            let not_compared: Vec<String> = not_compared(promises.launcher).map(|(fact, _)| fact.to_string()).collect();
+            let not_compared = not_compared.join(", ");
+            let found = format!(
+                "{engine}; Landlock {landlock}, {out}; {}; not in the receipt: {not_compared}",
+                words.join(", ")
+            );
+            findings.good(NAME, found);
+            true
+        }
+        // Nobody has asked for one.
+        Err(SandboxError::NoBackend(_)) => false,
+        Err(error) => {
+            let reason = match error {
+                SandboxError::ContainersUnavailable(reason) => reason,
+                other => other.to_string(),
+            };
+            findings.failed(NAME, reason, "agents that ask for a container are refused until this works");
+            false
+        }
     }
 }
 

@@ -36,6 +36,9 @@ pub(super) fn recipe(
     let mut tmpfs = HashMap::from([
         ("/run".to_owned(), memory(kind, "ro", "noexec,size=64k,mode=755")),
         ("/var/tmp".to_owned(), memory(kind, "ro", "noexec,size=4k,mode=755")),
+        // Instead of the kernel's: names of devices can be read from that one, whatever Landlock says of its files.
+        ("/sys".to_owned(), memory(kind, "ro", "noexec,size=64k,mode=755")),
+        ("/sys/fs/cgroup".to_owned(), memory(kind, "ro", "noexec,size=4k,mode=755")),
     ]);
     match &spec.shared_tmp {
         Some(shared_tmp) => binds.push(bind(kind, shared_tmp, "/tmp", WorkspaceAccess::ReadWrite)?),

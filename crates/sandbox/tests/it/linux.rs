@@ -5,11 +5,11 @@
 mod attacks;
 mod basics;
 mod ends;
-mod escape;
+pub(crate) mod escape;
 mod files;
 mod findings;
-mod gate;
-mod harness;
+pub(crate) mod gate;
+pub(crate) mod harness;
 mod limits;
 mod timing;
 mod unprivileged;
