@@ -424,11 +424,12 @@ fn sandbox(layers: &mut Layers, raw: &Sandbox) -> SandboxSettings {
 }
 
 fn container(layers: &mut Layers, raw: &Container) -> ContainerEngine {
-    let socket = resolve(layers, "sandbox.container.socket", &raw.socket);
-    if !socket.is_absolute() {
+    let socket = resolve(layers, "sandbox.container.socket", raw.socket.as_deref().unwrap_or(Path::new("")));
+    if raw.socket.is_none() || !socket.is_absolute() {
         layers.wrong("sandbox.container.socket", "must be an absolute path, for example /run/podman/podman.sock");
     }
-    if raw.image.is_empty() {
+    let image = raw.image.clone().unwrap_or_default();
+    if image.is_empty() {
         layers.wrong("sandbox.container.image", "must name an image that the engine has");
     }
     let runtime = match raw.runtime.as_deref() {
@@ -439,7 +440,7 @@ fn container(layers: &mut Layers, raw: &Container) -> ContainerEngine {
         Some(name) => RuntimeChoice::Named(name.to_owned()),
         None => RuntimeChoice::Engines,
     };
-    ContainerEngine { socket, image: raw.image.clone(), runtime }
+    ContainerEngine { socket, image, runtime }
 }
 
 /// The ranges as the edge reads them: what it cannot read is an error here, never a range less.

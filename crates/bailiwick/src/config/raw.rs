@@ -227,8 +227,9 @@ pub(super) struct Sandbox {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Container {
-    pub(super) socket: PathBuf,
-    pub(super) image: String,
+    // What is missing is told in `check`: here each setting must fit alone.
+    pub(super) socket: Option<PathBuf>,
+    pub(super) image: Option<String>,
     pub(super) runtime: Option<String>,
 }
 
