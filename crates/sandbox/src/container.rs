@@ -34,6 +34,8 @@ pub(crate) use running::Container;
 use crate::linux::jail::{self, Built, Parts};
 use crate::linux::launcher::{START_TIMEOUT, TRIAL_USER, confined, environment, open_folder};
 use crate::linux::omit::Omitted;
+#[cfg(debug_assertions)]
+use crate::linux::omit::{OnDifference, Wall};
 use crate::linux::receipt::{Declared, Told};
 use crate::linux::spec::Programs;
 use crate::linux::syscalls::FilterError;
@@ -244,6 +246,24 @@ impl Containers {
     /// # Errors
     /// [`StartError`]; then nothing of the container is left running.
     pub async fn start(&self, spec: JailSpec) -> Result<Jail, StartError> {
+        self.build(spec, Omitted::default()).await
+    }
+
+    /// Starts a container whose first process leaves out some walls, for tests. Release builds do not have this.
+    ///
+    /// # Errors
+    /// [`StartError`], with the receipt's differences if they are to fail.
+    #[cfg(debug_assertions)]
+    pub async fn start_without(
+        &self,
+        spec: JailSpec,
+        walls: &[Wall],
+        difference: OnDifference,
+    ) -> Result<Jail, StartError> {
+        self.build(spec, Omitted::new(walls, difference)).await
+    }
+
+    async fn build(&self, spec: JailSpec, omitted: Omitted) -> Result<Jail, StartError> {
         let JailUser { uid, gid } = spec.user;
         if uid < JailUser::LOWEST || gid < JailUser::LOWEST {
             return Err(StartError::User(uid, gid));
@@ -255,8 +275,13 @@ impl Containers {
         let room = Room::make(&shared.folder, &spec)?;
         let ceilings = rlimits::ceilings(&spec.limits, shared.promises.memory, shared.promises.pids);
         let recipe = recipe::recipe(shared, &spec, &room, &ceilings)?;
-        let made = shared.client.create(spec.name.as_str(), recipe).await?;
-        let made = running::Made::new(shared.client.clone(), made, room);
+        // A task of its own: who stops waiting in the middle must not leave a container that nobody knows.
+        let (client, name) = (shared.client.clone(), spec.name.clone());
+        let making = tokio::spawn(async move {
+            let id = client.create(name.as_str(), recipe).await?;
+            Ok::<_, EngineError>(running::Made::new(client, id, room))
+        });
+        let made = making.await.map_err(|_| StartError::Protocol)??;
         let begun = tokio::time::timeout(START_TIMEOUT, async {
             shared.client.start(made.id()).await?;
             made.room().connected(spec.user).await.map_err(StartError::Local)
@@ -296,7 +321,7 @@ impl Containers {
                 told: Told::default(),
                 environment: inspected.environment,
                 image: Some(shared.image.clone()),
-                omitted: Omitted::default(),
+                omitted: omitted.clone(),
             },
         };
         let setup = InitSetup {
@@ -305,7 +330,7 @@ impl Containers {
             landlock_abi: shared.promises.landlock_abi,
             rlimits: ceilings,
             environment: environment(&spec),
-            omitted: Omitted::default(),
+            omitted,
         };
         let ready = tokio::time::timeout(START_TIMEOUT, async {
             wire::send(rustix::fd::AsFd::as_fd(&parts.socket), &ToInit::Configure(setup), &shared.filters, &[])

@@ -29,7 +29,7 @@ use bailiwick_auth::access::verb::StartSandbox;
 use bailiwick_files::Access;
 use bailiwick_shell::{Isolation, Mount, PoolLimits, SharedTmp, Shell, ShellLimits, ShellPool, ShellSpec};
 use bailiwick_types::agent::BackendChoice;
-use bailiwick_types::{AgentName, Incarnation, SessionId, SpaceId};
+use bailiwick_types::{AgentName, Egress, Incarnation, SessionId, SpaceId};
 use tokio::sync::OnceCell;
 
 use crate::container::{ContainerUse, Containers};
@@ -196,7 +196,7 @@ impl Sandboxes {
             // Never by `auto`: it runs what is in an image, and the operator's agents choose that knowingly.
             BackendChoice::Container => {
                 let (promises, _) = self.container().await?;
-                fits("container", &promises, demand)?;
+                fits("container", &promises, demand.cpu, &demand.egress)?;
                 Ok(Backend::Container)
             }
             // Only this one has a way out, so an agent that has rules for one gets no other.
@@ -204,11 +204,11 @@ impl Sandboxes {
                 if choice == BackendChoice::Linux || goes_out =>
             {
                 let promises = self.linux().await.map_err(SandboxError::LinuxUnavailable)?;
-                fits("linux", &promises, demand)?;
+                fits("linux", &promises, demand.cpu, &demand.egress)?;
                 Ok(Backend::Linux)
             }
             BackendChoice::Linux | BackendChoice::Auto | BackendChoice::Host => match self.linux().await {
-                Ok(promises) if fits("linux", &promises, demand).is_ok() => Ok(Backend::Linux),
+                Ok(promises) if fits("linux", &promises, demand.cpu, &demand.egress).is_ok() => Ok(Backend::Linux),
                 _ => Ok(Backend::Virtual),
             },
         }
@@ -414,7 +414,7 @@ fn reasons(error: &dyn std::error::Error) -> String {
 }
 
 /// Every limit must be enforced by something, and what is to go out must have a way.
-fn fits(backend: &'static str, promises: &Promises, demand: &Demand) -> Result<(), SandboxError> {
+fn fits(backend: &'static str, promises: &Promises, cpu: CpuDemand, egress: &Egress) -> Result<(), SandboxError> {
     let limits = [
         ("memory", promises.memory),
         ("processes", promises.pids),
@@ -422,12 +422,10 @@ fn fits(backend: &'static str, promises: &Promises, demand: &Demand) -> Result<(
         ("file size", promises.file_bytes),
         ("the size of /tmp", promises.tmp_bytes),
     ];
-    let cpu = (demand.cpu == CpuDemand::Enforced).then_some(("processor time", promises.cpu));
+    let cpu = (cpu == CpuDemand::Enforced).then_some(("processor time", promises.cpu));
     match limits.into_iter().chain(cpu).find(|(_, by)| *by == Enforcement::Nothing) {
         Some((limit, _)) => Err(SandboxError::Limit { backend, limit }),
-        None if promises.way_out == WayOut::Nothing && !demand.egress.denies_all() => {
-            Err(SandboxError::NoWayOut(backend))
-        }
+        None if promises.way_out == WayOut::Nothing && !egress.denies_all() => Err(SandboxError::NoWayOut(backend)),
         None => Ok(()),
     }
 }
@@ -448,4 +446,39 @@ fn jail_spec(demand: &Demand, network: Network) -> Result<JailSpec, SandboxError
         network,
         limits: demand.limits,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::linux::{LauncherKind, UserSeparation};
+
+    #[test]
+    fn b08_what_a_container_cannot_keep_is_refused_before_it_is_made() {
+        let promises = Promises {
+            launcher: LauncherKind::Engine,
+            memory: Enforcement::CgroupV1,
+            pids: Enforcement::CgroupV1,
+            cpu: Enforcement::Nothing,
+            open_files: Enforcement::RlimitPerProcess,
+            file_bytes: Enforcement::RlimitPerProcess,
+            tmp_bytes: Enforcement::Mount,
+            landlock_abi: 6,
+            way_out: WayOut::Nothing,
+            users: UserSeparation::OwnUser,
+        };
+        let egress = |text| serde_json::from_str::<Egress>(text).unwrap();
+        let (nothing, something) = (egress(r#""deny-all""#), egress(r#"{ "allow": ["example.com"] }"#));
+        let fits = |promises, cpu, egress| fits("container", promises, cpu, egress);
+        assert!(fits(&promises, CpuDemand::WherePossible, &nothing).is_ok());
+        let refused = fits(&promises, CpuDemand::Enforced, &nothing).unwrap_err();
+        assert!(matches!(refused, SandboxError::Limit { backend: "container", limit: "processor time" }));
+        let refused = fits(&promises, CpuDemand::WherePossible, &something).unwrap_err();
+        assert!(matches!(refused, SandboxError::NoWayOut("container")));
+        let whole = Promises { cpu: Enforcement::CgroupV1, way_out: WayOut::Gate, ..promises };
+        assert!(fits(&whole, CpuDemand::Enforced, &something).is_ok());
+        let weak = Promises { memory: Enforcement::Nothing, ..whole };
+        assert!(matches!(fits(&weak, CpuDemand::Enforced, &nothing), Err(SandboxError::Limit { limit: "memory", .. })));
+    }
 }

@@ -4,7 +4,6 @@
 //! mount, and at the exact version that the launcher promised: less is an
 //! error, never a weaker jail.
 
-use std::fs::DirEntry;
 use std::path::{Path, PathBuf};
 
 use landlock::{
@@ -92,13 +91,15 @@ fn folders(programs: Programs) -> std::io::Result<Vec<PathBuf>> {
         // All that the image brings along, and nothing that the engine or we put over it.
         Programs::Images => {
             let all = std::fs::read_dir("/")?.collect::<Result<Vec<_>, _>>()?;
-            Ok(all
-                .iter()
-                .map(DirEntry::path)
-                .filter(|path| !NOT_THE_IMAGES.map(Path::new).contains(&&**path))
-                .collect())
+            // A link may lead to what is not the image's.
+            let real = all.iter().filter_map(|entry| entry.path().canonicalize().ok());
+            Ok(real.filter(|path| path != Path::new("/") && !is_put_over(path)).collect())
         }
     }
+}
+
+fn is_put_over(path: &Path) -> bool {
+    NOT_THE_IMAGES.iter().any(|place| path.starts_with(place))
 }
 
 /// The folders of a jail that hold the host's programs.

@@ -9,7 +9,8 @@ use bailiwick_sandbox::linux::{
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::engine::{BARE, Engine, start};
+use super::engine::{BARE, Engine, IMAGE, place_probe, start};
+use crate::linux::escape::{probe_inside, probe_outside};
 use crate::linux::harness::{run, sh};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -126,4 +127,53 @@ async fn a_warm_command_costs_no_call_of_the_engine() {
     eprintln!("warm p50 {:?}", times[25]);
     // An engine's own exec takes 50 ms at the least.
     assert!(times[25] < std::time::Duration::from_millis(40), "{times:?}");
+}
+
+/// The engine's profile is a fence of its own: without our filters the calls are still refused, but for what the
+/// engine's form cannot say.
+#[cfg(debug_assertions)]
+#[tokio::test(flavor = "multi_thread")]
+async fn b09_b04_without_our_filters_the_receipt_differs_and_the_engines_profile_holds() {
+    use bailiwick_sandbox::linux::{OnDifference, StartError, Wall};
+
+    let engine = Engine::start();
+    let containers = engine.containers_of(IMAGE).await;
+    let spec = engine.spec();
+    place_probe(&spec);
+    let refused = containers.start_without(spec.clone(), &[Wall::Filters], OnDifference::Fail).await;
+    let Err(StartError::Receipt(ReceiptError::Differs(facts))) = refused.map(drop) else { panic!("a whole container") };
+    assert_eq!(facts, [Fact::Filters]);
+    engine.has(0).await;
+    let container = containers.start_without(spec, &[Wall::Filters], OnDifference::Tolerate).await.unwrap();
+    let (inside, outside) = (probe_inside(&container, &[]).await, probe_outside(&[]));
+    let refused = |name: &str| inside[name] == "1" || inside[name] == "38" || inside[name].starts_with("killed");
+    let passed: Vec<&str> =
+        inside.keys().map(String::as_str).filter(|name| !name.starts_with("allowed_") && !refused(name)).collect();
+    // Those get the kernel's own answer.
+    for name in &passed {
+        assert_eq!(Some(&inside[*name]), outside.get(*name), "{name}");
+    }
+    assert_eq!(passed, ["ioctl_tioclinux", "ioctl_tiocsetd", "ioctl_tiocsti", "ioctl_tiocsti_wide"], "{inside:?}");
+}
+
+#[cfg(debug_assertions)]
+#[tokio::test(flavor = "multi_thread")]
+async fn b09_b04_without_landlock_the_receipt_differs_and_our_folder_can_be_read() {
+    use bailiwick_sandbox::linux::{OnDifference, StartError, Wall};
+
+    let engine = Engine::start();
+    let containers = engine.containers_of(BARE).await;
+    let spec = engine.spec();
+    let refused = containers.start_without(spec.clone(), &[Wall::Landlock], OnDifference::Fail).await;
+    let Err(StartError::Receipt(ReceiptError::Differs(facts))) = refused.map(drop) else { panic!("a whole container") };
+    assert_eq!(facts, [Fact::Landlock]);
+    engine.has(0).await;
+    let script = "cat /run/bailiwick/closed && echo read";
+    let open = containers.start_without(spec.clone(), &[Wall::Landlock], OnDifference::Tolerate).await.unwrap();
+    assert_eq!(sh(&open, script).await.stdout.text, "read\n");
+    drop(open);
+    engine.has(0).await;
+    let whole = start(&containers, &spec).await;
+    let ran = sh(&whole, script).await;
+    assert!(ran.stdout.text.is_empty() && ran.stderr.text.contains("Permission denied"), "{ran:?}");
 }
