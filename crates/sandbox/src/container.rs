@@ -306,7 +306,7 @@ impl Containers {
         };
         let mut parts = Parts {
             socket,
-            built: Built::ByEngine(container),
+            built: Built::ByEngine(Box::new(container)),
             declared: Declared {
                 launcher: LauncherKind::Engine,
                 name: spec.name.clone(),

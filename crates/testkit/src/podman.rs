@@ -141,6 +141,34 @@ impl Drop for Podman {
             let _ = service.kill();
             let _ = service.wait();
         }
-        let _ = Command::new("umount").arg(self.dir.path().join("root/overlay")).stderr(Stdio::null()).status();
+        // What a container's monitor still cleans up mounts the storage again, so that ends first.
+        for _ in 0..200 {
+            let busy = self.is_named_by_a_process();
+            for place in self.mounts() {
+                let _ = Command::new("umount").arg("--lazy").arg(place).stderr(Stdio::null()).status();
+            }
+            if !busy && self.mounts().is_empty() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Podman {
+    fn is_named_by_a_process(&self) -> bool {
+        let dir = self.dir.path().as_os_str().as_encoded_bytes();
+        let names = |entry: fs::DirEntry| {
+            let said = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            said.windows(dir.len()).any(|part| part == dir)
+        };
+        fs::read_dir("/proc").unwrap().flatten().any(names)
+    }
+
+    /// What is mounted below its folder, the deepest first.
+    fn mounts(&self) -> Vec<PathBuf> {
+        let all = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let places = all.lines().rev().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from);
+        places.filter(|place| place.starts_with(self.dir.path())).collect()
     }
 }

@@ -15,7 +15,7 @@ use super::{RuntimeChoice, Shared};
 use crate::linux::bwrap::shm_bytes;
 use crate::linux::rlimits::{Ceiling, Limited};
 use crate::linux::rootfs::{EMPTIED, MASKED};
-use crate::linux::{Enforcement, JailSpec, StartError, WorkspaceAccess, cgroup};
+use crate::linux::{Enforcement, JailSpec, Limits, StartError, WorkspaceAccess, cgroup};
 
 /// What Docker covers by itself, and would not any more once it is told what to cover.
 const MASKED_BY_DOCKER: [&str; 5] =
@@ -73,7 +73,7 @@ pub(super) fn recipe(
         // No swap on top.
         memory_swap: memory_bytes,
         pids_limit: counted(promises.pids, u64::from(spec.limits.pids)),
-        nano_cpus: counted(promises.cpu, cgroup::cpu_millis(&spec.limits).saturating_mul(1_000_000)),
+        nano_cpus: counted(promises.cpu, processors(&spec.limits).saturating_mul(1_000_000)),
         ulimits: Some(ulimits(ceilings)),
         oom_score_adj: Some(1000),
         restart_policy: Some(RestartPolicy { name: Some(RestartPolicyNameEnum::NO), maximum_retry_count: None }),
@@ -100,6 +100,12 @@ pub(super) fn recipe(
         host_config: Some(host),
         ..ContainerCreateBody::default()
     })
+}
+
+/// Thousandths of a core. Docker refuses more than the host has.
+fn processors(limits: &Limits) -> u64 {
+    let host = std::thread::available_parallelism().map_or(1, |count| u64::try_from(count.get()).unwrap_or(1));
+    cgroup::cpu_millis(limits).min(host * 1000)
 }
 
 /// A folder or file of the host's, inside.
@@ -150,4 +156,39 @@ fn ulimits(ceilings: &[Ceiling]) -> Vec<ResourcesUlimits> {
         Some(ResourcesUlimits { name: Some(name.to_owned()), soft: value, hard: value })
     });
     found.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn each_engine_is_asked_in_its_own_words() {
+        let (ro, rw) = (WorkspaceAccess::ReadOnly, WorkspaceAccess::ReadWrite);
+        let place = Path::new("/srv/x");
+        assert_eq!(bind(Kind::Docker, place, "/workspace", rw).unwrap(), "/srv/x:/workspace:rw,rprivate");
+        assert_eq!(bind(Kind::Podman, place, "/etc/x", ro).unwrap(), "/srv/x:/etc/x:ro,rprivate,nosuid,nodev");
+        assert_eq!(memory(Kind::Docker, "ro", "size=4k"), "ro,nosuid,nodev,size=4k");
+        let (masked, security) = covers(Kind::Docker, "{}");
+        assert_eq!(security, ["no-new-privileges", "seccomp={}"]);
+        let masked = masked.unwrap();
+        assert!(["/proc/kcore", "/proc/keys", "/sys/firmware"].iter().all(|path| masked.iter().any(|one| one == path)));
+        let (masked, security) = covers(Kind::Podman, "/a/profile");
+        assert!(masked.is_none() && security.iter().any(|one| one.starts_with("mask=/proc/")), "{security:?}");
+    }
+
+    #[test]
+    fn b04_a_path_cannot_say_where_it_goes_inside() {
+        let refused = bind(Kind::Podman, Path::new("/srv/x:/etc:rw"), "/workspace", WorkspaceAccess::ReadOnly);
+        assert!(matches!(refused, Err(StartError::Folder(..))));
+    }
+
+    #[test]
+    fn b05_no_more_processors_than_the_host_has_are_asked_for() {
+        let many = Limits { cpu_millis: u32::MAX, ..Limits::default() };
+        let few = Limits { cpu_millis: 500, ..Limits::default() };
+        assert!(processors(&many) < u64::from(u32::MAX) && processors(&many) >= 1000);
+        assert_eq!(processors(&few), 500);
+    }
 }

@@ -37,9 +37,10 @@ impl Made {
     /// Why nobody connected in time.
     pub(super) async fn why_not(&self) -> StartError {
         match self.client.inspect(&self.id).await {
-            Ok(inspected) if inspected.process.is_none() => StartError::Ended(inspected.state),
-            Ok(_) => StartError::Timeout,
-            Err(error) => error.into(),
+            Ok(inspected) if inspected.process.is_some() => StartError::Timeout,
+            Ok(inspected) => StartError::Ended(inspected.state),
+            // Removed already, as what has ended is.
+            Err(_) => StartError::Ended("its first process ended at once".to_owned()),
         }
     }
 }

@@ -79,7 +79,7 @@ pub(crate) enum Built {
     /// The launcher, under this number.
     ByLauncher { launcher: Arc<launcher::Shared>, number: u64 },
     /// A container engine.
-    ByEngine(Container),
+    ByEngine(Box<Container>),
 }
 
 impl Built {

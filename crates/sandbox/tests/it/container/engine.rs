@@ -56,7 +56,8 @@ impl Engine {
     pub(super) fn spec(&self) -> JailSpec {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let id = 200_000 + std::process::id() % 100_000 * 100 + number % 100;
+        // Not those of the jails of this process.
+        let id = 11_000_000 + std::process::id() % 100_000 * 100 + number % 100;
         let user = JailUser { uid: id, gid: id };
         JailSpec {
             name: JailName::parse(&format!("test-{}-{number}", std::process::id())).unwrap(),
