@@ -27,8 +27,8 @@ pub(crate) enum AttackError {
     Workspace,
     #[error("a command was not run, so nothing is shown: {0}")]
     NotRun(String),
-    #[error("this host has no {0} sandbox")]
-    NoBackend(&'static str),
+    #[error("this host has no {0} sandbox: {1}")]
+    NoBackend(&'static str, String),
     #[error("{escaped} of {attacks} attacks got through; do not run agents here before this is understood")]
     GotThrough {
         /// How many.
@@ -63,6 +63,7 @@ impl Plan {
         } = command;
         let backend = backend.map(|word| match word {
             BackendWord::Linux => Kind::Linux,
+            BackendWord::Container => Kind::Container,
             BackendWord::Virtual => Kind::Virtual,
         });
         Ok(Self {
@@ -89,10 +90,15 @@ impl Sandbox {
     }
 
     pub(crate) fn name(&self) -> &'static str {
-        match self.kind {
-            Kind::Virtual => "virtual",
-            Kind::Linux => "linux",
-        }
+        name(self.kind)
+    }
+}
+
+const fn name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Virtual => "virtual",
+        Kind::Linux => "linux",
+        Kind::Container => "container",
     }
 }
 
@@ -126,15 +132,16 @@ pub(crate) async fn run(plan: Plan, format: Format) -> Result<(), Failure> {
 
 async fn all(field: &Field, only: Option<Kind>, format: Format) -> Result<Vec<Sandbox>, Failure> {
     let mut attacked = Vec::new();
-    for kind in [Kind::Linux, Kind::Virtual] {
+    for kind in [Kind::Linux, Kind::Container, Kind::Virtual] {
         if only.is_some_and(|only| only != kind) {
             continue;
         }
-        if let (Kind::Linux, Err(why)) = (kind, field.linux().await) {
+        if let Err(why) = field.has(kind).await {
+            let name = name(kind);
             if only.is_some() {
-                return Err(AttackError::NoBackend("linux").into());
+                return Err(AttackError::NoBackend(name, why).into());
             }
-            out::note(&format!("linux: not on this host: {why}"));
+            out::note(&format!("{name}: not on this host: {why}"));
             continue;
         }
         let mut findings = field.attack(kind, &Group::INSIDE).await?;

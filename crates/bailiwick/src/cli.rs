@@ -163,6 +163,8 @@ pub(crate) enum SandboxCommand {
 pub(crate) enum BackendWord {
     /// Real programs in namespaces.
     Linux,
+    /// Real programs of an image.
+    Container,
     /// The virtual shell.
     Virtual,
 }

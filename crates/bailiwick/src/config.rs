@@ -15,7 +15,7 @@ mod sign_in;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bailiwick_auth::authn::Step;
@@ -24,6 +24,7 @@ use bailiwick_auth::authn::oidc::ProviderSettings;
 use bailiwick_auth::lockout::LockoutSettings;
 use bailiwick_auth::password::Algorithm;
 use bailiwick_sandbox::HostUse;
+use bailiwick_sandbox::container::{ContainerSettings, ContainerUse, RuntimeChoice};
 use bailiwick_sandbox::gate::GateSettings;
 use bailiwick_sandbox::linux::{CgroupUse, Limits};
 use bailiwick_store::DatabaseUrl;
@@ -117,13 +118,37 @@ pub(crate) struct AuditSettings {
 }
 
 /// The operator's part of the sandboxes.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct SandboxSettings {
     pub(crate) host: HostUse,
     pub(crate) cgroups: CgroupUse,
     pub(crate) limits: Limits,
     pub(crate) tool_time: Duration,
     pub(crate) idle: Duration,
+    pub(crate) container: Option<ContainerEngine>,
+}
+
+/// The container engine that agents may ask for.
+#[derive(Debug, Clone)]
+pub(crate) struct ContainerEngine {
+    pub(crate) socket: PathBuf,
+    pub(crate) image: String,
+    pub(crate) runtime: RuntimeChoice,
+}
+
+impl SandboxSettings {
+    /// What containers need, with a folder of the server's own.
+    pub(crate) fn container_use(&self, data: &Path) -> ContainerUse {
+        match &self.container {
+            None => ContainerUse::Off,
+            Some(ContainerEngine { socket, image, runtime }) => ContainerUse::By(ContainerSettings {
+                socket: socket.clone(),
+                image: image.clone(),
+                runtime: runtime.clone(),
+                folder: data.join("containers"),
+            }),
+        }
+    }
 }
 
 impl Config {

@@ -147,6 +147,7 @@ pub(crate) fn sandbox_line(linux: &Result<Promises, String>) -> String {
             let launcher = match promises.launcher {
                 LauncherKind::Native => "native",
                 LauncherKind::Bubblewrap => "bubblewrap",
+                LauncherKind::Engine => "container engine",
             };
             let out = match promises.way_out {
                 WayOut::Gate => "no way out but the gate",

@@ -145,6 +145,7 @@ pub(crate) async fn start(mut config: Config, spoken: Option<Script>) -> Result<
         host: config.sandbox.host,
         tmp,
         gate: config.gate.clone(),
+        container: config.sandbox.container_use(&data),
     };
     let sandboxes = Arc::new(Sandboxes::new(settings, keeper));
     let ceilings = Ceilings { sandbox: config.sandbox.limits, tool_time: config.sandbox.tool_time };
@@ -229,6 +230,9 @@ fn background(
             tracing::warn!(%error, "what deleted accounts left could not be looked for");
         }
     });
+    // What a killed predecessor left in the container engine goes now, not when somebody first wants a container.
+    let trying = Arc::clone(sandboxes);
+    tokio::spawn(async move { drop(trying.container().await) });
     let (reaping, ended) = (Arc::clone(sandboxes), ending.clone());
     tokio::spawn(async move {
         while tokio::time::timeout(REAP_EVERY, ended.cancelled()).await.is_err() {

@@ -38,6 +38,8 @@ pub enum Kind {
     Virtual,
     /// Real programs in namespaces.
     Linux,
+    /// Real programs of an image.
+    Container,
 }
 
 /// What a command said inside.
@@ -220,9 +222,10 @@ pub async fn run<I: Inside, N: Inside>(
     let mut findings = Vec::new();
     for group in groups {
         findings.extend(match (kind, group) {
-            (Kind::Linux, Group::Calls) => calls::run(places, inside).await?,
-            (Kind::Linux, Group::Files) => files::run(places, inside).await?,
-            (Kind::Linux, Group::Namespaces) => files::namespaces(places, inside).await?,
+            (Kind::Linux | Kind::Container, Group::Calls) => calls::run(kind, places, inside).await?,
+            (Kind::Linux | Kind::Container, Group::Files) => files::run(kind, places, inside).await?,
+            (Kind::Linux | Kind::Container, Group::Namespaces) => files::namespaces(places, inside).await?,
+            // The scripts of the others are for bash and the programs that a host has, which an image need not.
             (Kind::Linux, Group::Host) => scripted(*group, scripts::ATTACKS, places, inside).await?,
             (Kind::Linux, Group::Limits) => exhaustion::run(places, inside, neighbour).await?,
             (Kind::Virtual, Group::Host) => scripted(*group, virtual_shell::ATTACKS, places, inside).await?,

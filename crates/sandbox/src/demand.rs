@@ -19,6 +19,8 @@ pub enum Backend {
     Virtual,
     /// Namespaces, Landlock, seccomp.
     Linux,
+    /// A container engine, with the same first process.
+    Container,
     /// None: the host itself, as an unprivileged user where the server is root.
     Host,
 }
@@ -29,6 +31,7 @@ impl Backend {
         match self {
             Self::Virtual => "virtual",
             Self::Linux => "linux",
+            Self::Container => "container",
             Self::Host => "host",
         }
     }

@@ -16,6 +16,9 @@ pub enum SandboxError {
     /// The kind that was asked for does not work on this host.
     #[error("the linux sandbox is not available on this host; the operator finds out why with `bailiwick doctor`")]
     LinuxUnavailable(String),
+    /// The operator's container engine does not work.
+    #[error("the container sandbox is not available on this host; the operator finds out why with `bailiwick doctor`")]
+    ContainersUnavailable(String),
     /// Rules for a way out, and a kind that has none.
     #[error("the {0} sandbox has no way out here: set the agent's egress to deny-all, or let its backend be linux")]
     NoWayOut(&'static str),
@@ -59,6 +62,7 @@ impl SandboxError {
         match self {
             Self::NoBackend(_) => "no_backend",
             Self::LinuxUnavailable(_) => "linux_unavailable",
+            Self::ContainersUnavailable(_) => "containers_unavailable",
             Self::NoWayOut(_) => "egress_not_enforced",
             Self::Gate(_) | Self::Believed => "gate_failed",
             Self::Fetch(FetchError::Refused(_)) => "fetch_refused",

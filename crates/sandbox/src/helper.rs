@@ -21,6 +21,7 @@ pub fn dispatch() {
     match Path::new(&name).file_name().and_then(OsStr::to_str) {
         Some(crate::linux::LAUNCHER_ROLE) => crate::linux::run_launcher(),
         Some(crate::linux::INIT_ROLE) => crate::linux::run_init(),
+        Some(crate::container::FIRST_ROLE) => crate::container::run_first(),
         Some(crate::gate::GATE_ROLE) => crate::gate::role::run(),
         Some(crate::workers::FORKER_ROLE) => crate::workers::forker::run(),
         Some(crate::attack::probe::ROLE) => {

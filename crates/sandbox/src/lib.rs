@@ -5,6 +5,7 @@
 //! for: what cannot be enforced is an error before the command runs.
 
 pub mod attack;
+pub mod container;
 mod demand;
 mod error;
 pub mod gate;

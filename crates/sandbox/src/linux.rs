@@ -11,28 +11,31 @@
 //! hole in every jail. Files in a workspace may be anything, links and special
 //! files included, so host code must open them carefully.
 
-mod bwrap;
-mod cgroup;
-mod confine;
-mod init;
-mod jail;
+pub(crate) mod bwrap;
+pub(crate) mod cgroup;
+mod compared;
+pub(crate) mod confine;
+pub(crate) mod init;
+pub(crate) mod jail;
 pub(crate) mod launcher;
 pub(crate) mod listeners;
 mod mountinfo;
-mod native;
-mod omit;
+pub(crate) mod native;
+pub(crate) mod omit;
 mod processes;
+pub(crate) mod profile;
 pub(crate) mod raw;
-mod receipt;
-mod rlimits;
+pub(crate) mod receipt;
+pub(crate) mod rlimits;
 pub(crate) mod role;
-mod rootfs;
-mod spec;
+pub(crate) mod rootfs;
+pub(crate) mod spec;
 mod supervisor;
-mod syscalls;
+pub(crate) mod syscalls;
 pub(crate) mod wire;
 mod zygote;
 
+pub use compared::not_compared;
 pub use jail::{ExecError, Jail};
 pub use launcher::{CgroupUse, HelperPath, Launcher, StartError, Unavailable};
 pub use listeners::Listening;

@@ -10,7 +10,7 @@ use crate::linux;
 /// What the kernel said about the walls around a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Receipt {
-    /// A jail's, read while the command could run.
+    /// A jail's or a container's, read while the command could run.
     Linux(Arc<linux::Receipt>),
     /// A virtual shell's worker's, read before the command could run.
     Virtual(Confinement),

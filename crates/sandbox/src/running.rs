@@ -24,8 +24,15 @@ pub struct Running {
 
 pub(crate) enum Walls {
     Virtual(Shell),
-    Linux { jail: Jail, way: Option<WayOut> },
-    Host { folder: PathBuf, user: u32 },
+    /// A jail or a container: the first process and what is asked of it are the same.
+    Jail {
+        jail: Jail,
+        way: Option<WayOut>,
+    },
+    Host {
+        folder: PathBuf,
+        user: u32,
+    },
 }
 
 impl Running {
@@ -35,7 +42,7 @@ impl Running {
 
     /// Notes who is in it: what goes out from now on goes out on this caller's behalf.
     pub(crate) fn entered_by(&self, caller: impl FnOnce() -> Caller) {
-        if let Walls::Linux { way: Some(way), .. } = &self.walls {
+        if let Walls::Jail { way: Some(way), .. } = &self.walls {
             way.enter(caller());
         }
         self.touch();
@@ -43,7 +50,7 @@ impl Running {
 
     /// Ends whatever is in it, also a command that somebody waits for.
     pub(crate) fn kill(&self) {
-        if let Walls::Linux { jail, .. } = &self.walls {
+        if let Walls::Jail { jail, .. } = &self.walls {
             jail.kill();
         }
     }
@@ -58,7 +65,7 @@ impl Running {
 
     pub(crate) fn is_alive(&self) -> bool {
         match &self.walls {
-            Walls::Linux { jail, way } => jail.is_alive() && way.as_ref().is_none_or(WayOut::is_there),
+            Walls::Jail { jail, way } => jail.is_alive() && way.as_ref().is_none_or(WayOut::is_there),
             Walls::Virtual(_) | Walls::Host { .. } => true,
         }
     }
@@ -70,7 +77,7 @@ impl Running {
     pub async fn run(&self, _act: &Recorded<CallTool>, run: Run) -> Result<Ran, SandboxError> {
         let ran = match &self.walls {
             Walls::Virtual(shell) => run_virtual(shell, run).await,
-            Walls::Linux { jail, way } => run_linux(jail, way.as_ref(), run).await,
+            Walls::Jail { jail, way } => run_jail(jail, way.as_ref(), run).await,
             Walls::Host { folder, user } => host::run(folder, *user, run).await.map_err(SandboxError::Host),
         };
         self.touch();
@@ -78,7 +85,7 @@ impl Running {
     }
 }
 
-async fn run_linux(jail: &Jail, way: Option<&WayOut>, run: Run) -> Result<Ran, SandboxError> {
+async fn run_jail(jail: &Jail, way: Option<&WayOut>, run: Run) -> Result<Ran, SandboxError> {
     let exec = Exec { command: CommandLine::Shell(run.script), timeout: run.timeout, ..Exec::shell("") };
     let done = jail.exec(exec, run.cancel).await.map_err(SandboxError::Exec)?;
     let mut stderr = done.stderr;

@@ -33,6 +33,7 @@ use bailiwick_types::agent::BackendChoice;
 use bailiwick_types::{AgentName, Egress, Incarnation, SessionId, SpaceId};
 use tokio::sync::OnceCell;
 
+use crate::container::{ContainerUse, Containers};
 use crate::demand::{Backend, CpuDemand, Demand, HostUse, Inside, Share};
 use crate::error::SandboxError;
 use crate::gate::{self, Caller, GateSettings, Gates, Keeper};
@@ -58,6 +59,8 @@ pub struct Settings {
     pub tmp: PathBuf,
     /// What the operator says of the way out.
     pub gate: GateSettings,
+    /// The operator's container engine, if agents may use one.
+    pub container: ContainerUse,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -95,6 +98,8 @@ pub struct Sandboxes {
     settings: Settings,
     /// Tried at first use, and again if the launcher's process has died.
     launcher: tokio::sync::Mutex<Option<(Instant, Result<Launcher, String>)>>,
+    /// Likewise.
+    containers: tokio::sync::Mutex<Option<(Instant, Result<Containers, String>)>>,
     gates: Gates,
     pool: ShellPool,
     running: Mutex<HashMap<Key, Arc<OnceCell<Arc<Running>>>>>,
@@ -115,6 +120,7 @@ impl Sandboxes {
         Self {
             settings,
             launcher: tokio::sync::Mutex::default(),
+            containers: tokio::sync::Mutex::default(),
             gates,
             pool,
             running: Mutex::default(),
@@ -147,6 +153,34 @@ impl Sandboxes {
         held.insert((Instant::now(), found)).1.clone()
     }
 
+    /// What the container backend promises, and by which engine, or why there is none. Tried once.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub async fn container(&self) -> Result<(Promises, String), SandboxError> {
+        self.containers().await.map(|containers| (containers.promises(), containers.engine().to_owned()))
+    }
+
+    async fn containers(&self) -> Result<Containers, SandboxError> {
+        let ContainerUse::By(settings) = &self.settings.container else {
+            return Err(SandboxError::NoBackend("container"));
+        };
+        let mut held = self.containers.lock().await;
+        match &*held {
+            Some((_, Ok(containers))) => return Ok(containers.clone()),
+            Some((at, Err(why))) if at.elapsed() < TRY_AGAIN => {
+                return Err(SandboxError::ContainersUnavailable(why.clone()));
+            }
+            _ => {}
+        }
+        let found = Containers::detect(&self.settings.helper, settings).await;
+        let found = found.map_err(|error| reasons(&error));
+        if let Err(why) = &found {
+            tracing::warn!(why, "there is no container sandbox on this host; agents that ask for one are refused");
+        }
+        held.insert((Instant::now(), found)).1.clone().map_err(SandboxError::ContainersUnavailable)
+    }
+
     /// Which backend fits. `auto` is the strongest that this host has.
     ///
     /// # Errors
@@ -166,20 +200,22 @@ impl Sandboxes {
         match choice {
             BackendChoice::Virtual if goes_out => Err(SandboxError::NoWayOut("virtual")),
             BackendChoice::Virtual => Ok(Backend::Virtual),
-            BackendChoice::Container => Err(SandboxError::NoBackend("container")),
+            // Never by `auto`: it runs what is in an image, and the operator's agents choose that knowingly.
+            BackendChoice::Container => {
+                let (promises, _) = self.container().await?;
+                fits("container", &promises, demand.cpu, &demand.egress)?;
+                Ok(Backend::Container)
+            }
             // Only this one has a way out, so an agent that has rules for one gets no other.
             BackendChoice::Linux | BackendChoice::Auto | BackendChoice::Host
                 if choice == BackendChoice::Linux || goes_out =>
             {
                 let promises = self.linux().await.map_err(SandboxError::LinuxUnavailable)?;
-                enforces(&promises, demand.cpu)?;
-                if goes_out && promises.way_out == WayOut::Nothing {
-                    return Err(SandboxError::NoWayOut("linux"));
-                }
+                fits("linux", &promises, demand.cpu, &demand.egress)?;
                 Ok(Backend::Linux)
             }
             BackendChoice::Linux | BackendChoice::Auto | BackendChoice::Host => match self.linux().await {
-                Ok(promises) if enforces(&promises, demand.cpu).is_ok() => Ok(Backend::Linux),
+                Ok(promises) if fits("linux", &promises, demand.cpu, &demand.egress).is_ok() => Ok(Backend::Linux),
                 _ => Ok(Backend::Virtual),
             },
         }
@@ -244,7 +280,7 @@ impl Sandboxes {
     async fn start(&self, backend: Backend, demand: &Demand, caller: Caller) -> Result<Arc<Running>, SandboxError> {
         let walls = match backend {
             Backend::Virtual => Walls::Virtual(self.shell(demand)?),
-            Backend::Linux => {
+            Backend::Linux | Backend::Container => {
                 let way = if demand.egress.denies_all() {
                     None
                 } else {
@@ -252,20 +288,16 @@ impl Sandboxes {
                 };
                 let network =
                     way.as_ref().map_or(Network::Nothing, |way: &gate::WayOut| Network::Gate(way.trust.clone()));
-                let launcher = self.launcher().await.map_err(SandboxError::LinuxUnavailable)?;
-                let started = match self.jail(&launcher, jail_spec(demand, network.clone())?).await {
-                    Err(StartError::LauncherGone) => {
-                        *self.launcher.lock().await = None;
-                        let launcher = self.launcher().await.map_err(SandboxError::LinuxUnavailable)?;
-                        self.jail(&launcher, jail_spec(demand, network)?).await
-                    }
-                    started => started,
+                let started = if backend == Backend::Container {
+                    self.containers().await?.start(jail_spec(demand, network)?).await
+                } else {
+                    self.start_jail(demand, network).await?
                 };
                 let jail = started.map_err(SandboxError::Start)?;
                 if let Some((way, listening)) = way.as_ref().zip(jail.listening()) {
                     way.attach(listening).await.map_err(SandboxError::Gate)?;
                 }
-                Walls::Linux { jail, way }
+                Walls::Jail { jail, way }
             }
             Backend::Host => Walls::Host { folder: demand.folder.clone(), user: demand.user },
         };
@@ -291,6 +323,19 @@ impl Sandboxes {
     #[cfg(debug_assertions)]
     pub fn leave_out(&self, walls: &[Wall]) {
         *lock(&self.left_out) = walls.to_vec();
+    }
+
+    /// A jail of the launcher's, which is started anew if it is gone.
+    async fn start_jail(&self, demand: &Demand, network: Network) -> Result<Result<Jail, StartError>, SandboxError> {
+        let launcher = self.launcher().await.map_err(SandboxError::LinuxUnavailable)?;
+        match self.jail(&launcher, jail_spec(demand, network.clone())?).await {
+            Err(StartError::LauncherGone) => {
+                *self.launcher.lock().await = None;
+                let launcher = self.launcher().await.map_err(SandboxError::LinuxUnavailable)?;
+                Ok(self.jail(&launcher, jail_spec(demand, network)?).await)
+            }
+            started => Ok(started),
+        }
     }
 
     fn shell(&self, demand: &Demand) -> Result<Shell, SandboxError> {
@@ -411,8 +456,8 @@ fn reasons(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Every limit must be enforced by something.
-fn enforces(promises: &Promises, cpu: CpuDemand) -> Result<(), SandboxError> {
+/// Every limit must be enforced by something, and what is to go out must have a way.
+fn fits(backend: &'static str, promises: &Promises, cpu: CpuDemand, egress: &Egress) -> Result<(), SandboxError> {
     let limits = [
         ("memory", promises.memory),
         ("processes", promises.pids),
@@ -422,7 +467,8 @@ fn enforces(promises: &Promises, cpu: CpuDemand) -> Result<(), SandboxError> {
     ];
     let cpu = (cpu == CpuDemand::Enforced).then_some(("processor time", promises.cpu));
     match limits.into_iter().chain(cpu).find(|(_, by)| *by == Enforcement::Nothing) {
-        Some((limit, _)) => Err(SandboxError::Limit { backend: "linux", limit }),
+        Some((limit, _)) => Err(SandboxError::Limit { backend, limit }),
+        None if promises.way_out == WayOut::Nothing && !egress.denies_all() => Err(SandboxError::NoWayOut(backend)),
         None => Ok(()),
     }
 }
@@ -443,4 +489,39 @@ fn jail_spec(demand: &Demand, network: Network) -> Result<JailSpec, SandboxError
         network,
         limits: demand.limits,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::linux::{LauncherKind, UserSeparation};
+
+    #[test]
+    fn b08_what_a_container_cannot_keep_is_refused_before_it_is_made() {
+        let promises = Promises {
+            launcher: LauncherKind::Engine,
+            memory: Enforcement::CgroupV1,
+            pids: Enforcement::CgroupV1,
+            cpu: Enforcement::Nothing,
+            open_files: Enforcement::RlimitPerProcess,
+            file_bytes: Enforcement::RlimitPerProcess,
+            tmp_bytes: Enforcement::Mount,
+            landlock_abi: 6,
+            way_out: WayOut::Nothing,
+            users: UserSeparation::OwnUser,
+        };
+        let egress = |text| serde_json::from_str::<Egress>(text).unwrap();
+        let (nothing, something) = (egress(r#""deny-all""#), egress(r#"{ "allow": ["example.com"] }"#));
+        let fits = |promises, cpu, egress| fits("container", promises, cpu, egress);
+        assert!(fits(&promises, CpuDemand::WherePossible, &nothing).is_ok());
+        let refused = fits(&promises, CpuDemand::Enforced, &nothing).unwrap_err();
+        assert!(matches!(refused, SandboxError::Limit { backend: "container", limit: "processor time" }));
+        let refused = fits(&promises, CpuDemand::WherePossible, &something).unwrap_err();
+        assert!(matches!(refused, SandboxError::NoWayOut("container")));
+        let whole = Promises { cpu: Enforcement::CgroupV1, way_out: WayOut::Gate, ..promises };
+        assert!(fits(&whole, CpuDemand::Enforced, &something).is_ok());
+        let weak = Promises { memory: Enforcement::Nothing, ..whole };
+        assert!(matches!(fits(&weak, CpuDemand::Enforced, &nothing), Err(SandboxError::Limit { limit: "memory", .. })));
+    }
 }

@@ -6,3 +6,4 @@ pub mod database;
 pub mod eve;
 pub mod fake_model;
 pub mod far_side;
+pub mod podman;

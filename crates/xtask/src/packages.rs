@@ -14,6 +14,10 @@ type Package = (&'static str, fn() -> bool);
 
 const DEBIAN: &[Package] = &[
     ("bubblewrap", || is_on_path("bwrap")),
+    // Containers, with the runtime that works where control groups of both versions are, and what is in an image.
+    ("podman", || is_on_path("podman")),
+    ("runc", || is_on_path("runc")),
+    ("busybox-static", || is_on_path("busybox")),
     ("chromium", || is_on_path("chromium")),
     ("postgresql", || crate::postgres::programs().is_some()),
     // libFuzzer is written in C++.

@@ -13,6 +13,7 @@ use bailiwick_auth::authn::{Presented, Step, Walk};
 use bailiwick_auth::key::PresentedKey;
 use bailiwick_auth::{Permit, Principal, Scope};
 use bailiwick_model::{Provider, Script};
+use bailiwick_sandbox::container::ContainerUse;
 use bailiwick_sandbox::gate::GateSettings;
 use bailiwick_sandbox::linux::{CgroupUse, HelperPath};
 use bailiwick_sandbox::{HostUse, Sandboxes, Settings};
@@ -53,6 +54,7 @@ fn runtime(dir: &Path, store: &Store, walk: &Arc<Walk>, script: &str) -> Runtime
         host: HostUse::Refused,
         tmp: dir.to_owned(),
         gate: GateSettings::default(),
+        container: ContainerUse::Off,
     };
     let sandboxes = Arc::new(Sandboxes::new(settings, Arc::new(Keeper::new(store.clone(), vault))));
     let redactor = Redactor::new([("test".to_owned(), "very-secret-value")].into_iter());

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bailiwick_agent::{Incoming, Models, Runtime, RuntimeLimits};
 use bailiwick_model::{Config, Http, Provider};
+use bailiwick_sandbox::container::ContainerUse;
 use bailiwick_sandbox::gate::GateSettings;
 use bailiwick_sandbox::linux::{CgroupUse, HelperPath};
 use bailiwick_sandbox::{HostUse, Sandboxes, Settings};
@@ -40,6 +41,7 @@ async fn with_provider(fake: &FakeAnthropic) -> Inside {
         host: HostUse::Refused,
         tmp: inside.dir.path().to_owned(),
         gate: GateSettings::default(),
+        container: ContainerUse::Off,
     };
     let sandboxes = Arc::new(Sandboxes::new(settings, Arc::new(Keeper::new(inside.store.clone(), vault))));
     let tools = ToolManager::new(inside.store.clone(), sandboxes, redactor, Ceilings::default());

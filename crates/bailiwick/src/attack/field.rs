@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bailiwick_model::Script;
+use bailiwick_sandbox::SandboxError;
 use bailiwick_sandbox::attack::{self, FarPlaces, Finding, Group, Inside, Kind, Places, Said};
 use bailiwick_sandbox::linux::{Limits, Promises, WayOut};
 use reqwest::Method;
@@ -105,6 +106,7 @@ impl Field {
             // What sessions share as `/tmp` is part of the account's storage, and has no limit of its own.
             ("limits-linux", "linux", "session", &nothing),
             ("limits-virtual", "virtual", "session", &nothing),
+            ("container", "container", "agent", &nothing),
             ("out", "linux", "agent", &goes_out),
         ] {
             let definition = json!({
@@ -153,6 +155,7 @@ impl Field {
             let agent = match (kind, group) {
                 (Kind::Linux, Group::Limits) => "limits-linux",
                 (Kind::Linux, _) => "linux",
+                (Kind::Container, _) => "container",
                 (Kind::Virtual, Group::Limits) => "limits-virtual",
                 (Kind::Virtual, _) => "virtual",
             };
@@ -174,6 +177,20 @@ impl Field {
     /// What the linux sandboxes promise here, or why there are none.
     pub(crate) async fn linux(&self) -> Result<Promises, String> {
         self.server.sandboxes().linux().await
+    }
+
+    /// What containers promise here, and by which engine, or why there are none.
+    pub(crate) async fn container(&self) -> Result<(Promises, String), SandboxError> {
+        self.server.sandboxes().container().await
+    }
+
+    /// Why there is no such sandbox on this host.
+    pub(crate) async fn has(&self, kind: Kind) -> Result<(), String> {
+        match kind {
+            Kind::Virtual => Ok(()),
+            Kind::Linux => self.linux().await.map(drop),
+            Kind::Container => self.container().await.map(drop).map_err(|error| error.to_string()),
+        }
     }
 
     /// Leaves out walls of the linux sandboxes that start from now on.

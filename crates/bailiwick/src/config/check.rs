@@ -9,6 +9,7 @@ use std::time::Duration;
 use bailiwick_auth::authn::Step;
 use bailiwick_model::{KeySource, Kind, Script};
 use bailiwick_sandbox::HostUse;
+use bailiwick_sandbox::container::RuntimeChoice;
 use bailiwick_sandbox::linux::{CgroupUse, Limits};
 use bailiwick_store::DatabaseUrl;
 use bailiwick_types::ModelName;
@@ -18,10 +19,10 @@ use serde::Deserialize as _;
 use zeroize::Zeroizing;
 
 use super::layers::{Layers, Origin};
-use super::raw::{Audit, AuthMode, Cgroups, Database, Raw, Sandbox};
+use super::raw::{Audit, AuthMode, Cgroups, Container, Database, Raw, Sandbox};
 use super::{
-    AuditSettings, Config, Loaded, Problem, Problems, SandboxSettings, Sources, gate, issuer, read_secret, sign_in,
-    width_problem,
+    AuditSettings, Config, ContainerEngine, Loaded, Problem, Problems, SandboxSettings, Sources, gate, issuer,
+    read_secret, sign_in, width_problem,
 };
 
 /// A root key that is shorter can be guessed. On loopback too: that is where a proxy's requests come from.
@@ -418,7 +419,28 @@ fn sandbox(layers: &mut Layers, raw: &Sandbox) -> SandboxSettings {
         },
         tool_time: Duration::from_secs(raw.tool_timeout_seconds),
         idle: Duration::from_secs(raw.idle_seconds),
+        container: raw.container.as_ref().map(|raw| container(layers, raw)),
     }
+}
+
+fn container(layers: &mut Layers, raw: &Container) -> ContainerEngine {
+    let socket = resolve(layers, "sandbox.container.socket", raw.socket.as_deref().unwrap_or(Path::new("")));
+    if raw.socket.is_none() || !socket.is_absolute() {
+        layers.wrong("sandbox.container.socket", "must be an absolute path, for example /run/podman/podman.sock");
+    }
+    let image = raw.image.clone().unwrap_or_default();
+    if image.is_empty() {
+        layers.wrong("sandbox.container.image", "must name an image that the engine has");
+    }
+    let runtime = match raw.runtime.as_deref() {
+        Some("") => {
+            layers.wrong("sandbox.container.runtime", "must be a name; leave it out for the engine's own choice");
+            RuntimeChoice::Engines
+        }
+        Some(name) => RuntimeChoice::Named(name.to_owned()),
+        None => RuntimeChoice::Engines,
+    };
+    ContainerEngine { socket, image, runtime }
 }
 
 /// The ranges as the edge reads them: what it cannot read is an error here, never a range less.

@@ -221,6 +221,16 @@ pub(super) struct Sandbox {
     pub(super) tmp_mib: u64,
     pub(super) tool_timeout_seconds: u64,
     pub(super) idle_seconds: u64,
+    pub(super) container: Option<Container>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Container {
+    // What is missing is told in `check`: here each setting must fit alone.
+    pub(super) socket: Option<PathBuf>,
+    pub(super) image: Option<String>,
+    pub(super) runtime: Option<String>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Deserialize)]

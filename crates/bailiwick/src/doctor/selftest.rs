@@ -1,8 +1,9 @@
 //! The isolation self-test: the attacks of `sandbox attack` that use nothing up, in each kind of sandbox that this
 //! host has.
 
+use bailiwick_sandbox::SandboxError;
 use bailiwick_sandbox::attack::{Group, Kind, Verdict};
-use bailiwick_sandbox::linux::{Enforcement, Promises, UserSeparation};
+use bailiwick_sandbox::linux::{Enforcement, Promises, UserSeparation, WayOut, not_compared};
 
 use super::Findings;
 use crate::attack::{Field, Sandbox};
@@ -27,8 +28,15 @@ async fn tried(findings: &mut Findings, sandbox: Option<SandboxSettings>) -> Res
     if linux.is_ok() {
         kinds.push(Kind::Linux);
     }
+    if containers(findings, field.container().await) {
+        kinds.push(Kind::Container);
+    }
     for kind in kinds {
-        let name = if kind == Kind::Linux { "self-test linux" } else { "self-test virtual" };
+        let name = match kind {
+            Kind::Linux => "self-test linux",
+            Kind::Container => "self-test container",
+            Kind::Virtual => "self-test virtual",
+        };
         match field.attack(kind, &GROUPS).await {
             Ok(found) => judge(findings, name, &Sandbox { kind, findings: found }),
             Err(error) => findings.failed(name, error.to_string(), ADVICE),
@@ -76,6 +84,41 @@ fn promises(findings: &mut Findings, linux: &Result<Promises, String>) {
     if promises.users == UserSeparation::ServersUser {
         let advice = "run the server as root for a user per account, if its host is its own";
         findings.warning("sandbox users", "sandboxes are the server's user in a namespace", advice);
+    }
+}
+
+/// What the operator's container engine can enforce; whether it is worth a self-test.
+fn containers(findings: &mut Findings, found: Result<(Promises, String), SandboxError>) -> bool {
+    const NAME: &str = "sandbox container";
+    match found {
+        Ok((promises, engine)) => {
+            let limits = [("memory", promises.memory), ("processes", promises.pids), ("cpu", promises.cpu)];
+            let words: Vec<String> =
+                limits.iter().map(|(name, by)| format!("{name} by {}", enforced_by(*by))).collect();
+            let out = match promises.way_out {
+                WayOut::Gate => "no way out but the gate",
+                WayOut::Nothing => "no way out at all",
+            };
+            let landlock = promises.landlock_abi;
+            let not_compared: Vec<String> = not_compared(promises.launcher).map(|(fact, _)| fact.to_string()).collect();
+            let not_compared = not_compared.join(", ");
+            let found = format!(
+                "{engine}; Landlock {landlock}, {out}; {}; not in the receipt: {not_compared}",
+                words.join(", ")
+            );
+            findings.good(NAME, found);
+            true
+        }
+        // Nobody has asked for one.
+        Err(SandboxError::NoBackend(_)) => false,
+        Err(error) => {
+            let reason = match error {
+                SandboxError::ContainersUnavailable(reason) => reason,
+                other => other.to_string(),
+            };
+            findings.failed(NAME, reason, "agents that ask for a container are refused until this works");
+            false
+        }
     }
 }
 

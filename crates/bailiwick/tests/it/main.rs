@@ -8,6 +8,7 @@ mod audit;
 mod chat;
 mod client;
 mod configuration;
+mod container;
 mod crash;
 mod demo;
 mod gate;

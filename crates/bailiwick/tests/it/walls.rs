@@ -30,15 +30,15 @@ const SCRIPT: &str = "turns:\n\
     \x20   repeat: last\n\
     \x20   steps: [{ text: \"I heard: {{user}}\" }]\n";
 
-const INSIDE: &str = "I am on sandbox.";
+pub(crate) const INSIDE: &str = "I am on sandbox.";
 
-fn agent(server: &Running, home: &Home, key: &str, name: &str, frontmatter: &str) {
+pub(crate) fn agent(server: &Running, home: &Home, key: &str, name: &str, frontmatter: &str) {
     let text = format!("---\ntools: [bash]\n{frontmatter}---\nDo.\n");
     home.write(&format!("{name}/AGENT.md"), &text, 0o644);
     server.client(home, key, &["agent", "put", &format!("{name}/AGENT.md")]).good();
 }
 
-fn server(home: &Home, more: &str) -> (Running, String) {
+pub(crate) fn server(home: &Home, more: &str) -> (Running, String) {
     // Tools on the host run as the account's user, who must be able to come to the workspace.
     std::fs::set_permissions(home.path("."), std::fs::Permissions::from_mode(0o711)).unwrap();
     let server = home.serve_with(SCRIPT, more);
@@ -119,7 +119,7 @@ fn t11_ten_gibibytes_of_output_cost_the_server_a_few_mebibytes() {
 }
 
 /// The outcome of the newest call of `bash`, from the record.
-fn outcome(server: &Running, home: &Home, key: &str) -> serde_json::Value {
+pub(crate) fn outcome(server: &Running, home: &Home, key: &str) -> serde_json::Value {
     let listed =
         server.client(home, key, &["--json", "audit", "list", "--action", "tool.call", "--limit", "50"]).good();
     let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Control, Finding, Group, Inside, Places, answers, brief, outside, probe, verdict};
+use super::{Control, Finding, Group, Inside, Kind, Places, answers, brief, outside, probe, verdict};
 use crate::linux::LauncherKind;
 use Control::{Always, AsRoot};
 
@@ -54,12 +54,12 @@ const REFUSED: &[(&str, &str, Control)] = &[
     ("modify_ldt", EPERM, Always), ("x32", SIGSYS, Always), ("int80", SIGSYS, Always),
 ];
 
-pub(super) async fn run<I: Inside>(places: &Places, inside: &I) -> Result<Vec<Finding>, String> {
+pub(super) async fn run<I: Inside>(kind: Kind, places: &Places, inside: &I) -> Result<Vec<Finding>, String> {
     let (mut findings, native) = (Vec::new(), places.launcher == Some(LauncherKind::Native));
-    let (here, there) = (tried(inside, "").await?, control(places, "").await);
+    let (here, there) = (tried(kind, inside, "").await?, control(places, "").await);
     for (name, expected, control) in REFUSED {
         // Without root there is no user 0 at all in the jail's user namespace.
-        let absent = !native && ["setuid_root", "setgid_root"].contains(name);
+        let absent = !native && kind == Kind::Linux && ["setuid_root", "setgid_root"].contains(name);
         let expected = if absent { EINVAL } else { expected };
         let answer = here.get(*name).map_or("nothing", String::as_str);
         let outside = there.get(*name).map_or("nothing", String::as_str);
@@ -90,8 +90,17 @@ pub(super) async fn run<I: Inside>(places: &Places, inside: &I) -> Result<Vec<Fi
 }
 
 /// What the probe says inside.
-pub(super) async fn tried<I: Inside>(inside: &I, arguments: &str) -> Result<BTreeMap<String, String>, String> {
-    let said = inside.run(&format!("/workspace/{} {arguments}", probe::ROLE)).await?;
+pub(super) async fn tried<I: Inside>(
+    kind: Kind,
+    inside: &I,
+    arguments: &str,
+) -> Result<BTreeMap<String, String>, String> {
+    // An image may have another libc, or none: ours lies beside our own first process.
+    let by = match kind {
+        Kind::Container => "/run/bailiwick/lib/ld-* --inhibit-cache --library-path /run/bailiwick/lib ",
+        Kind::Linux | Kind::Virtual => "",
+    };
+    let said = inside.run(&format!("{by}/workspace/{} {arguments}", probe::ROLE)).await?;
     let found = answers(&said.stdout);
     if found.is_empty() { Err(format!("the probe did not run: {}", brief(&said.all()))) } else { Ok(found) }
 }

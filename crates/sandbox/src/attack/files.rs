@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 
 use super::calls::{control, spoken, tried};
-use super::{Control, Finding, Group, Inside, Place, Places, brief, verdict};
+use super::{Control, Finding, Group, Inside, Kind, Place, Places, brief, verdict};
 use Control::{Always, AsRoot};
 
 const EPERM: &str = "1";
 const ENOENT: &str = "2";
 const EACCES: &str = "13";
+const EBUSY: &str = "16";
 const EROFS: &str = "30";
 const ECONNREFUSED: &str = "111";
 
@@ -18,8 +19,8 @@ const VARIABLES: &[&str] =
 
 /// All nodes of devices.
 const NODES: &[&str] = &[
-    "core", "console", "fd", "full", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin", "stdout", "tty",
-    "urandom", "zero",
+    "core", "console", "fd", "full", "mqueue", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin", "stdout",
+    "tty", "urandom", "zero",
 ];
 
 /// Files of the kernel that hold nothing of the host inside.
@@ -54,14 +55,14 @@ const FILES: &[(&str, &[&str], Place, &str, Control)] = &[
     ("read:{space}/program", &[ENOENT], Place::Outside, "read:{space}/program", Always),
 ];
 
-pub(super) async fn run<I: Inside>(places: &Places, inside: &I) -> Result<Vec<Finding>, String> {
-    let mut findings = tries(places, inside).await?;
-    findings.extend(others(places, inside).await?);
+pub(super) async fn run<I: Inside>(kind: Kind, places: &Places, inside: &I) -> Result<Vec<Finding>, String> {
+    let mut findings = tries(kind, places, inside).await?;
+    findings.extend(others(kind, places, inside).await?);
     findings.push(listed(inside, "variables of the environment", ENVIRON, VARIABLES, environment()).await?);
     findings.push(listed(inside, "devices", "ls /dev", NODES, entries("/dev")).await?);
     for name in EMPTY {
         let there = std::path::Path::new("/proc").join(name).exists();
-        let said = inside.run(&format!("cat /proc/{name} | wc -c")).await?;
+        let said = inside.run(&format!("cat /proc/{name} 2>/dev/null | wc -c")).await?;
         findings.push(Finding {
             group: Group::Files,
             name: format!("/proc/{name}"),
@@ -137,16 +138,21 @@ pub(super) async fn namespaces<I: Inside>(places: &Places, inside: &I) -> Result
         .collect())
 }
 
-async fn tries<I: Inside>(places: &Places, inside: &I) -> Result<Vec<Finding>, String> {
+async fn tries<I: Inside>(kind: Kind, places: &Places, inside: &I) -> Result<Vec<Finding>, String> {
     let quoted = |tries: Vec<&str>| {
         tries.iter().map(|one| format!("'{}'", super::fill(one, places))).collect::<Vec<_>>().join(" ")
     };
     let of = |place: Place| FILES.iter().filter(move |one| one.2 == place).map(|one| one.3).collect::<Vec<_>>();
     // Controls first: some of them make what others need.
-    let controls = tried(inside, &format!("files {}", quoted(of(Place::Inside)))).await?;
+    let controls = tried(kind, inside, &format!("files {}", quoted(of(Place::Inside)))).await?;
     let outside = control(places, &format!("files {}", quoted(of(Place::Outside)))).await;
     let all = quoted(FILES.iter().map(|one| one.0).collect());
-    let here = tried(inside, &format!("files {all}")).await?;
+    let here = tried(kind, inside, &format!("files {all}")).await?;
+    // Whose files those are, and so which wall comes first, is the image's matter.
+    let refuses = |expected: &[&str], answer: &str| match kind {
+        Kind::Container => [EPERM, ENOENT, EACCES, EBUSY, EROFS].contains(&answer),
+        Kind::Linux | Kind::Virtual => expected.contains(&answer),
+    };
     let findings = FILES.iter().map(|(try_it, expected, place, check, control)| {
         let (try_it, check) = (super::fill(try_it, places), super::fill(check, places));
         let answer = here.get(&try_it).map_or("nothing", String::as_str);
@@ -161,7 +167,7 @@ async fn tries<I: Inside>(places: &Places, inside: &I) -> Result<Vec<Finding>, S
                     .replace(&*places.other.to_string_lossy(), "…other")
                     .replace(&*places.workspace.to_string_lossy(), "…space"),
             ),
-            verdict: verdict(expected.contains(&answer), checked == "ok"),
+            verdict: verdict(refuses(expected, answer), checked == "ok"),
             inside: spoken(answer),
             control: spoken(checked),
             everywhere: *control == Always,
@@ -170,10 +176,10 @@ async fn tries<I: Inside>(places: &Places, inside: &I) -> Result<Vec<Finding>, S
     Ok(findings.collect())
 }
 
-async fn others<I: Inside>(places: &Places, inside: &I) -> Result<Vec<Finding>, String> {
+async fn others<I: Inside>(kind: Kind, places: &Places, inside: &I) -> Result<Vec<Finding>, String> {
     let name = &places.abstract_name;
     let ask = format!("abstract '{name}'");
-    let (here, there) = (tried(inside, &ask).await?, control(places, &ask).await);
+    let (here, there) = (tried(kind, inside, &ask).await?, control(places, &ask).await);
     let (here, there) = (&here.get(name).cloned().unwrap_or_default(), &there.get(name).cloned().unwrap_or_default());
     let socket = Finding {
         group: Group::Files,
@@ -184,7 +190,7 @@ async fn others<I: Inside>(places: &Places, inside: &I) -> Result<Vec<Finding>, 
         control: spoken(there),
         everywhere: true,
     };
-    let open = tried(inside, "descriptors").await?.remove("open").unwrap_or_default();
+    let open = tried(kind, inside, "descriptors").await?.remove("open").unwrap_or_default();
     let numbers: Vec<&str> = open.split(' ').filter_map(|one| one.split_once(':')).map(|pair| pair.0).collect();
     let descriptors = Finding {
         group: Group::Files,

@@ -9,6 +9,7 @@ fn main() {
     match arguments.split_first() {
         Some((group, rest)) if group == "server" => server::run(rest),
         Some((group, rest)) if group == "detect" => server::detect(rest),
+        Some((group, rest)) if group == "containers" => server::containers(rest),
         _ => bailiwick_sandbox::attack::probe::run(&arguments),
     }
 }
@@ -21,6 +22,7 @@ fn main() {}
 mod server {
     use std::path::PathBuf;
 
+    use bailiwick_sandbox::container::{ContainerSettings, Containers, RuntimeChoice};
     use bailiwick_sandbox::linux::{
         CgroupUse, Exec, HelperPath, JailName, JailSpec, JailUser, Launcher, Limits, Network, WorkspaceAccess,
     };
@@ -65,6 +67,41 @@ mod server {
                 println!("ready={first}");
             };
             let _ = tokio::join!(command, ready);
+        });
+    }
+
+    /// Arguments: helper, the engine's socket, the server's folder, workspace, image, user id. As [`run`], with a
+    /// container.
+    pub(super) fn containers(arguments: &[String]) {
+        let [helper, socket, folder, workspace, image, id] = arguments else { return };
+        let (Ok(id), Ok(runtime)) = (id.parse(), tokio::runtime::Runtime::new()) else { return };
+        let settings = ContainerSettings {
+            socket: PathBuf::from(socket),
+            image: image.clone(),
+            runtime: RuntimeChoice::Engines,
+            folder: PathBuf::from(folder),
+        };
+        runtime.block_on(async {
+            let containers = Containers::detect(&HelperPath::At(PathBuf::from(helper)), &settings).await;
+            let Ok(containers) = containers else {
+                return println!("{:?}", containers.err());
+            };
+            let Ok(name) = JailName::parse(&format!("victim-{}", std::process::id())) else { return };
+            let spec = JailSpec {
+                name,
+                workspace: PathBuf::from(workspace),
+                access: WorkspaceAccess::ReadWrite,
+                shared_tmp: None,
+                user: JailUser { uid: id, gid: id },
+                network: Network::Nothing,
+                limits: Limits::default(),
+            };
+            let container = match containers.start(spec).await {
+                Ok(container) => container,
+                Err(error) => return println!("{error:?}"),
+            };
+            println!("ready={}", container.receipt().process);
+            let _ = container.exec(Exec::shell("sleep 1000"), CancellationToken::new()).await;
         });
     }
 

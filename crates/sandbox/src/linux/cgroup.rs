@@ -62,12 +62,14 @@ impl Place {
             Version::Two => Enforcement::CgroupV2,
         }
     }
+}
 
+impl Version {
     /// Reads a limit back; `None` if there is none.
-    fn limit(&self, controller: &str, folder: &Path) -> Option<u64> {
+    fn limit(self, controller: &str, folder: &Path) -> Option<u64> {
         let read = |file: &str| fs::read_to_string(folder.join(file)).ok();
         let number = |file: &str| read(file)?.trim().parse::<u64>().ok();
-        match (controller, self.version) {
+        match (controller, self) {
             ("memory", Version::One) => number("memory.limit_in_bytes"),
             ("memory", Version::Two) => number("memory.max"),
             ("pids", _) => number("pids.max"),
@@ -79,6 +81,16 @@ impl Place {
             }
             _ => None,
         }
+    }
+
+    /// How often the kernel killed in a group for want of memory.
+    fn memory_kills(self, folder: &Path) -> Option<u64> {
+        let file = match self {
+            Self::Two => "memory.events",
+            Self::One => "memory.oom_control",
+        };
+        let text = fs::read_to_string(folder.join(file)).ok()?;
+        text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
     }
 }
 
@@ -159,7 +171,7 @@ impl Layout {
         if let Some(place) = &self.cpu {
             let folder = place.parent.join(name.as_str());
             let period = 100_000_u64;
-            let quota = u64::from(limits.cpu_millis).max(LEAST_CPU_MILLIS) * period / 1000;
+            let quota = cpu_millis(limits) * period / 1000;
             match place.version {
                 Version::Two => fs::write(folder.join("cpu.max"), format!("{quota} {period}"))?,
                 Version::One => {
@@ -192,7 +204,7 @@ impl Layout {
             .filter_map(|(controller, place)| {
                 let place = place.as_ref()?;
                 let folder = place.parent.join(name.as_str());
-                let limit = place.limit(controller, &folder);
+                let limit = place.version.limit(controller, &folder);
                 Some(GroupState { controller, member: member(place, controller), limit })
             })
             .collect()
@@ -203,7 +215,7 @@ impl Layout {
         let all = [
             ("memory", &self.memory, limits.memory_bytes),
             ("pids", &self.pids, u64::from(limits.pids)),
-            ("cpu", &self.cpu, u64::from(limits.cpu_millis).max(LEAST_CPU_MILLIS)),
+            ("cpu", &self.cpu, cpu_millis(limits)),
         ];
         all.into_iter().filter(|(_, place, _)| place.is_some()).map(|(name, _, limit)| (name, limit)).collect()
     }
@@ -211,12 +223,71 @@ impl Layout {
     /// How often the kernel killed in a jail for want of memory.
     pub(crate) fn memory_kills(&self, name: &JailName) -> Option<u64> {
         let place = self.memory.as_ref()?;
-        let file = match place.version {
-            Version::Two => "memory.events",
-            Version::One => "memory.oom_control",
+        place.version.memory_kills(&place.parent.join(name.as_str()))
+    }
+}
+
+/// The limit on processor time that is set for one that is asked for.
+pub(crate) fn cpu_millis(limits: &Limits) -> u64 {
+    u64::from(limits.cpu_millis).max(LEAST_CPU_MILLIS)
+}
+
+/// The groups that an engine made for a container. They are the engine's: here they are only read.
+#[derive(Debug)]
+pub(crate) struct EngineGroups {
+    /// What their names have in them.
+    mark: String,
+    places: Vec<(&'static str, Version, PathBuf)>,
+}
+
+impl EngineGroups {
+    /// Finds them by the membership of the container's first process, which must be in groups that have `mark` in
+    /// their names.
+    ///
+    /// # Errors
+    /// If the host's mounts cannot be read.
+    pub(crate) fn find(mark: &str, membership: &str) -> io::Result<Self> {
+        let found = candidates(&fs::read_to_string("/proc/self/mountinfo")?, membership);
+        let controllers = [("memory", found.memory), ("pids", found.pids), ("cpu", found.cpu)];
+        let places = controllers.into_iter().filter_map(|(controller, one)| {
+            let (version, folder) = match (one, &found.unified) {
+                (Some(folder), _) => (Version::One, folder),
+                (None, Some(folder)) => (Version::Two, folder.clone()),
+                (None, None) => return None,
+            };
+            // Some engines put the processes into a group within the one that has the limits.
+            let named = |path: &Path| path.file_name().is_some_and(|name| name.to_string_lossy().contains(mark));
+            let folder = folder.ancestors().find(|path| named(path))?.to_owned();
+            Some((controller, version, folder))
+        });
+        Ok(Self { mark: mark.to_owned(), places: places.collect() })
+    }
+
+    /// As [`Layout::observe`].
+    pub(crate) fn observe(&self, membership: &str) -> Vec<GroupState> {
+        let member = |controller: &str, version: Version| {
+            membership.lines().any(|line| {
+                let mut parts = line.splitn(3, ':').skip(1);
+                let (names, path) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+                let named = match version {
+                    Version::One => names.split(',').any(|one| one == controller),
+                    Version::Two => names.is_empty(),
+                };
+                named && path.contains(&self.mark)
+            })
         };
-        let text = fs::read_to_string(place.parent.join(name.as_str()).join(file)).ok()?;
-        text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
+        let state = |(controller, version, folder): &(&'static str, Version, PathBuf)| GroupState {
+            controller,
+            member: member(controller, *version),
+            limit: version.limit(controller, folder),
+        };
+        self.places.iter().map(state).collect()
+    }
+
+    /// As [`Layout::memory_kills`].
+    pub(crate) fn memory_kills(&self) -> Option<u64> {
+        let (_, version, folder) = self.places.iter().find(|(controller, ..)| *controller == "memory")?;
+        version.memory_kills(folder)
     }
 }
 

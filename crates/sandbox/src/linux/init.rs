@@ -101,7 +101,8 @@ fn confine_self(setup: &InitSetup, filters: &[u8]) -> Result<(), (&'static str, 
     }
     let filters = syscalls::decode(filters).map_err(|_| ("read the filters", libc::EINVAL))?;
     if !omitted.has(Wall::Landlock) {
-        confine::restrict(setup.landlock_abi, setup.access).map_err(|_| ("take the Landlock rules", errno()))?;
+        confine::restrict(setup.landlock_abi, setup.access, setup.programs)
+            .map_err(|_| ("take the Landlock rules", errno()))?;
     }
     if !omitted.has(Wall::Filters) {
         syscalls::install(&filters).map_err(|_| ("take the system call filters", errno()))?;

@@ -22,10 +22,11 @@ use tokio_util::sync::CancellationToken;
 use super::launcher::{self, pipe_pair};
 use super::listeners::Listening;
 use super::receipt::{Declared, Receipt, ReceiptError};
-use super::spec::{CommandLine, Exec, Execution, ExitStatus};
+use super::spec::{CommandLine, Exec, Execution, ExitStatus, JailName};
 use super::wire::{
     self, ExecRequest, FromJail, PACKET_BYTES, Program, Received, StopForce, ToInit, WireError, WireStatus,
 };
+use crate::container::Container;
 use crate::output::Collector;
 
 /// The kernel's largest argument, in bytes with its end.
@@ -69,9 +70,40 @@ pub struct Jail {
 /// What a jail is made of before it is known to be whole.
 pub(crate) struct Parts {
     pub(crate) socket: AsyncFd<OwnedFd>,
-    pub(crate) launcher: Arc<launcher::Shared>,
-    pub(crate) number: u64,
+    pub(crate) built: Built,
     pub(crate) declared: Declared,
+}
+
+/// Who built a jail, which is also who ends it and knows its control groups.
+pub(crate) enum Built {
+    /// The launcher, under this number.
+    ByLauncher { launcher: Arc<launcher::Shared>, number: u64 },
+    /// A container engine.
+    ByEngine(Box<Container>),
+}
+
+impl Built {
+    /// Ends everything inside.
+    pub(crate) fn kill(&self) {
+        match self {
+            Self::ByLauncher { launcher, number } => launcher.kill(*number),
+            Self::ByEngine(container) => container.kill(),
+        }
+    }
+
+    fn receipt(&self, process: i32, declared: &Declared) -> Result<Receipt, ReceiptError> {
+        match self {
+            Self::ByLauncher { launcher, .. } => launcher.receipt(process, declared),
+            Self::ByEngine(container) => container.receipt(process, declared),
+        }
+    }
+
+    fn memory_kills(&self, name: &JailName) -> Option<u64> {
+        match self {
+            Self::ByLauncher { launcher, .. } => launcher.memory_kills(name),
+            Self::ByEngine(container) => container.memory_kills(),
+        }
+    }
 }
 
 struct Shared {
@@ -94,7 +126,7 @@ enum Outcome {
 
 /// Checks a jail that says it is ready and begins to listen to it.
 pub(crate) fn adopt(parts: Parts, process: i32, listening: Option<Listening>) -> Result<Jail, ReceiptError> {
-    let receipt = Arc::new(parts.launcher.receipt(process, &parts.declared)?);
+    let receipt = Arc::new(parts.built.receipt(process, &parts.declared)?);
     let shared = Arc::new(Shared { parts, receipt, next_exec: AtomicU64::new(1), state: Mutex::default() });
     let reader = tokio::spawn(listen(Arc::clone(&shared)));
     Ok(Jail { listening: Mutex::new(listening), shared, reader })
@@ -126,7 +158,7 @@ async fn listen(shared: Arc<Shared>) {
             let _ = waiting.send(outcome);
         }
     }
-    shared.parts.launcher.kill(shared.parts.number);
+    shared.parts.built.kill();
     let mut state = shared.state();
     state.ended = true;
     state.waiting.clear();
@@ -220,7 +252,7 @@ impl Jail {
         }
         let receipt = self.check()?;
         let shared = &*self.shared;
-        let memory_kills = shared.parts.launcher.memory_kills(&shared.parts.declared.name);
+        let memory_kills = shared.parts.built.memory_kills(&shared.parts.declared.name);
         let (mut output, output_end) = shared.pipe().map_err(ExecError::Local)?;
         let (mut errors, errors_end) = shared.pipe().map_err(ExecError::Local)?;
         let mut waiting = self.wait_for_next()?;
@@ -250,7 +282,7 @@ impl Jail {
             ended
         };
         let killed_before = memory_kills.unwrap_or(0);
-        let killed_now = shared.parts.launcher.memory_kills(&shared.parts.declared.name).unwrap_or(0);
+        let killed_now = shared.parts.built.memory_kills(&shared.parts.declared.name).unwrap_or(0);
         let status = stopped.unwrap_or(match status {
             WireStatus::Signaled(libc::SIGKILL) | WireStatus::Exited(137) if killed_now > killed_before => {
                 ExitStatus::OutOfMemory
@@ -263,12 +295,12 @@ impl Jail {
 
     /// Kills everything inside.
     pub(crate) fn kill(&self) {
-        self.shared.parts.launcher.kill(self.shared.parts.number);
+        self.shared.parts.built.kill();
     }
 
     /// Kills everything inside and waits until it is gone.
     pub async fn stop(mut self) {
-        self.shared.parts.launcher.kill(self.shared.parts.number);
+        self.shared.parts.built.kill();
         // The kernel closes the socket when the first process is gone.
         let _ = tokio::time::timeout(KILL_PATIENCE, &mut self.reader).await;
     }
@@ -276,13 +308,13 @@ impl Jail {
     /// Reads the jail's state again; a jail that changed is killed.
     fn check(&self) -> Result<Arc<Receipt>, ExecError> {
         let parts = &self.shared.parts;
-        let now = parts.launcher.receipt(self.shared.receipt.process, &parts.declared);
+        let now = parts.built.receipt(self.shared.receipt.process, &parts.declared);
         match now {
             Ok(now) if now == *self.shared.receipt => Ok(Arc::clone(&self.shared.receipt)),
             other => {
                 // Asked before the kill, which ends it as well.
                 let alive = self.is_alive();
-                parts.launcher.kill(parts.number);
+                parts.built.kill();
                 match other {
                     _ if !alive => Err(ExecError::JailEnded),
                     Ok(_) => Err(ReceiptError::Changed.into()),
@@ -310,7 +342,7 @@ impl Jail {
 
 impl Drop for Jail {
     fn drop(&mut self) {
-        self.shared.parts.launcher.kill(self.shared.parts.number);
+        self.shared.parts.built.kill();
         self.reader.abort();
     }
 }
@@ -336,7 +368,7 @@ impl Waiting<'_> {
             }
         }
         // It would not go, so its jail goes; its socket closes with it.
-        self.shared.parts.launcher.kill(self.shared.parts.number);
+        self.shared.parts.built.kill();
         let _ = tokio::time::timeout(KILL_PATIENCE, &mut self.report).await;
         self.over = true;
         Ok((WireStatus::Signaled(libc::SIGKILL), Some(reason)))

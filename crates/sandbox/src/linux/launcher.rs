@@ -21,7 +21,7 @@ use tokio::net::unix::pipe;
 use tokio_util::sync::CancellationToken;
 
 use super::cgroup::Layout;
-use super::jail::{self, ExecError, Jail, Parts};
+use super::jail::{self, Built, ExecError, Jail, Parts};
 use super::listeners::{Listening, PROXY_PORT};
 use super::omit::Omitted;
 #[cfg(debug_assertions)]
@@ -29,16 +29,17 @@ use super::omit::{OnDifference, Wall};
 use super::receipt::{self, Declared, Receipt, ReceiptError, Told, WayOut};
 use super::spec::{
     Enforcement, Exec, ExitStatus, InvalidJailName, JailName, JailSpec, JailUser, LauncherKind, Limits, Network,
-    Promises, UserSeparation, WorkspaceAccess,
+    Programs, Promises, UserSeparation, WorkspaceAccess,
 };
 use super::wire::{
     self, FromJail, InitSetup, LauncherSetup, Method, PACKET_BYTES, Received, StartRequest, TmpSource, ToInit,
     ToLauncher, WireError,
 };
 use super::{LAUNCHER_ROLE, PATH, confine, raw, rlimits, syscalls};
+use crate::container::EngineError;
 
 /// How long a jail may take to start.
-const START_TIMEOUT: Duration = Duration::from_secs(15);
+pub(crate) const START_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Which executable plays the launcher's and the first process's roles.
 #[derive(Debug, Clone)]
@@ -103,6 +104,9 @@ pub enum StartError {
     /// The launcher is gone.
     #[error("the launcher is gone")]
     LauncherGone,
+    /// The container engine did not do as it was asked.
+    #[error("the container engine refused")]
+    Engine(#[from] EngineError),
     /// The kernel refused a step.
     #[error("could not {step}")]
     Step {
@@ -156,7 +160,7 @@ impl Shared {
     }
 
     pub(crate) fn receipt(&self, process: i32, declared: &Declared) -> Result<Receipt, ReceiptError> {
-        receipt::read(process, &self.cgroups, declared)
+        receipt::read(process, &|membership| self.cgroups.observe(&declared.name, membership), declared)
     }
 
     pub(crate) fn memory_kills(&self, name: &JailName) -> Option<u64> {
@@ -253,6 +257,7 @@ impl Launcher {
         let ceilings = rlimits::ceilings(&spec.limits, promises.memory, promises.pids);
         let setup = InitSetup {
             access: spec.access,
+            programs: Programs::Hosts,
             landlock_abi: promises.landlock_abi,
             rlimits: ceilings.clone(),
             environment: environment(&spec),
@@ -273,8 +278,7 @@ impl Launcher {
         // From here on a failure must not leave a jail behind.
         let mut parts = Parts {
             socket: raw::watch(ours)?,
-            launcher: Arc::clone(shared),
-            number,
+            built: Built::ByLauncher { launcher: Arc::clone(shared), number },
             declared: Declared {
                 launcher: promises.launcher,
                 name: spec.name,
@@ -289,6 +293,8 @@ impl Launcher {
                 ceilings,
                 groups: shared.cgroups.declare(&spec.limits),
                 told: Told::default(),
+                environment: Vec::new(),
+                image: None,
                 omitted,
             },
         };
@@ -349,7 +355,7 @@ impl Launcher {
 }
 
 /// The user of the jail for trial, which touches no file.
-const TRIAL_USER: JailUser = JailUser { uid: 65_533, gid: 65_533 };
+pub(crate) const TRIAL_USER: JailUser = JailUser { uid: 65_533, gid: 65_533 };
 
 /// Waits for the first process's report; its number on the host.
 async fn ready(parts: &mut Parts, mut errors: pipe::Receiver) -> Result<(i32, Option<Listening>), StartError> {
@@ -361,16 +367,11 @@ async fn ready(parts: &mut Parts, mut errors: pipe::Receiver) -> Result<(i32, Op
         received = jail::receive(&parts.socket, &mut buffer).await;
     }
     match received {
-        Ok(received) => match received.message {
-            FromJail::Ready { told } => {
-                parts.declared.told = told;
-                Ok((received.sender.ok_or(StartError::Protocol)?, listening))
-            }
-            FromJail::SetupFailed { step, errno } => {
-                Err(StartError::Step { step, source: std::io::Error::from_raw_os_error(errno) })
-            }
-            _ => Err(StartError::Protocol),
-        },
+        Ok(received) => {
+            let (process, told) = confined(received)?;
+            parts.declared.told = told;
+            Ok((process, listening))
+        }
         Err(WireError::Closed) => {
             let mut text = vec![0; 1024];
             let length = errors.read(&mut text).await.unwrap_or(0);
@@ -378,6 +379,17 @@ async fn ready(parts: &mut Parts, mut errors: pipe::Receiver) -> Result<(i32, Op
             Err(StartError::Ended(String::from_utf8_lossy(&text).trim().to_owned()))
         }
         Err(_) => Err(StartError::Protocol),
+    }
+}
+
+/// What a first process says once it is confined, and its number on the host.
+pub(crate) fn confined(received: Received<FromJail>) -> Result<(i32, Told), StartError> {
+    match received.message {
+        FromJail::Ready { told } => Ok((received.sender.ok_or(StartError::Protocol)?, told)),
+        FromJail::SetupFailed { step, errno } => {
+            Err(StartError::Step { step, source: std::io::Error::from_raw_os_error(errno) })
+        }
+        _ => Err(StartError::Protocol),
     }
 }
 
@@ -434,7 +446,7 @@ fn promises(launcher: LauncherKind, cgroups: &Layout, landlock_abi: i32) -> Prom
         landlock_abi,
         way_out: WayOut::Gate,
         users: match launcher {
-            LauncherKind::Native => UserSeparation::OwnUser,
+            LauncherKind::Native | LauncherKind::Engine => UserSeparation::OwnUser,
             LauncherKind::Bubblewrap => UserSeparation::ServersUser,
         },
     }
@@ -465,7 +477,7 @@ pub(crate) fn spawn(
 }
 
 /// All that a jail's programs find in their environment.
-fn environment(spec: &JailSpec) -> Vec<(String, String)> {
+pub(crate) fn environment(spec: &JailSpec) -> Vec<(String, String)> {
     let home = match spec.access {
         WorkspaceAccess::ReadOnly => "/tmp",
         WorkspaceAccess::ReadWrite => "/workspace",
@@ -523,19 +535,24 @@ fn request(spec: &JailSpec, jail: u64, omitted: Omitted) -> StartRequest {
         limits: spec.limits,
         workspace_path: path(&spec.workspace),
         tmp_path: spec.shared_tmp.as_deref().map(path).unwrap_or_default(),
-        network: match &spec.network {
-            Network::Nothing => wire::Network::Nothing,
-            Network::Gate(trust) => wire::Network::Gate(trust.as_ref().map(|trust| wire::Believed {
-                certificate: trust.certificate.clone(),
-                hosts: trust.others == Others::Reachable,
-            })),
-        },
+        network: as_sent(&spec.network),
         omitted,
     }
 }
 
+/// What a jail's programs may reach, for whoever builds it.
+pub(crate) fn as_sent(network: &Network) -> wire::Network {
+    match network {
+        Network::Nothing => wire::Network::Nothing,
+        Network::Gate(trust) => wire::Network::Gate(trust.as_ref().map(|trust| wire::Believed {
+            certificate: trust.certificate.clone(),
+            hosts: trust.others == Others::Reachable,
+        })),
+    }
+}
+
 /// Opens a folder whose path goes over no symbolic link.
-fn open_folder(path: &Path) -> Result<OwnedFd, StartError> {
+pub(crate) fn open_folder(path: &Path) -> Result<OwnedFd, StartError> {
     let refuse = |error: std::io::Error| StartError::Folder(path.to_owned(), error);
     if !path.is_absolute() || path.to_str().is_none() {
         return Err(refuse(std::io::ErrorKind::InvalidInput.into()));

@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use bailiwick_egress::Listeners;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+use rustix::thread::LinkNameSpaceType;
 
 use super::native::{SetupError, attempt};
 use super::raw;
@@ -35,6 +36,25 @@ pub struct Listening(pub(crate) [OwnedFd; 5]);
 
 /// Makes this network namespace lead to the gate, and sends the sockets to the server.
 pub(crate) fn open(control: BorrowedFd<'_>) -> Result<(), SetupError> {
+    let sockets = bind()?;
+    let sockets: Vec<BorrowedFd<'_>> = sockets.iter().map(AsFd::as_fd).collect();
+    wire::send(control, &FromJail::Listening, &[], &sockets)
+        .map_err(|_| SetupError { step: "pass the listeners", errno: libc::EPIPE })
+}
+
+/// Makes the network namespace of another process lead to the gate. The calling thread stays in that namespace, so
+/// it must be one that ends afterwards.
+pub(crate) fn open_in(process: i32) -> Result<Listening, SetupError> {
+    let place = format!("/proc/{process}/ns/net");
+    let namespace = attempt("find the network namespace", std::fs::File::open(place))?;
+    let kind = Some(LinkNameSpaceType::Network);
+    attempt("enter the network namespace", rustix::thread::move_into_link_name_space(namespace.as_fd(), kind))?;
+    attempt("bring up the loopback device", raw::loopback_up())?;
+    Listening::received(bind()?).ok_or(SetupError { step: "bind the listeners", errno: 0 })
+}
+
+/// Binds the sockets in this thread's network namespace.
+fn bind() -> Result<Vec<OwnedFd>, SetupError> {
     attempt("make every address local", raw::every_address_local())?;
     let mut sockets = Vec::with_capacity(PLACES.len());
     for (kind, place) in PLACES {
@@ -47,9 +67,7 @@ pub(crate) fn open(control: BorrowedFd<'_>) -> Result<(), SetupError> {
         }
         sockets.push(socket);
     }
-    let sockets: Vec<BorrowedFd<'_>> = sockets.iter().map(AsFd::as_fd).collect();
-    wire::send(control, &FromJail::Listening, &[], &sockets)
-        .map_err(|_| SetupError { step: "pass the listeners", errno: libc::EPIPE })
+    Ok(sockets)
 }
 
 impl Listening {

@@ -11,7 +11,8 @@ use std::fs;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::cgroup::{GroupState, Layout};
+use super::cgroup::GroupState;
+use super::compared::{Compared, compared, not_compared};
 use super::mountinfo::{self, MountState};
 use super::omit::Omitted;
 use super::processes::{NAMESPACES, USER_NAMESPACE};
@@ -51,6 +52,8 @@ pub struct Receipt {
     pub groups: Vec<(&'static str, u64)>,
     /// Resource limits, by the kernel's names.
     pub limits: Vec<(String, u64)>,
+    /// The image's identity, of a container.
+    pub image: Option<String>,
 }
 
 /// Where a jail's network namespace leads.
@@ -172,6 +175,10 @@ pub(crate) struct Declared {
     pub(crate) groups: Vec<(&'static str, u64)>,
     /// As the first process told.
     pub(crate) told: Told,
+    /// Names that whoever built it set in the first process's environment.
+    pub(crate) environment: Vec<String>,
+    /// The image's identity, of a container.
+    pub(crate) image: Option<String>,
     pub(crate) omitted: Omitted,
 }
 
@@ -200,14 +207,17 @@ struct Observed {
     groups: Vec<GroupState>,
 }
 
-/// Reads and checks a jail's state.
-pub(crate) fn read(process: i32, groups: &Layout, declared: &Declared) -> Result<Receipt, ReceiptError> {
+/// Reads and checks a jail's state. `groups`: its control groups, given what it is a member of.
+pub(crate) fn read(process: i32, groups: &Groups<'_>, declared: &Declared) -> Result<Receipt, ReceiptError> {
     let observed = observe(process, groups, declared)?;
     let (receipt, differs) = judge(process, &observed, declared)?;
     if differs.is_empty() || declared.omitted.tolerated() { Ok(receipt) } else { Err(ReceiptError::Differs(differs)) }
 }
 
-fn observe(process: i32, groups: &Layout, declared: &Declared) -> Result<Observed, ReceiptError> {
+/// Reads control groups by a `/proc/<pid>/cgroup`.
+pub(crate) type Groups<'a> = dyn Fn(&str) -> Vec<GroupState> + 'a;
+
+fn observe(process: i32, groups: &Groups<'_>, declared: &Declared) -> Result<Observed, ReceiptError> {
     let file = |name: &'static str| {
         fs::read_to_string(format!("/proc/{process}/{name}")).map_err(|_| ReceiptError::Unreadable(name))
     };
@@ -224,7 +234,7 @@ fn observe(process: i32, groups: &Layout, declared: &Declared) -> Result<Observe
         limits: file("limits")?,
         devices: file("net/dev")?,
         mounts: mountinfo::parse(&file("mountinfo")?),
-        groups: groups.observe(&declared.name, &file("cgroup")?),
+        groups: groups(&file("cgroup")?),
         namespaces: namespaces.collect::<Result<_, ReceiptError>>()?,
     })
 }
@@ -233,7 +243,8 @@ fn observe(process: i32, groups: &Layout, declared: &Declared) -> Result<Observe
 fn judge(process: i32, seen: &Observed, declared: &Declared) -> Result<(Receipt, Vec<Fact>), ReceiptError> {
     let mut differs = Vec::new();
     let mut must = |fact: Fact, holds: bool| {
-        if !holds && !differs.contains(&fact) {
+        let judged = !matches!(compared(declared.launcher, fact), Compared::Not(_));
+        if judged && !holds && !differs.contains(&fact) {
             differs.push(fact);
         }
     };
@@ -244,8 +255,9 @@ fn judge(process: i32, seen: &Observed, declared: &Declared) -> Result<(Receipt,
     let own = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
     let expected = declared.user.unwrap_or(own);
     must(Fact::User, (user, group) == (Some(expected.0), Some(expected.1)) && user != Some(0) && group != Some(0));
-    let groupless = field(status, "Groups:").is_some_and(str::is_empty);
-    must(Fact::SupplementaryGroups, declared.user.is_none() || groupless);
+    let own = |id: &str| declared.launcher == LauncherKind::Engine && id.parse() == Ok(expected.1);
+    let groupless = field(status, "Groups:").is_some_and(|groups| groups.split_whitespace().all(own));
+    must(Fact::SupplementaryGroups, groupless);
 
     let sets = ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"]
         .map(|set| field(status, set).and_then(|text| u64::from_str_radix(text, 16).ok()));
@@ -272,7 +284,9 @@ fn judge(process: i32, seen: &Observed, declared: &Declared) -> Result<(Receipt,
     // The kernel makes fallback tunnels in new namespaces if such modules are
     // loaded; they are down, and nobody inside may bring them up. A real
     // device cannot appear without someone moving it in.
-    must(Fact::NetworkDevices, network_devices.iter().any(|name| name == "lo"));
+    let known = |name: &String| name == "lo" || FALLBACK_DEVICES.contains(&name.as_str());
+    let alone = declared.launcher != LauncherKind::Engine || network_devices.iter().all(known);
+    must(Fact::NetworkDevices, alone && network_devices.iter().any(|name| name == "lo"));
 
     let network = namespaces.iter().find(|one: &&Namespace| one.kind == "net").map(|one| one.identity.as_str());
     must(Fact::WayOut, declared.gate.as_deref().is_none_or(|gate| network == Some(gate)));
@@ -292,7 +306,9 @@ fn judge(process: i32, seen: &Observed, declared: &Declared) -> Result<(Receipt,
     must(Fact::ResourceLimits, limits.iter().all(|(_, value)| value.is_some()));
 
     // Bubblewrap sets the working directory's variable by itself.
-    let named = |name: &String| declared.launcher == LauncherKind::Bubblewrap && name == "PWD";
+    let named = |name: &String| {
+        (declared.launcher == LauncherKind::Bubblewrap && name == "PWD") || declared.environment.contains(name)
+    };
     must(Fact::Environment, declared.told.environment.iter().all(named));
     must(Fact::Descriptors, declared.told.descriptors.iter().all(|of| of == "/dev/null" || of.starts_with("socket:[")));
 
@@ -312,6 +328,7 @@ fn judge(process: i32, seen: &Observed, declared: &Declared) -> Result<(Receipt,
         writable: mountinfo::writable(&seen.mounts),
         groups: seen.groups.iter().filter_map(|state| Some((state.controller, state.limit?))).collect(),
         limits: limits.into_iter().filter_map(|(name, value)| Some((name, value?))).collect(),
+        image: declared.image.clone(),
     };
     Ok((receipt, differs))
 }
@@ -327,12 +344,14 @@ impl Receipt {
         let groups: Map<String, Value> =
             self.groups.iter().map(|(controller, limit)| ((*controller).to_owned(), json!(limit))).collect();
         let limits: Map<String, Value> = self.limits.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
-        json!({
-            "backend": "linux",
-            "launcher": match self.launcher {
-                LauncherKind::Native => "native",
-                LauncherKind::Bubblewrap => "bubblewrap",
-            },
+        let (backend, launcher) = match self.launcher {
+            LauncherKind::Native => ("linux", "native"),
+            LauncherKind::Bubblewrap => ("linux", "bubblewrap"),
+            LauncherKind::Engine => ("container", "engine"),
+        };
+        let mut record = json!({
+            "backend": backend,
+            "launcher": launcher,
             "uid": self.user,
             "gid": self.group,
             "capabilities": self.capabilities,
@@ -348,9 +367,19 @@ impl Receipt {
             "writable": self.writable,
             "cgroups": groups,
             "rlimits": limits,
-        })
+        });
+        if let (Value::Object(record), Some(image)) = (&mut record, &self.image) {
+            let not_compared: Vec<String> = not_compared(self.launcher).map(|(fact, _)| fact.to_string()).collect();
+            record.insert("image".to_owned(), json!(image));
+            record.insert("not_compared".to_owned(), json!(not_compared));
+        }
+        record
     }
 }
+
+/// What the kernel makes by itself in a new network namespace where such modules are loaded.
+const FALLBACK_DEVICES: [&str; 9] =
+    ["tunl0", "gre0", "gretap0", "erspan0", "ip_vti0", "ip6_vti0", "ip6tnl0", "ip6gre0", "sit0"];
 
 /// A soft limit, if it and the hard one are at most the ceiling.
 fn limit(text: &str, ceiling: &Ceiling) -> Option<u64> {

@@ -80,7 +80,7 @@ pub(crate) const MASKED: [&str; 20] = [
 ];
 
 /// Folders of `/proc` that are emptied.
-const EMPTIED: [&str; 4] = ["acpi", "driver", "scsi", "tty"];
+pub(crate) const EMPTIED: [&str; 4] = ["acpi", "driver", "scsi", "tty"];
 /// Folders of `/proc` that stay readable but may not be written.
 const FROZEN: [&str; 4] = ["bus", "fs", "irq", "sys"];
 

@@ -116,6 +116,15 @@ impl Default for Limits {
     }
 }
 
+/// Whose programs are in a jail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Programs {
+    /// The host's, in the folders that we bound.
+    Hosts,
+    /// An image's, wherever they are in it.
+    Images,
+}
+
 /// A jail to start.
 #[derive(Debug, Clone)]
 pub struct JailSpec {
@@ -242,6 +251,8 @@ pub enum LauncherKind {
     Native,
     /// Bubblewrap, as the server's unprivileged user.
     Bubblewrap,
+    /// A container engine, from an image of the operator's.
+    Engine,
 }
 
 /// Whether a jail's processes are another user than the server.

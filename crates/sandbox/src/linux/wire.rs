@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use super::omit::Omitted;
 use super::receipt::Told;
-use super::spec::{JailName, Limits, WorkspaceAccess};
+use super::spec::{JailName, Limits, Programs, WorkspaceAccess};
 
 /// Largest packet in bytes: a command of the kernel's largest argument
 /// (128 KiB) and its header fit.
@@ -139,6 +139,7 @@ pub(crate) enum StopForce {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct InitSetup {
     pub(crate) access: WorkspaceAccess,
+    pub(crate) programs: Programs,
     pub(crate) landlock_abi: i32,
     pub(crate) rlimits: Vec<super::rlimits::Ceiling>,
     pub(crate) environment: Vec<(String, String)>,
@@ -237,9 +238,14 @@ pub(crate) fn socket_pair() -> Result<(OwnedFd, OwnedFd), Errno> {
     let (left, right) =
         rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
     for end in [&left, &right] {
-        sockopt::set_socket_send_buffer_size(end, PACKET_BYTES + 64 * 1024)?;
+        make_room(end)?;
     }
     Ok((left, right))
+}
+
+/// Makes a socket take our largest packet.
+pub(crate) fn make_room(socket: impl AsFd) -> Result<(), Errno> {
+    sockopt::set_socket_send_buffer_size(socket, PACKET_BYTES + 64 * 1024)
 }
 
 /// Sends one message.

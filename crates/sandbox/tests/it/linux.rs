@@ -7,10 +7,10 @@ mod basics;
 mod ends;
 mod files;
 mod findings;
-mod gate;
-mod harness;
+pub(crate) mod gate;
+pub(crate) mod harness;
 mod limits;
-mod probe;
+pub(crate) mod probe;
 mod timing;
 mod unprivileged;
 #[cfg(debug_assertions)]

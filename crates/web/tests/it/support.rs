@@ -14,6 +14,7 @@ use bailiwick_auth::authn::{RootKeyUse, Step, Walk};
 use bailiwick_auth::lockout::LockoutSettings;
 use bailiwick_auth::password::{Algorithm, Passwords};
 use bailiwick_model::{Provider, Script};
+use bailiwick_sandbox::container::ContainerUse;
 use bailiwick_sandbox::gate::GateSettings;
 use bailiwick_sandbox::linux::{CgroupUse, HelperPath};
 use bailiwick_sandbox::{HostUse, Sandboxes};
@@ -186,6 +187,7 @@ impl Server {
             host: HostUse::Refused,
             tmp: dir.path().to_owned(),
             gate: GateSettings::default(),
+            container: ContainerUse::Off,
         };
         let sandboxes = Arc::new(Sandboxes::new(boxes, keeper));
         let redactor = Redactor::new([("test".to_owned(), "very-secret-value")].into_iter());

@@ -16,7 +16,7 @@ const CONNECTS: &[(&str, &[&str])] = &[
     ("TcpSocket::new", &["bench"]),
     ("UdpSocket::bind", &["bench"]),
     ("UnixListener::bind", &["bailiwick"]),
-    ("UnixStream::connect", &["sandbox"]),
+    ("UnixStream::connect", &["sandbox", "testkit"]),
     ("UnixDatagram::bind", &[]),
     ("net::socket", &["sandbox"]),
     ("reqwest::Client::", &["model", "outbound", "bailiwick", "testkit", "crash"]),
@@ -25,7 +25,7 @@ const CONNECTS: &[(&str, &[&str])] = &[
 ];
 
 /// Who may start processes.
-const STARTS: (&str, &[&str]) = ("Command::new", &["sandbox", "bailiwick", "crash", "bench", "xtask"]);
+const STARTS: (&str, &[&str]) = ("Command::new", &["sandbox", "bailiwick", "testkit", "crash", "bench", "xtask"]);
 
 pub(super) fn check(modules: &[Module<'_>]) -> Vec<Finding> {
     let mut findings = Vec::new();

@@ -20,6 +20,8 @@ fn declared() -> Declared {
         ceilings: vec![Ceiling { resource: Limited::OpenFiles, value: 64 }],
         groups: vec![("memory", 1 << 20), ("pids", 7)],
         told: Told { namespaces, environment: Vec::new(), descriptors, fence: (0, libc::EACCES) },
+        environment: Vec::new(),
+        image: None,
         omitted: Omitted::default(),
     }
 }
@@ -207,19 +209,49 @@ fn b09_what_a_first_process_inherits_is_found() {
 }
 
 #[test]
+fn b09_what_an_engine_makes_otherwise_is_compared_by_its_own_rules_and_the_rest_as_ever() {
+    let container = |change: &dyn Fn(&mut Observed, &mut Declared)| {
+        differs(|seen, declared| {
+            declared.launcher = LauncherKind::Engine;
+            let fence = "9 1 8:1 /srv/closed /run/bailiwick/closed ro - ext4 /dev/root rw\n";
+            seen.mounts.extend(mountinfo::parse(fence));
+            change(seen, declared);
+        })
+    };
+    assert_eq!(container(&|_, _| {}), []);
+    let groups = |text: &'static str| {
+        container(&move |seen, _| seen.status = seen.status.replace("Groups:\t ", &format!("Groups:\t{text} ")))
+    };
+    assert_eq!((groups("200001"), groups("200001 0")), (vec![], vec![Fact::SupplementaryGroups]));
+    assert_eq!(in_status("Groups:\t ", "Groups:\t200001 "), [Fact::SupplementaryGroups], "in a jail there are none");
+    let named = |name: &'static str| {
+        container(&move |_, declared| {
+            declared.environment = vec!["PATH".to_owned()];
+            declared.told.environment.push(name.to_owned());
+        })
+    };
+    assert_eq!((named("PATH"), named("SECRET")), (vec![], vec![Fact::Environment]));
+    let device = |name: &'static str| container(&move |seen, _| seen.devices.push_str(&format!("{name}: 0 0\n")));
+    assert_eq!((device("sit0"), device("eth0")), (vec![], vec![Fact::NetworkDevices]));
+    assert_eq!(container(&|seen, _| seen.namespaces[0].2 = Some("cgroup:[1]".to_owned())), []);
+    assert_eq!(container(&|seen, _| seen.namespaces[1].2 = Some("ipc:[1]".to_owned())), [Fact::Namespace("ipc")]);
+    assert_eq!(container(&|_, declared| declared.filters = 4), [Fact::Filters]);
+}
+
+#[test]
 fn b09_a_process_that_is_in_no_jail_has_no_receipt() {
     let own = i32::try_from(std::process::id()).unwrap();
     let ids = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
     for user in [None, Some(ids), Some((ids.0 + 1, ids.1))] {
         let declared = Declared { user, ..declared() };
-        let Err(ReceiptError::Differs(facts)) = read(own, &Layout::default(), &declared) else {
+        let Err(ReceiptError::Differs(facts)) = read(own, &|_| Vec::new(), &declared) else {
             unreachable!("{user:?}");
         };
         for fact in [Fact::NoNewPrivileges, Fact::Filters, Fact::Mounts, Fact::Namespace("net"), Fact::ControlGroups] {
             assert!(facts.contains(&fact), "{fact}: {facts:?}");
         }
     }
-    assert!(matches!(read(-1, &Layout::default(), &declared()), Err(ReceiptError::Unreadable(_))));
+    assert!(matches!(read(-1, &|_| Vec::new(), &declared()), Err(ReceiptError::Unreadable(_))));
 }
 
 #[test]

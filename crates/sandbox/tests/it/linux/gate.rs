@@ -19,14 +19,14 @@ use super::harness::{CARGO, Host, sh};
 const TOKEN: &str = "tok-4f9a/7be2+c1d0";
 const HOSTS: [&str; 3] = ["api.test", "plain.test", "other.test"];
 
-struct World {
+pub(crate) struct World {
     gate: Gate,
     far: FarSide,
     lines: Arc<Mutex<Vec<(u64, Line)>>>,
 }
 
 impl World {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self::with(FarSide::start(&HOSTS).await)
     }
 
@@ -57,6 +57,23 @@ impl World {
         serde_json::from_str(&text.replace("HTTP", &self.far.http.to_string())).unwrap()
     }
 
+    /// A way out with these rules.
+    pub(crate) fn door(&self, number: u64, rules: &Value) -> Door {
+        let operators = json!({ "allow": ["*", "*:TLS", "*:HTTP"], "subnets": { "allow": ["127.0.0.0/8"] } });
+        let (own, ceiling) = (self.policy(rules), self.policy(&operators));
+        self.open(number, own, ceiling)
+    }
+
+    /// The far side's port for plain requests.
+    pub(crate) fn http(&self) -> u16 {
+        self.far.http
+    }
+
+    /// Its port for TLS.
+    pub(crate) fn tls(&self) -> u16 {
+        self.far.tls
+    }
+
     /// A jail with these rules; its way out lasts as long as the door.
     async fn jail(&self, host: &Host, number: u64, rules: &Value) -> (Jail, Door) {
         let (jail, _, door) = self.jail_in(host, number, rules).await;
@@ -70,9 +87,7 @@ impl World {
 
     /// The same, and where its workspace is.
     async fn jail_in(&self, host: &Host, number: u64, rules: &Value) -> (Jail, PathBuf, Door) {
-        let operators = json!({ "allow": ["*", "*:TLS", "*:HTTP"], "subnets": { "allow": ["127.0.0.0/8"] } });
-        let (own, ceiling) = (self.policy(rules), self.policy(&operators));
-        let door = self.open(number, own, ceiling);
+        let door = self.door(number, rules);
         let (jail, folder) = Self::enter(host, &door).await;
         (jail, folder, door)
     }
@@ -85,7 +100,7 @@ impl World {
         (jail, space.workspace)
     }
 
-    async fn outcomes(&self, number: u64, count: usize) -> Vec<String> {
+    pub(crate) async fn outcomes(&self, number: u64, count: usize) -> Vec<String> {
         for _ in 0..300 {
             let all: Vec<String> = {
                 let lines = self.lines.lock().unwrap();
@@ -100,7 +115,7 @@ impl World {
     }
 }
 
-fn rules() -> Value {
+pub(crate) fn rules() -> Value {
     json!({
         "allow": {
             "api.test": [{ "match": { "path": { "startsWith": "/v1/" } },
