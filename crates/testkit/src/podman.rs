@@ -64,6 +64,8 @@ impl Podman {
             .arg(self.dir.path().join("root"))
             .arg("--runroot")
             .arg(self.dir.path().join("run"))
+            // Its monitors leave a file in there when memory runs out.
+            .current_dir(self.dir.path())
             .args(["--storage-driver", "overlay"])
             .args(arguments)
             .stdin(Stdio::null());

@@ -155,6 +155,6 @@ pub(super) fn identity(folder: &OwnedFd) -> io::Result<(u64, u64)> {
 
 /// Which folder is at a place within a process's root.
 pub(super) fn identity_in(process: i32, place: &str) -> io::Result<(u64, u64)> {
-    let about = File::open(format!("/proc/{process}/root/{place}"))?.metadata()?;
+    let about = File::open(PathBuf::from(format!("/proc/{process}/root")).join(place))?.metadata()?;
     Ok((about.dev(), about.ino()))
 }
