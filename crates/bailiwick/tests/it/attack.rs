@@ -31,7 +31,7 @@ fn b04_b05_g01_the_attacks_of_the_command_line_are_refused_on_this_machine() {
 #[test]
 fn b04_b09_the_command_is_red_where_a_wall_is_missing() {
     let home = Home::new();
-    for (wall, name) in [("Filters", "unshare_user"), ("Network", "the server's own port")] {
+    for (wall, name) in [("Filters", "unshare_user"), ("Landlock", "read:/run/bailiwick/closed")] {
         let done = home.run(&["sandbox", "attack", "--backend", "linux", "--json", "--without", wall]);
         assert_eq!(done.code, 1, "{wall}");
         let report: Value = serde_json::from_str(&done.stdout).unwrap();
