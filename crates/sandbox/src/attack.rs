@@ -195,9 +195,9 @@ pub fn prepare(places: &Places) -> std::io::Result<()> {
     std::fs::copy(&places.probe, space.join(probe::ROLE))?;
     let all: std::fs::Permissions = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     let owner = std::fs::metadata(space)?;
-    for name in ["program", "link-to-passwd", "link-outside", "fifo", probe::ROLE] {
-        let path = space.join(name);
-        if !path.is_symlink() && name != "fifo" {
+    let made = ["program", "link-to-passwd", "link-outside", "fifo", probe::ROLE].map(|name| space.join(name));
+    for path in made.into_iter().chain(libraries(space)?) {
+        if !path.is_symlink() && !path.ends_with("fifo") {
             std::fs::set_permissions(&path, all.clone())?;
         }
         if is_root() {
@@ -205,6 +205,27 @@ pub fn prepare(places: &Places) -> std::io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Where the probe's libraries are, for images that have another libc, or none.
+const LIBRARIES: &str = "probe-libraries";
+
+/// Copies this process's own libraries, which are the probe's.
+fn libraries(space: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let folder = space.join(LIBRARIES);
+    std::fs::create_dir(&folder)?;
+    let mut made = vec![folder.clone()];
+    let mapped = std::fs::read_to_string("/proc/self/maps")?;
+    let paths =
+        mapped.lines().filter_map(|line| line.split_once('/').map(|(_, path)| PathBuf::from(format!("/{path}"))));
+    for library in paths.filter(|path| path.is_file()) {
+        let name = library.file_name().filter(|name| name.to_string_lossy().contains(".so"));
+        if let Some(to) = name.map(|name| folder.join(name)).filter(|to| !to.exists()) {
+            std::fs::copy(&library, &to)?;
+            made.push(to);
+        }
+    }
+    Ok(made)
 }
 
 /// Runs the attacks of some groups on a sandbox that may reach nothing; the neighbour is another tenant's, and is to

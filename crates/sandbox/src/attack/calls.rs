@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Control, Finding, Group, Inside, Kind, Places, answers, brief, outside, probe, verdict};
+use super::{Control, Finding, Group, Inside, Kind, LIBRARIES, Places, answers, brief, outside, probe, verdict};
 use crate::linux::LauncherKind;
 use Control::{Always, AsRoot};
 
@@ -95,10 +95,9 @@ pub(super) async fn tried<I: Inside>(
     inside: &I,
     arguments: &str,
 ) -> Result<BTreeMap<String, String>, String> {
-    // An image may have another libc, or none: ours lies beside our own first process.
     let by = match kind {
-        Kind::Container => "/run/bailiwick/lib/ld-* --inhibit-cache --library-path /run/bailiwick/lib ",
-        Kind::Linux | Kind::Virtual => "",
+        Kind::Container => format!("/workspace/{LIBRARIES}/ld-* --library-path /workspace/{LIBRARIES} "),
+        Kind::Linux | Kind::Virtual => String::new(),
     };
     let said = inside.run(&format!("{by}/workspace/{} {arguments}", probe::ROLE)).await?;
     let found = answers(&said.stdout);

@@ -81,6 +81,7 @@ pub(crate) fn become_bubblewrap(
 /// rights over it, and nothing that is started keeps them: this user is not 0 in there either.
 pub(crate) fn lead_to_gate(control: &OwnedFd) -> Result<(), SetupError> {
     let (user, group) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+    let outer = listeners::Outer::of_this_thread()?;
     attempt("make the namespaces", raw::unshare(UnshareFlags::NEWUSER | UnshareFlags::NEWNET))?;
     for (file, text) in [
         ("/proc/self/setgroups", "deny".to_owned()),
@@ -90,7 +91,7 @@ pub(crate) fn lead_to_gate(control: &OwnedFd) -> Result<(), SetupError> {
         attempt("keep the user", std::fs::write(file, text))?;
     }
     attempt("bring up the loopback device", raw::loopback_up())?;
-    listeners::open(control.as_fd())
+    listeners::open(control.as_fd(), &outer)
 }
 
 /// The options; the host's files are asked for by `exists`.

@@ -7,6 +7,7 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 
 use bailiwick_egress::Listeners;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
@@ -34,9 +35,31 @@ pub(crate) const PLACES: [(SocketType, SocketAddrV4); 5] = [
 #[derive(Debug)]
 pub struct Listening(pub(crate) [OwnedFd; 5]);
 
+/// The network namespace that this thread leaves for a jail's. What makes every address lead to this host must
+/// never be done in it: the host would have no network.
+pub(crate) struct Outer(PathBuf);
+
+impl Outer {
+    /// To be asked before the thread enters another.
+    pub(crate) fn of_this_thread() -> Result<Self, SetupError> {
+        namespace().map(Self)
+    }
+
+    fn is_left(&self) -> Result<(), SetupError> {
+        if namespace()? == self.0 {
+            return Err(SetupError { step: "leave the host's network namespace", errno: libc::EEXIST });
+        }
+        Ok(())
+    }
+}
+
+fn namespace() -> Result<PathBuf, SetupError> {
+    attempt("tell the network namespace", std::fs::read_link("/proc/thread-self/ns/net"))
+}
+
 /// Makes this network namespace lead to the gate, and sends the sockets to the server.
-pub(crate) fn open(control: BorrowedFd<'_>) -> Result<(), SetupError> {
-    let sockets = bind()?;
+pub(crate) fn open(control: BorrowedFd<'_>, outer: &Outer) -> Result<(), SetupError> {
+    let sockets = bind(outer)?;
     let sockets: Vec<BorrowedFd<'_>> = sockets.iter().map(AsFd::as_fd).collect();
     wire::send(control, &FromJail::Listening, &[], &sockets)
         .map_err(|_| SetupError { step: "pass the listeners", errno: libc::EPIPE })
@@ -47,14 +70,16 @@ pub(crate) fn open(control: BorrowedFd<'_>) -> Result<(), SetupError> {
 pub(crate) fn open_in(process: i32) -> Result<Listening, SetupError> {
     let place = format!("/proc/{process}/ns/net");
     let namespace = attempt("find the network namespace", std::fs::File::open(place))?;
+    let outer = Outer::of_this_thread()?;
     let kind = Some(LinkNameSpaceType::Network);
     attempt("enter the network namespace", rustix::thread::move_into_link_name_space(namespace.as_fd(), kind))?;
     attempt("bring up the loopback device", raw::loopback_up())?;
-    Listening::received(bind()?).ok_or(SetupError { step: "bind the listeners", errno: 0 })
+    Listening::received(bind(&outer)?).ok_or(SetupError { step: "bind the listeners", errno: 0 })
 }
 
 /// Binds the sockets in this thread's network namespace.
-fn bind() -> Result<Vec<OwnedFd>, SetupError> {
+fn bind(outer: &Outer) -> Result<Vec<OwnedFd>, SetupError> {
+    outer.is_left()?;
     attempt("make every address local", raw::every_address_local())?;
     let mut sockets = Vec::with_capacity(PLACES.len());
     for (kind, place) in PLACES {

@@ -54,6 +54,7 @@ pub(crate) fn become_init(materials: &Materials<'_>) -> Result<Infallible, Setup
     let left_open = omitted.has(Wall::Descriptors).then(|| rustix::fs::open("/", OFlags::RDONLY, Mode::empty()));
     join_group(materials.group, omitted)?;
     let folders = Folders::detach(materials.workspace, materials.shared_tmp)?;
+    let outer = listeners::Outer::of_this_thread()?;
     unshare(omitted)?;
     if !omitted.has(Wall::HostName) {
         attempt("name the host", rustix::system::sethostname(b"sandbox"))?;
@@ -62,7 +63,7 @@ pub(crate) fn become_init(materials: &Materials<'_>) -> Result<Infallible, Setup
         attempt("bring up the loopback device", raw::loopback_up())?;
     }
     if request.network != Network::Nothing {
-        listeners::open(materials.control.as_fd())?;
+        listeners::open(materials.control.as_fd(), &outer)?;
     }
     if !omitted.has(Wall::Mounts) {
         rootfs::build(&folders, request)?;

@@ -383,3 +383,27 @@ echo '{ "dl": "'"$1"'/cargo/{crate}.crate" }' > cargo/config.json
 sum=$(sha256sum < cargo/tiny-thing.crate | cut -d' ' -f1)
 echo '{"name":"tiny-thing","vers":"1.0.0","deps":[],"cksum":"'"$sum"'","features":{},"yanked":false}' > cargo/ti/ny/tiny-thing
 "#;
+
+/// What makes every address lead to this host belongs into a jail's namespace. In the host's own it would take the
+/// host's network away, so without that wall there is no jail with a way out at all.
+#[cfg(debug_assertions)]
+#[tokio::test]
+async fn g01_a_way_out_is_never_made_in_the_hosts_own_network() {
+    use bailiwick_sandbox::linux::{OnDifference, StartError, Wall};
+
+    let routes = || std::fs::read_to_string("/proc/net/fib_trie").unwrap();
+    let (host, world) = (Host::new().await, World::new().await);
+    let door = world.door(1, &rules());
+    let mut space = host.space();
+    space.network = Network::Gate(door.trust().cloned());
+    let before = routes();
+    let started =
+        host.launcher.start_without(host.spec(&space), &[Wall::Network], OnDifference::Tolerate).await.map(drop);
+    if host.is_native() {
+        let Err(StartError::Step { step, .. }) = started else { panic!("{started:?}") };
+        assert_eq!(step, "leave the host's network namespace");
+    }
+    assert_eq!(routes(), before);
+    // The control: with the wall it starts.
+    assert!(host.launcher.start(host.spec(&space)).await.is_ok());
+}
