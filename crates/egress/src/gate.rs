@@ -287,6 +287,16 @@ impl Scene {
         self.stand.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Waits for something, but no longer than the sandbox is there. Requests of HTTP/2 are tasks of their own: one
+    /// that waits for a place must not go out in the place of one that was just cut.
+    pub(crate) async fn until_closed<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            () = self.closed.cancelled() => None,
+            done = work => Some(done),
+        }
+    }
+
     /// Runs something that ends with the sandbox.
     pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         let closed = self.closed.clone();

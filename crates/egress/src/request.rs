@@ -65,7 +65,8 @@ pub(crate) async fn pass(place: &Place, request: Request<Incoming>) -> Response<
     let line =
         Line::new(Kind::Request, &place.target, place.port).of_request(request.method().as_str(), request.uri().path());
     let mut telling = place.scene.journal.begin(line);
-    match passed(place, request, &mut telling.line).await {
+    let passed = place.scene.until_closed(passed(place, request, &mut telling.line)).await;
+    match passed.unwrap_or(Err(Refused::BrokenOff)) {
         Ok(answer) => {
             telling.line.status = Some(answer.status().as_u16());
             telling.allowed().await;
