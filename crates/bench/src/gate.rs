@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bailiwick_egress::{Door, Gate, Limits, Listeners, Names, Opening, OwnAddresses, Settings};
+use bailiwick_egress::{Door, Gate, Limits, Listeners, Names, Opening, OwnAddresses, Placeholders, Settings};
 use bailiwick_sandbox::linux::{CgroupUse, HelperPath, Launcher, Network};
 use bailiwick_testkit::far_side::FarSide;
 use bailiwick_types::Egress;
@@ -118,7 +118,8 @@ impl World {
         };
         let limits = Limits { requests_per_minute: u32::MAX, bytes: u64::MAX, ..Limits::default() };
         let (egress, ceiling) = (egress(rules), egress(json!([])));
-        self.gate.open(Opening { sandbox: 1, tenant: 1, egress, ceiling, limits }).unwrap()
+        let placeholders = Placeholders::default();
+        self.gate.open(Opening { sandbox: 1, tenant: 1, egress, ceiling, limits, placeholders }).unwrap()
     }
 
     async fn door(&self, rules: serde_json::Value) -> Way {

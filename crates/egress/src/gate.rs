@@ -23,6 +23,7 @@ use crate::journal::{Entry, Journal};
 use crate::lease::{Ask, Leases};
 use crate::meter::{Limits, Meter};
 use crate::names::{Names, QUESTIONS, Resolver, Stand};
+use crate::placeholder::Placeholders;
 use crate::shares::{Places, Share, Taken};
 use crate::upstream::Upstream;
 
@@ -31,6 +32,9 @@ use crate::upstream::Upstream;
 const MOST_CONNECTIONS: usize = 8 * 1024;
 /// Most requests of all sandboxes that are under way at once: a connection of HTTP/2 has many.
 const MOST_REQUESTS: usize = 4 * 1024;
+/// Most bodies of requests that are held whole, of all sandboxes and of one. Each may have some mebibytes.
+const MOST_BODIES: usize = 256;
+const BODIES: usize = 16;
 /// Threads that ask the system's resolver, of all sandboxes.
 pub const RESOLVER_THREADS: usize = 512;
 
@@ -55,6 +59,9 @@ pub enum GateError {
     /// The certificates cannot be made.
     #[error(transparent)]
     Authority(#[from] AuthorityError),
+    /// The rules name a placeholder, and there is no word for it.
+    #[error("a placeholder of the rules has no word")]
+    Placeholder,
 }
 
 /// Lets sandboxes out as far as their policies go.
@@ -66,6 +73,7 @@ pub struct Gate {
     journal: mpsc::Sender<Entry>,
     connections: Places,
     requests: Places,
+    bodies: Places,
     questions: Places,
     lines: Places,
 }
@@ -82,6 +90,8 @@ pub struct Opening {
     pub ceiling: Egress,
     /// What it may use.
     pub limits: Limits,
+    /// The words in its environment that stand for secrets.
+    pub placeholders: Placeholders,
 }
 
 impl Gate {
@@ -107,6 +117,7 @@ impl Gate {
             journal: settings.journal,
             connections: Places::new(MOST_CONNECTIONS),
             requests: Places::new(MOST_REQUESTS),
+            bodies: Places::new(MOST_BODIES),
             questions: Places::new(RESOLVER_THREADS),
         })
     }
@@ -114,9 +125,12 @@ impl Gate {
     /// Makes ready for a sandbox. Nothing is open until it is attached.
     ///
     /// # Errors
-    /// [`GateError::Authority`].
+    /// [`GateError::Authority`], [`GateError::Placeholder`].
     pub fn open(&self, opening: Opening) -> Result<Door, GateError> {
-        let Opening { sandbox, tenant, egress, ceiling, limits } = opening;
+        let Opening { sandbox, tenant, egress, ceiling, limits, placeholders } = opening;
+        if egress.variables().into_iter().any(|variable| placeholders.word(variable).is_none()) {
+            return Err(GateError::Placeholder);
+        }
         let policy = Arc::new(Policy::new(egress, ceiling));
         let (destinations, others) = policy.looked_into();
         let authority = if destinations.is_empty() {
@@ -126,7 +140,11 @@ impl Gate {
         };
         let names = Arc::new(self.names.for_sandbox(self.questions.share(tenant, QUESTIONS)));
         let own = usize::try_from(limits.connections).unwrap_or(usize::MAX).min(MOST_CONNECTIONS);
-        let trust = authority.as_ref().map(|authority| Trust { certificate: authority.pem(), others });
+        let trust = authority.as_ref().map(|authority| Trust {
+            certificate: authority.pem(),
+            others,
+            placeholders: placeholders.clone(),
+        });
         let scene = Scene {
             upstream: Upstream::new(Arc::clone(&policy), Arc::clone(&names), &self.tls),
             policy,
@@ -138,19 +156,23 @@ impl Gate {
             stand: Mutex::default(),
             connections: self.connections.share(tenant, own),
             requests: self.requests.share(tenant, own),
+            bodies: self.bodies.share(tenant, BODIES),
+            placeholders,
             closed: CancellationToken::new(),
         };
         Ok(Door { scene: Arc::new(scene), trust })
     }
 }
 
-/// What programs in a sandbox have to believe in.
+/// What programs in a sandbox have to believe in, and what they get in the place of secrets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trust {
     /// The certificate of the sandbox's own authority (RFC 7468).
     pub certificate: String,
     /// Whether they need the system's authorities as well.
     pub others: Others,
+    /// What stands in their environment.
+    pub placeholders: Placeholders,
 }
 
 /// The sockets of a sandbox. Each is bound in its network namespace, before anything of a tenant runs there.
@@ -268,6 +290,9 @@ pub(crate) struct Scene {
     connections: Share,
     /// Requests that are under way.
     pub(crate) requests: Share,
+    /// Bodies that are held whole.
+    pub(crate) bodies: Share,
+    pub(crate) placeholders: Placeholders,
     closed: CancellationToken,
 }
 
@@ -280,6 +305,16 @@ impl Scene {
     async fn place(&self) -> Option<Arc<Held>> {
         let place = self.connections.take().await?;
         Some(Arc::new(Held { _place: place }))
+    }
+
+    /// Waits for something, but no longer than the sandbox is there. Requests of HTTP/2 are tasks of their own: one
+    /// that waits for a place must not go out in the place of one that was just cut.
+    pub(crate) async fn until_closed<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            () = self.closed.cancelled() => None,
+            done = work => Some(done),
+        }
     }
 
     /// Runs something that ends with the sandbox.

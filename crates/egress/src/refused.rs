@@ -45,6 +45,12 @@ pub enum Refused {
     /// The secret is not there, or not for this agent and host.
     #[error("the request needs a secret that this agent has not been granted: ask an admin")]
     Secret,
+    /// A body that a rule has to see whole, and that is too long for that.
+    #[error("a rule of this host reads requests whole: their bodies may have a mebibyte")]
+    BodyTooLarge,
+    /// A body that a rule has to search, and that is compressed.
+    #[error("a rule of this host searches requests: send their bodies without a content encoding")]
+    BodyEncoded,
     /// The answer comes in a form that cannot be searched for the secret.
     #[error("the host answered in an encoding that was not asked for, and it may hold the secret")]
     Encoded,
@@ -88,6 +94,8 @@ impl Refused {
             Self::NotTls => "not_tls",
             Self::Plain => "plain_http",
             Self::Secret => "no_secret",
+            Self::BodyTooLarge => "body_too_large",
+            Self::BodyEncoded => "body_encoded",
             Self::Encoded => "encoded_answer",
             Self::NoAddress => "name_unknown",
             Self::Unreachable => "upstream_unreachable",
@@ -104,7 +112,7 @@ impl Refused {
         Self::ALL.into_iter().find(|refused| refused.code() == code)
     }
 
-    const ALL: [Self; 21] = [
+    const ALL: [Self; 23] = [
         Self::Name,
         Self::Host,
         Self::Literal,
@@ -118,6 +126,8 @@ impl Refused {
         Self::NotTls,
         Self::Plain,
         Self::Secret,
+        Self::BodyTooLarge,
+        Self::BodyEncoded,
         Self::Encoded,
         Self::NoAddress,
         Self::Unreachable,
@@ -136,6 +146,8 @@ impl Refused {
             Self::NoAddress | Self::Unreachable | Self::UpstreamTls | Self::Broken | Self::Encoded => {
                 StatusCode::BAD_GATEWAY
             }
+            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodyEncoded => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Limit => StatusCode::TOO_MANY_REQUESTS,
             Self::Host
             | Self::Literal

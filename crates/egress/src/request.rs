@@ -1,13 +1,9 @@
 //! One request, from the sandbox to the far side and back.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bailiwick_types::SecretName;
-use bailiwick_types::egress::{ForwardUrl, HeaderText, RuleAct};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use bailiwick_types::egress::{ForwardUrl, RuleAct};
 use http::header::{self, HeaderName};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
@@ -16,7 +12,6 @@ use hyper::body::Incoming;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use zeroize::Zeroizing;
 
 use crate::decide;
 use crate::echo::{Blanked, Blanking, Echoes, QUIET, blank_headers};
@@ -24,6 +19,7 @@ use crate::gate::{Held, Scene};
 use crate::journal::{Kind, Line};
 use crate::meter::{Counted, Holding};
 use crate::names::Target;
+use crate::outgoing;
 use crate::refused::Refused;
 use crate::shares::Taken;
 use crate::tunnel;
@@ -72,7 +68,8 @@ pub(crate) async fn pass(place: &Place, request: Request<Incoming>) -> Response<
     let line =
         Line::new(Kind::Request, &place.target, place.port).of_request(request.method().as_str(), request.uri().path());
     let mut telling = place.scene.journal.begin(line);
-    match passed(place, request, &mut telling.line).await {
+    let passed = place.scene.until_closed(passed(place, request, &mut telling.line)).await;
+    match passed.unwrap_or(Err(Refused::BrokenOff)) {
         Ok(answer) => {
             telling.line.status = Some(answer.status().as_u16());
             telling.allowed().await;
@@ -116,20 +113,20 @@ async fn passed(place: &Place, mut request: Request<Incoming>, line: &mut Line) 
         uri = Uri::builder().scheme(Scheme::HTTPS).authority(forward_authority(elsewhere)?);
         path = format!("{}{path}", elsewhere.base).parse().map_err(|_| Refused::Request)?;
     }
-    let uri = uri.path_and_query(path).build().map_err(|_| Refused::Request)?;
+    let mut uri = uri.path_and_query(path).build().map_err(|_| Refused::Request)?;
 
     // As the sandbox speaks: a client of HTTP/1.1 has its connections, one of HTTP/2 its streams.
     let speaks = if parts.version == Version::HTTP_2 { Speaks::Any } else { Speaks::Http1 };
-    let needs = needs(place, &act)?;
-    let reached = match &host {
-        Some(host) if needs.iter().any(|secret| !scene.leases.holds(secret, host)) => {
-            Some(scene.upstream.reach(speaks, &uri).await?)
+    let (body, reached) = match &act {
+        RuleAct::Transform(rule) => {
+            let ready = outgoing::prepare(place, rule, (speaks, &uri), &mut parts, body, line).await?;
+            let mut changed = uri.into_parts();
+            changed.path_and_query = Some(ready.path);
+            uri = Uri::from_parts(changed).map_err(|_| Refused::Request)?;
+            (ready.body, ready.reached)
         }
-        _ => None,
+        RuleAct::Pass | RuleAct::Forward(_) => (Counted::new(body, Arc::clone(&scene.meter)).boxed(), None),
     };
-    if let RuleAct::Transform(headers) = &act {
-        transform(place, headers, &mut parts.headers, line).await?;
-    }
     let echoes = match (&act, &host) {
         (RuleAct::Forward(_), _) | (_, None) => None,
         (_, Some(host)) => scene.leases.echoes(host)?,
@@ -146,7 +143,7 @@ async fn passed(place: &Place, mut request: Request<Incoming>, line: &mut Line) 
         parts.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     }
 
-    let mut outgoing = Request::new(Counted::new(body, Arc::clone(&scene.meter)).boxed());
+    let mut outgoing = Request::new(body);
     *outgoing.method_mut() = parts.method;
     *outgoing.uri_mut() = uri;
     *outgoing.headers_mut() = parts.headers;
@@ -155,13 +152,6 @@ async fn passed(place: &Place, mut request: Request<Incoming>, line: &mut Line) 
     drop(reached);
     line.address = answer.extensions().get::<WentTo>().map(|to| to.0);
     returned(place, answer, upgrade, echoes, under_way)
-}
-
-/// The secrets that a request is to get. It does not get any where somebody could read along.
-fn needs<'a>(place: &Place, act: &'a RuleAct) -> Result<Vec<&'a SecretName>, Refused> {
-    let needs: Vec<&SecretName> = act.secrets().collect();
-    let safe = place.scheme == Scheme::HTTPS && matches!(place.target, Target::Name(_));
-    if safe || needs.is_empty() { Ok(needs) } else { Err(Refused::Plain) }
 }
 
 /// The far side's answer in the form in which the sandbox gets it: status, headers and body, and nothing else
@@ -309,44 +299,6 @@ fn judged(
         headers: &headers,
     };
     Ok((passage.request(&asked)?.clone(), Some(name.clone())))
-}
-
-/// Puts the rule's headers in the place of the request's own.
-async fn transform(
-    place: &Place,
-    rules: &BTreeMap<String, HeaderText>,
-    headers: &mut HeaderMap,
-    line: &mut Line,
-) -> Result<(), Refused> {
-    for (name, text) in rules {
-        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| Refused::Request)?;
-        // Gone before anything can fail: what the sandbox wrote there never goes out beside or instead of ours.
-        headers.remove(&name);
-        let Some(secret) = text.secret() else {
-            if let HeaderText::Literal(text) = text {
-                headers.insert(name, HeaderValue::from_str(text).map_err(|_| Refused::Request)?);
-            }
-            continue;
-        };
-        let Target::Name(host) = &place.target else { return Err(Refused::Plain) };
-        let lease = place.scene.leases.get(secret, host).await?;
-        let value = lease.value.as_str();
-        let written = Zeroizing::new(match text {
-            HeaderText::Literal(_) | HeaderText::Secret(None, _) => value.to_owned(),
-            HeaderText::Secret(Some(scheme), _) => format!("{scheme} {value}"),
-            HeaderText::Basic(user, _) => {
-                let pair = Zeroizing::new(format!("{user}:{value}"));
-                format!("Basic {}", STANDARD.encode(pair.as_bytes()))
-            }
-        });
-        let mut value = HeaderValue::from_str(&written).map_err(|_| Refused::Secret)?;
-        value.set_sensitive(true);
-        headers.insert(name, value);
-        if !line.secrets.contains(secret) {
-            line.secrets.push(secret.clone());
-        }
-    }
-    Ok(())
 }
 
 /// The place's authority, without a port that goes without saying.

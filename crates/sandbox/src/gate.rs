@@ -23,7 +23,7 @@ use bailiwick_auth::Scope;
 use bailiwick_auth::access::Session;
 use bailiwick_egress::fetch::{self, Believed, Fetch, Fetched};
 pub use bailiwick_egress::{Lease, Limits, Line};
-use bailiwick_egress::{Policy, Refused, Trust};
+use bailiwick_egress::{Placeholders, Policy, Refused, Trust};
 use bailiwick_types::host::HostName;
 use bailiwick_types::{Egress, Incarnation, SecretName};
 use rustix::io::Errno;
@@ -230,10 +230,14 @@ impl Gates {
         };
         // From here on dropping it takes it back.
         let mut way = WayOut { gate: Arc::clone(&gate), sandbox, trust: None };
-        let limits = self.settings.limits;
-        gate.shared.tell(&ToGate::Open { sandbox, tenant, rules, limits }, &[], &[]).await?;
+        let placeholders = Placeholders::random(egress).map_err(|error| GateFailure::Refused(error.to_string()))?;
+        let open =
+            ToGate::Open { sandbox, tenant, rules, limits: self.settings.limits, placeholders: placeholders.clone() };
+        gate.shared.tell(&open, &[], &[]).await?;
         let opened = tokio::time::timeout(PATIENCE, opened).await.map_err(|_| GateFailure::Timeout)?;
-        way.trust = opened.map_err(|_| GateFailure::Gone(None))?.map_err(GateFailure::Refused)?;
+        let trust = opened.map_err(|_| GateFailure::Gone(None))?.map_err(GateFailure::Refused)?;
+        // What is in the sandbox's environment is said here, and not by the gate.
+        way.trust = trust.map(|trust| Trust { placeholders, ..trust });
         Ok(way)
     }
 }

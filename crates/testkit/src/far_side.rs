@@ -151,7 +151,9 @@ async fn said(mut request: Request<Incoming>, files: Arc<Option<Files>>) -> Resu
         return Ok(answer.body(Full::default()).unwrap());
     }
     let (parts, body) = request.into_parts();
-    let length = body.collect().await.map(|body| body.to_bytes().len()).unwrap_or(0);
+    let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+    let length = body.len();
+    let body = if parts.uri.path().ends_with("/body") { String::from_utf8_lossy(&body) } else { "".into() };
     let mut answer = Response::builder().header("x-seen", format!("{:?}", parts.headers.get("authorization")));
     if parts.uri.path() == "/packed" {
         answer = answer.header("content-encoding", "br");
@@ -160,7 +162,7 @@ async fn said(mut request: Request<Incoming>, files: Arc<Option<Files>>) -> Resu
         answer = answer.status(302).header("location", "https://inside.test/");
     }
     let text = format!(
-        "{} {} {:?}\n{:?}\nbody {length}\n",
+        "{} {} {:?}\n{:?}\nbody {length}\n{body}",
         parts.method,
         parts.uri.path_and_query().map(http::uri::PathAndQuery::as_str).unwrap_or_default(),
         parts.version,

@@ -3,7 +3,7 @@
 //! Read whole when an agent is put, so that a rule which cannot be kept is refused there and not at the first
 //! call. What the rules mean for a connection is the gate's to say; nothing here does I/O.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use ipnet::IpNet;
@@ -12,8 +12,15 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
+use self::transform::RawTransform;
 use crate::host::{Destination, HostName, HostPattern};
 use crate::name::SecretName;
+
+mod transform;
+
+pub use self::transform::{
+    BodySearch, HeaderText, Placeholder, ScopeWord, SecretOnly, SecretText, SigV4, Transform, VariableName,
+};
 
 /// Most hosts of one list.
 const MOST_HOSTS: usize = 500;
@@ -74,9 +81,21 @@ impl Egress {
 
     /// The secrets that its rules name.
     pub fn secrets(&self) -> impl Iterator<Item = &SecretName> {
+        self.rules().flat_map(|rule| rule.act.secrets())
+    }
+
+    /// The variables of its placeholders.
+    pub fn variables(&self) -> BTreeSet<&VariableName> {
+        let placeholders = self.rules().filter_map(|rule| match &rule.act {
+            RuleAct::Transform(all) => Some(&all.placeholders),
+            RuleAct::Pass | RuleAct::Forward(_) => None,
+        });
+        placeholders.flatten().map(|placeholder| &placeholder.env).collect()
+    }
+
+    fn rules(&self) -> impl Iterator<Item = &EgressRule> {
         let list = if let Self::List(list) = self { Some(list) } else { None };
-        let rules = list.into_iter().flat_map(|list| list.allow.values()).flatten();
-        rules.flat_map(|rule| rule.act.secrets())
+        list.into_iter().flat_map(|list| list.allow.values()).flatten()
     }
 }
 
@@ -198,8 +217,8 @@ pub struct EgressRule {
 pub enum RuleAct {
     /// It goes on as it is.
     Pass,
-    /// It goes on with these headers in the place of its own.
-    Transform(BTreeMap<String, HeaderText>),
+    /// It goes on with what the rule puts in.
+    Transform(Box<Transform>),
     /// It goes to another place.
     Forward(ForwardUrl),
 }
@@ -207,8 +226,8 @@ pub enum RuleAct {
 impl RuleAct {
     /// The secrets that it puts in.
     pub fn secrets(&self) -> impl Iterator<Item = &SecretName> {
-        let headers = if let Self::Transform(headers) = self { Some(headers) } else { None };
-        headers.into_iter().flat_map(|headers| headers.values()).filter_map(HeaderText::secret)
+        let all = if let Self::Transform(all) = self { Some(all) } else { None };
+        all.into_iter().flat_map(|all| all.secrets())
     }
 }
 
@@ -223,34 +242,15 @@ struct RawRule {
     forward: Option<ForwardUrl>,
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawTransform {
-    headers: BTreeMap<String, HeaderText>,
-}
-
 impl<'de> Deserialize<'de> for EgressRule {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let RawRule { matches, transform, forward } = RawRule::deserialize(deserializer)?;
-        let mut headers = BTreeMap::new();
-        for (name, text) in transform.into_iter().flat_map(|one| one.headers) {
-            let name = name.to_ascii_lowercase();
-            let token = |letter: u8| letter.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&letter);
-            if name.is_empty() || name.len() > 100 || !name.bytes().all(token) {
-                return Err(D::Error::custom(format_args!("{name:?} is no name of a header")));
-            }
-            if CARRIAGE.contains(&name.as_str()) {
-                return Err(D::Error::custom(format_args!("{name} says how a request is carried: no rule sets it")));
-            }
-            if headers.insert(name.clone(), text).is_some() {
-                return Err(D::Error::custom(format_args!("{name} is set twice")));
-            }
-        }
-        let act = match (headers.is_empty(), forward) {
-            (true, None) => RuleAct::Pass,
-            (false, None) => RuleAct::Transform(headers),
-            (true, Some(url)) => RuleAct::Forward(url),
-            (false, Some(_)) => return Err(D::Error::custom("a rule has `transform` or `forwardURL`, not both")),
+        let transform = transform::read(transform).map_err(D::Error::custom)?;
+        let act = match (transform, forward) {
+            (None, None) => RuleAct::Pass,
+            (Some(all), None) => RuleAct::Transform(Box::new(all)),
+            (None, Some(url)) => RuleAct::Forward(url),
+            (Some(_), Some(_)) => return Err(D::Error::custom("a rule has `transform` or `forwardURL`, not both")),
         };
         Ok(Self { matches, act })
     }
@@ -260,76 +260,10 @@ impl Serialize for EgressRule {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let (transform, forward) = match &self.act {
             RuleAct::Pass => (Vec::new(), None),
-            RuleAct::Transform(headers) => (vec![RawTransform { headers: headers.clone() }], None),
+            RuleAct::Transform(all) => (transform::written(all), None),
             RuleAct::Forward(url) => (Vec::new(), Some(url.clone())),
         };
         RawRule { matches: self.matches.clone(), transform, forward }.serialize(serializer)
-    }
-}
-
-/// The text of a header: as it is written, or with a secret in it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum HeaderText {
-    /// Sent as it is. Whoever reads the agent's definition reads it.
-    Literal(String),
-    /// `secret:NAME`, or a scheme before it (`Bearer secret:NAME`).
-    Secret(Option<String>, SecretName),
-    /// `Basic USER:secret:NAME`: user and secret as RFC 7617 has them.
-    Basic(String, SecretName),
-}
-
-impl HeaderText {
-    /// The secret in it.
-    pub fn secret(&self) -> Option<&SecretName> {
-        match self {
-            Self::Literal(_) => None,
-            Self::Secret(_, name) | Self::Basic(_, name) => Some(name),
-        }
-    }
-
-    fn parse(text: &str) -> Result<Self, String> {
-        if text.len() > LONGEST_TEXT || !text.bytes().all(|letter| matches!(letter, b' '..=b'~')) {
-            return Err(format!("a header's text is at most {LONGEST_TEXT} printable letters of ASCII"));
-        }
-        let Some((before, name)) = text.split_once("secret:") else { return Ok(Self::Literal(text.to_owned())) };
-        let name = name.parse::<SecretName>().map_err(|error| error.to_string())?;
-        let scheme = before.strip_suffix(' ').filter(|word| {
-            !word.is_empty() && word.bytes().all(|letter| letter.is_ascii_alphanumeric() || letter == b'-')
-        });
-        if before.is_empty() {
-            return Ok(Self::Secret(None, name));
-        }
-        if let Some(scheme) = scheme {
-            return Ok(Self::Secret(Some(scheme.to_owned()), name));
-        }
-        let user = before.strip_prefix("Basic ").and_then(|rest| rest.strip_suffix(':'));
-        match user {
-            Some(user) if !user.contains(':') => Ok(Self::Basic(user.to_owned(), name)),
-            _ => Err("write `secret:NAME`, `Bearer secret:NAME` or `Basic USER:secret:NAME`".to_owned()),
-        }
-    }
-}
-
-impl fmt::Display for HeaderText {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Literal(text) => f.write_str(text),
-            Self::Secret(None, name) => write!(f, "secret:{name}"),
-            Self::Secret(Some(scheme), name) => write!(f, "{scheme} secret:{name}"),
-            Self::Basic(user, name) => write!(f, "Basic {user}:secret:{name}"),
-        }
-    }
-}
-
-impl Serialize for HeaderText {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for HeaderText {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Self::parse(&String::deserialize(deserializer)?).map_err(D::Error::custom)
     }
 }
 

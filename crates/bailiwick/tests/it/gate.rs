@@ -21,13 +21,14 @@ fn script(far: &FarSide) -> String {
     let api = format!("https://api.test:{}", far.tls);
     let look = "env; cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline; cat /etc/ssl/certs/*.crt; ls -la /tmp /workspace";
     format!(
-        "turns:\n{}{}{}{}  - default: true\n    repeat: last\n    steps: [{{ text: heard }}]\n",
+        "turns:\n{}{}{}{}{}  - default: true\n    repeat: last\n    steps: [{{ text: heard }}]\n",
         step("call", &format!("curl -sS {api}/v1/things?q=1")),
         step(
             "stray",
             &format!("curl -sS {api}/v2; curl -sS https://evil.test/; curl -sS http://169.254.169.254/; true")
         ),
         step("look", look),
+        step("swap", &format!("echo word $API_TOKEN; curl -sS -H x-key:$API_TOKEN {api}/swap")),
         step("linger", &format!("(sleep 1; curl -sS {api}/v1/late > late.txt) & sleep 3; cat late.txt")),
     )
 }
@@ -36,7 +37,9 @@ fn agent(far: &FarSide) -> String {
     format!(
         "---\ntools: [bash]\nsandbox: {{ backend: linux }}\negress:\n  allow:\n    \"api.test:{}\":\n      \
          - match: {{ path: {{ startsWith: /v1/ }} }}\n        \
-           transform: [{{ headers: {{ authorization: \"Bearer secret:api_token\" }} }}]\n  \
+           transform: [{{ headers: {{ authorization: \"Bearer secret:api_token\" }} }}]\n      \
+         - match: {{ path: {{ startsWith: /swap }} }}\n        \
+           transform: [{{ placeholder: {{ env: API_TOKEN, value: \"secret:api_token\", headers: [x-key] }} }}]\n  \
            subnets: {{ allow: [\"127.0.0.1/32\"] }}\n---\nCall.\n",
         far.tls
     )
@@ -111,6 +114,11 @@ async fn g04_an_agent_calls_with_a_secret_that_nobody_sees() {
         assert!(
             events(&server, &home, &bob, "sandbox.connect").iter().all(|line| line["detail"]["code"] == "no_secret")
         );
+
+        // A word in the environment, which is the secret at its host and a word everywhere else.
+        let swapped = say(&server, &home, &alice, "swap");
+        assert!(swapped.contains("word bwp_") && swapped.contains(&"*".repeat(TOKEN.len())), "{swapped}");
+        assert!(!swapped.contains(TOKEN), "{swapped}");
 
         // A new value holds when the lease of the old one is over; a grant that is taken, too. Here: at once, for
         // another sandbox never had it.

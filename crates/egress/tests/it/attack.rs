@@ -3,6 +3,8 @@
 use std::time::{Duration, Instant};
 
 use bailiwick_egress::Limits;
+use http_body_util::Full;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -70,4 +72,46 @@ async fn g10_a_client_that_dawdles_keeps_nobody_waiting() {
     assert!(waited.is_err());
     drop(slow);
     assert!(one.connect(&plain).await.is_ok());
+}
+
+#[tokio::test]
+async fn g10_one_connection_of_http2_has_no_more_requests_under_way_than_its_sandbox_has_places() {
+    let mut world = World::new().await;
+    // Counts who comes, and says nothing to anybody.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = silent.local_addr().unwrap().port();
+    world.ports.push(port);
+    let policy = json!({
+        "allow": { format!("api.test:{port}"): [{ "match": { "method": ["GET"] } }] },
+        "subnets": { "allow": ["127.0.0.1/32"] },
+    });
+    let api = format!("api.test:{port}");
+    let (come, mut coming) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        loop {
+            let _ = come.send(silent.accept().await.unwrap());
+        }
+    });
+    let mut held = Vec::new();
+    for (number, connections, most) in [(1, 3, 3), (2, 16, 12)] {
+        let one = world.sandbox(number, policy.clone(), Limits { connections, ..Limits::default() }).await;
+        let stream = one.tls(&api, "api.test", &[b"h2"]).await.unwrap();
+        let (sender, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        for _ in 0..12 {
+            let request = http::Request::get(format!("https://{api}/")).body(Full::<bytes::Bytes>::default()).unwrap();
+            let mut sender = sender.clone();
+            tokio::spawn(async move { sender.send_request(request).await.map(drop) });
+        }
+        let mut came = 0;
+        while let Ok(Some(far)) = tokio::time::timeout(Duration::from_millis(500), coming.recv()).await {
+            held.push(far);
+            came += 1;
+        }
+        assert_eq!(came, most, "of a sandbox with {connections} places");
+        // It ends before the host lets go, or those that wait would come as well.
+        one.door.closed().await;
+        held.clear();
+    }
 }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod attack;
+mod brokering;
 mod requests;
 mod tunnels;
 mod world;

@@ -7,9 +7,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bailiwick_egress::{
-    Ask, Door, Entry, Gate, Lease, Limits, Line, Listeners, Names, Opening, OwnAddresses, Settings,
+    Ask, Door, Entry, Gate, Lease, Limits, Line, Listeners, Names, Opening, OwnAddresses, Placeholders, Settings,
 };
 use bailiwick_testkit::far_side::FarSide;
+use bailiwick_types::Egress;
 use bailiwick_types::host::HostName;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -84,8 +85,9 @@ impl World {
         let operators = json!({ "allow": allow, "subnets": { "allow": ["127.0.0.0/8"] } });
         let read = |text: &str| serde_json::from_str(&self.with_ports(text)).unwrap();
         let ceiling = read(&operators.to_string());
-        let egress = read(&policy.to_string());
-        let opening = Opening { sandbox: number, tenant: number, egress, ceiling, limits };
+        let egress: Egress = read(&policy.to_string());
+        let placeholders = Placeholders::random(&egress).unwrap();
+        let opening = Opening { sandbox: number, tenant: number, egress, ceiling, limits, placeholders };
         let door = self.gate.open(opening).unwrap();
         let socket = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
         let listeners = Listeners {

@@ -114,7 +114,7 @@ pub(super) async fn namespaces<I: Inside>(places: &Places, inside: &I) -> Result
     if places.launcher == Some(crate::linux::LauncherKind::Bubblewrap) {
         kinds.push("user");
     }
-    let script = format!("cd /proc/self/ns && readlink {}", kinds.join(" "));
+    let script = format!("for one in {}; do readlink /proc/self/ns/$one; done", kinds.join(" "));
     let said = inside.run(&script).await?;
     let here: Vec<&str> = said.stdout.lines().collect();
     let of = |kind: &str| {

@@ -120,9 +120,10 @@ impl Work {
     async fn handle(&mut self, received: Received<ToGate>) -> Result<Option<FromGate>, WireError> {
         match received.message {
             ToGate::Configure { .. } => return Err(WireError::Malformed),
-            ToGate::Open { sandbox, tenant, rules, limits } => {
+            ToGate::Open { sandbox, tenant, rules, limits, placeholders } => {
                 let (egress, ceiling): (Egress, Egress) = *rules;
-                let outcome = match self.gate.open(Opening { sandbox, tenant, egress, ceiling, limits }) {
+                let opening = Opening { sandbox, tenant, egress, ceiling, limits, placeholders };
+                let outcome = match self.gate.open(opening) {
                     Ok(door) => {
                         let trust = door.trust().cloned();
                         self.doors.insert(sandbox, door);

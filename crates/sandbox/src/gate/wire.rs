@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use bailiwick_egress::{Limits, Line, Trust};
+use bailiwick_egress::{Limits, Line, Placeholders, Trust};
 use bailiwick_types::host::HostName;
 use bailiwick_types::{Egress, SecretName};
 use serde::{Deserialize, Serialize};
@@ -27,6 +27,8 @@ pub(super) enum ToGate {
         rules: Box<(Egress, Egress)>,
         /// What it may use.
         limits: Limits,
+        /// The words in its environment that stand for secrets.
+        placeholders: Placeholders,
     },
     /// Begin. Descriptors: its sockets.
     Attach {

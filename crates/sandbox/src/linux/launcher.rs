@@ -502,9 +502,10 @@ pub(crate) fn environment(spec: &JailSpec) -> Vec<(String, String)> {
         all.extend(["NO_PROXY", "no_proxy"].map(|name| (name.to_owned(), "localhost,127.0.0.1,::1".to_owned())));
         all.push(("NODE_USE_ENV_PROXY".to_owned(), "1".to_owned()));
     }
-    if matches!(spec.network, Network::Gate(Some(_))) {
+    if let Network::Gate(Some(trust)) = &spec.network {
         let bundle = "/etc/ssl/certs/ca-certificates.crt";
         all.extend(BUNDLE_VARIABLES.map(|name| (name.to_owned(), bundle.to_owned())));
+        all.extend(trust.placeholders.iter().map(|(name, word)| (name.to_owned(), word.to_owned())));
     }
     all
 }

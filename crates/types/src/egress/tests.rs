@@ -30,6 +30,19 @@ fn g02_the_shapes_of_the_protocol_are_read_and_written_again() {
                 "queryString": [{ "key": { "exact": "page" } }], "headers": [{ "value": { "regex": "a+" } }] } }] } }),
         ),
         (
+            json!({ "allow": { "a.example": [{ "transform": [
+                { "placeholder": { "env": "API_TOKEN", "value": "secret:t", "headers": ["X-Key"], "body": true } },
+                { "queryString": { "key": "secret:k", "v": "2" } },
+                { "placeholder": { "env": "OTHER", "value": "secret:o", "queryString": ["q"], "body": false } },
+                { "sigv4": { "accessKey": "AKIDEXAMPLE", "secretKey": "secret:aws", "region": "eu-west-1",
+                    "service": "s3" } }] }] } }),
+            json!({ "allow": { "a.example": [{ "transform": [
+                { "queryString": { "key": "secret:k", "v": "2" }, "sigv4": { "accessKey": "AKIDEXAMPLE",
+                    "secretKey": "secret:aws", "region": "eu-west-1", "service": "s3" } },
+                { "placeholder": { "env": "API_TOKEN", "value": "secret:t", "headers": ["x-key"], "body": true } },
+                { "placeholder": { "env": "OTHER", "value": "secret:o", "queryString": ["q"] } }] }] } }),
+        ),
+        (
             json!({ "allow": { "a.example": [{ "forwardURL": "https://B.example:8443/base/" }] } }),
             json!({ "allow": { "a.example": [{ "forwardURL": "https://b.example:8443/base" }] } }),
         ),
@@ -48,7 +61,49 @@ fn g02_the_shapes_of_the_protocol_are_read_and_written_again() {
 fn g02_a_rule_that_cannot_be_kept_is_refused_with_its_place() {
     let host = |rule: Value| json!({ "allow": { "a.example": [rule] } });
     let header = |name: &str, text: &str| host(json!({ "transform": [{ "headers": { name: text } }] }));
+    let transform = |one: Value| host(json!({ "transform": [one] }));
+    let placeholder =
+        |env: &str, value: &str| transform(json!({ "placeholder": { "env": env, "value": value, "headers": ["x"] } }));
+    let signed = |more: Value| {
+        let keys = json!({ "accessKey": "secret:a", "secretKey": "secret:b", "region": "eu-west-1", "service": "s3" });
+        host(json!({ "transform": [{ "sigv4": keys }, more] }))
+    };
     for (written, says) in [
+        (transform(json!({})), "`transform` has"),
+        (transform(json!({ "query": { "a": "b" } })), "query"),
+        (transform(json!({ "queryString": { "a b": "secret:a" } })), "parameter"),
+        (transform(json!({ "queryString": { "a": "Bearer secret:a" } })), "nothing around it"),
+        (transform(json!({ "queryString": { "a": "x\r\ny" } })), "printable"),
+        (json!({ "allow": { "*": [{ "transform": [{ "queryString": { "x": "secret:a" } }] }] } }), "needs a host"),
+        (placeholder("path", "secret:a"), "capital"),
+        (placeholder("PATH", "secret:a"), "taken"),
+        (placeholder("LD_PRELOAD", "secret:a"), "taken"),
+        (placeholder("HTTPS_PROXY", "secret:a"), "taken"),
+        (placeholder("1A", "secret:a"), "capital"),
+        (placeholder("TOKEN", "plain"), "no rule"),
+        (transform(json!({ "placeholder": { "env": "A", "value": "secret:a" } })), "say where"),
+        (transform(json!({ "placeholder": { "env": "A", "value": "secret:a", "headers": ["host"] } })), "carried"),
+        (
+            transform(json!({ "headers": { "x": "1" },
+                "placeholder": { "env": "A", "value": "secret:a", "headers": ["X"] } })),
+            "has a placeholder",
+        ),
+        (signed(json!({ "headers": { "Authorization": "x" } })), "signature"),
+        (signed(json!({ "headers": { "x-amz-date": "x" } })), "signature"),
+        (
+            signed(json!({ "sigv4": { "accessKey": "A", "secretKey": "secret:b", "region": "r", "service": "s" } })),
+            "one signature",
+        ),
+        (
+            transform(json!({ "sigv4": { "accessKey": "A", "secretKey": "b", "region": "r", "service": "s" } })),
+            "no rule",
+        ),
+        (
+            transform(
+                json!({ "sigv4": { "accessKey": "A", "secretKey": "secret:b", "region": "r/", "service": "s" } }),
+            ),
+            "small letters",
+        ),
         (json!("allow"), "egress"),
         (json!(true), "egress"),
         (json!({ "allowed": [] }), "allowed"),
@@ -96,9 +151,16 @@ fn g04_the_secrets_of_a_policy_are_known_before_it_is_used() {
     let policy = read(json!({ "allow": {
         "a.example": [{ "transform": [{ "headers": { "x": "secret:one", "y": "Bearer secret:two" } }] }],
         "b.example": [{ "transform": [{ "headers": { "x": "plain", "y": "Basic u:secret:one" } }] }],
+        "c.example": [{ "transform": [
+            { "queryString": { "k": "secret:three" } },
+            { "placeholder": { "env": "T", "value": "secret:four", "body": true } },
+            { "sigv4": { "accessKey": "secret:five", "secretKey": "secret:six", "sessionToken": "secret:seven",
+                "region": "r", "service": "s" } } ] }],
     } }));
-    let names: Vec<String> = policy.unwrap().secrets().map(ToString::to_string).collect();
-    assert_eq!(names, ["one", "two", "one"]);
+    let policy = policy.unwrap();
+    assert_eq!(policy.variables().into_iter().map(VariableName::as_str).collect::<Vec<_>>(), ["T"]);
+    let names: Vec<String> = policy.secrets().map(ToString::to_string).collect();
+    assert_eq!(names, ["one", "two", "one", "three", "five", "six", "seven", "four"]);
 }
 
 proptest! {

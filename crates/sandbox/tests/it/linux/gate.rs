@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bailiwick_egress::{Ask, Door, Entry, Gate, Lease, Limits, Line, Names, Opening, OwnAddresses, Settings};
+use bailiwick_egress::{
+    Ask, Door, Entry, Gate, Lease, Limits, Line, Names, Opening, OwnAddresses, Placeholders, Settings,
+};
 use bailiwick_sandbox::linux::{Jail, Network, WayOut};
 use bailiwick_testkit::far_side::{FarSide, Files};
 use bailiwick_types::Egress;
@@ -81,7 +83,8 @@ impl World {
     }
 
     fn open(&self, number: u64, egress: Egress, ceiling: Egress) -> Door {
-        let opening = Opening { sandbox: number, tenant: number, egress, ceiling, limits: Limits::default() };
+        let (placeholders, limits) = (Placeholders::random(&egress).unwrap(), Limits::default());
+        let opening = Opening { sandbox: number, tenant: number, egress, ceiling, limits, placeholders };
         self.gate.open(opening).unwrap()
     }
 
