@@ -13,4 +13,5 @@ mod gate;
 mod prove;
 mod serve;
 mod support;
+mod vault;
 mod walls;
