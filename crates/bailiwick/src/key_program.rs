@@ -125,7 +125,8 @@ impl KeyEncryption for KeyProgram {
         let open = wrapped.windows(KEY_BYTES).any(|part| part == between.expose());
         let length = u16::try_from(wrapped.len()).ok().filter(|_| !open && (1..=LONGEST).contains(&wrapped.len()));
         let length = length.ok_or_else(|| self.malformed())?;
-        Ok([&[VERSION], length.to_be_bytes().as_slice(), &wrapped, &between.wrap(purpose, key)?].concat())
+        let sealed = between.wrap(purpose, key)?;
+        Ok([&[VERSION], length.to_be_bytes().as_slice(), &wrapped, &sealed].concat())
     }
 
     fn unwrap(&self, purpose: &[u8], wrapped: &[u8]) -> Result<Zeroizing<[u8; KEY_BYTES]>, SealError> {
@@ -176,10 +177,10 @@ mod tests {
 
     use super::*;
 
-    /// A program that turns the letters of base64 round: a bad cipher, and enough to be another key.
+    /// A program that turns a bit of each letter of base64: a bad cipher, and enough to be another key.
     const TURN: &str = "read -r line\ncase \"$line\" in\n*'\"do\":\"wrap\"'*) from=key to=wrapped;;\n*) from=wrapped to=key;;\n\
                         esac\nvalue=${line#*\"\\\"$from\\\":\\\"\"}\nvalue=${value%%\\\"*}\n\
-                        printf '{\"%s\":\"%s\"}\\n' \"$to\" \"$(printf %s \"$value\" | tr 'A-Za-z' 'a-zA-Z')\"\n";
+                        printf '{\"%s\":\"%s\"}\\n' \"$to\" \"$(printf %s \"$value\" | tr 'A-Za-fg-z0-9+/' 'g-z0-9+/A-Za-f')\"\n";
 
     fn program(dir: &std::path::Path, text: &str, patience: Duration) -> KeyProgram {
         let path = dir.join("keeper");
