@@ -204,7 +204,7 @@ mod tests {
         assert_eq!(program.unwrap(b"other", &wrapped).err(), Some(SealError::Closed), "another account's");
         for at in 0..wrapped.len() {
             // Without the program's part, whose damage is the program's to find.
-            if at < 3 || at > 48 {
+            if !(3..=48).contains(&at) {
                 let mut changed = wrapped.clone();
                 changed[at] ^= 1;
                 assert!(program.unwrap(b"one", &changed).is_err(), "byte {at}");

@@ -90,7 +90,7 @@ impl Store {
         resealing: Resealing,
     ) -> Result<u64, StoreError> {
         let mut draft = permit.draft(Phase::Act, Verdict::Ok, Map::new());
-        self.write(permit.tenant(), move |tx| {
+        let done = self.write(permit.tenant(), move |tx| {
             let key = data_key(tx)?.ok_or(NO_DATA_KEY)?;
             let sealed =
                 tx.all("SELECT name, version, sealed FROM secret WHERE account = ?1 ORDER BY name", args![], |row| {
@@ -115,8 +115,11 @@ impl Store {
             keep(tx, &new)?;
             log::append(tx, draft)?;
             Ok(there)
-        })
-        .await
+        });
+        let there = done.await?;
+        // What the old key opens is in the write-ahead log still, and so is that key.
+        self.forget_past(permit.tenant()).await;
+        Ok(there)
     }
 
     /// How many accounts have their data key under which of the host's keys.

@@ -5,14 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bailiwick_auth::access::verb::{ReadVault, RewrapKeys, RotateDataKey, SetSecret};
+use bailiwick_auth::access::verb::{ReadVault, ReleaseSecret, RewrapKeys, RotateDataKey, SetSecret};
 use bailiwick_store::StoreError;
 use bailiwick_store::data_key::{Rewrapped, Rewrapping, Sealed, StoredKey};
 use bailiwick_store::secret::{Expect, Sealing};
-use bailiwick_types::RequestId;
+use bailiwick_types::{RequestId, UsedBy};
 
+use crate::account::account_dir;
 use crate::fixture::{Fixture, House, permit};
-use crate::on_every_backend;
+use crate::{Backend, on_every_backend};
 
 fn key(by: &str) -> StoredKey {
     StoredKey { by: by.to_owned(), bytes: format!("{by}:key").into_bytes() }
@@ -179,4 +180,39 @@ async fn z04_the_data_key_of_a_deleted_account_is_gone_and_needs_no_key() {
         assert_eq!(status(&f).await, counts(&[("two", 1)]));
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn z04_a_grant_of_an_older_file_is_for_sandboxes_and_for_nobody_else() {
+    let f = Fixture::new(Backend::Sqlite).await;
+    set(&f, &f.acme, "token", "one").await;
+    let scope = f.scope(&f.acme.admin).await;
+    let path = account_dir(&f, &scope).join("account.db");
+    let account = scope.tenant().incarnation().to_string();
+    drop(scope);
+    let f = f.restart_around(|| {
+        let file = rusqlite::Connection::open(&path).unwrap();
+        file.execute_batch(
+            "DROP TABLE secret_grant; CREATE TABLE secret_grant (account TEXT NOT NULL, secret TEXT NOT NULL, \
+             agent TEXT NOT NULL, hosts TEXT NOT NULL, created_at INTEGER NOT NULL, \
+             PRIMARY KEY (account, secret, agent, hosts)) STRICT, WITHOUT ROWID; \
+             INSERT INTO secret_grant SELECT account, 'token', 'helper', 'api.example', 1 FROM secret; \
+             PRAGMA user_version = 7",
+        )
+        .unwrap();
+        let found: String = file.query_row("SELECT account FROM secret_grant", [], |row| row.get(0)).unwrap();
+        assert!(found.contains(&account) || account.contains(&found), "{found} {account}");
+    });
+    let scope = f.scope(&f.acme.admin).await;
+    let rows = f.store.secret_list(permit(&scope, scope.account())).await.unwrap();
+    let grants: Vec<_> = rows[0].grants.iter().map(|grant| (grant.used_by, grant.hosts.to_string())).collect();
+    assert_eq!(grants, [(UsedBy::Sandbox, "api.example".to_owned())]);
+    let session = f.session(&f.acme.admin).await;
+    let asked = async |used_by| {
+        let (name, host) = ("token".parse().unwrap(), "api.example".parse().unwrap());
+        let asked = f.store.secret_use(&scope, session.clone(), name, host, used_by).await.unwrap();
+        scope.authorize::<ReleaseSecret>(asked).map(drop).map_err(|refusal| refusal.code())
+    };
+    assert_eq!(asked(UsedBy::Sandbox).await, Ok(()), "the control");
+    assert_eq!(asked(UsedBy::Model).await, Err(Some("secret_not_granted")));
 }
