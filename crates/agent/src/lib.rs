@@ -12,5 +12,5 @@ mod models;
 mod runtime;
 mod schema;
 
-pub use models::Models;
+pub use models::{Models, OwnKey};
 pub use runtime::{Control, ControlAnswer, Incoming, IncomingPart, Resolution, Runtime, RuntimeError, RuntimeLimits};

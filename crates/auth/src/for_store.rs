@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bailiwick_types::host::HostName;
 use bailiwick_types::{
-    AccountName, AgentName, ApprovalId, GrantLevel, Incarnation, SecretName, SessionId, SpaceId, UserName,
+    AccountName, AgentName, ApprovalId, GrantLevel, Incarnation, SecretName, SessionId, SpaceId, UsedBy, UserName,
 };
 
 use crate::access::policy::AccountPolicies;
@@ -38,9 +38,15 @@ pub fn approval(session: Session, id: ApprovalId, requester: UserName, approvers
     Approval { session, id, requester, approvers }
 }
 
-/// The use of a secret for a host, from its grants: the agents that were granted it for that host.
-pub fn secret_use(session: Session, secret: SecretName, host: HostName, granted: Vec<AgentName>) -> SecretUse {
-    SecretUse { session, secret, host, granted }
+/// The use of a secret for a host, from its grants: the agents that were granted it for that host and that use.
+pub fn secret_use(
+    session: Session,
+    secret: SecretName,
+    host: HostName,
+    used_by: UsedBy,
+    granted: Vec<AgentName>,
+) -> SecretUse {
+    SecretUse { session, secret, host, used_by, granted }
 }
 
 /// An act whose intent was written in a transaction of the store.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::client::Given;
-use crate::command::{account, agent, approval, audit, database, key, policy, secret, session, space, user};
+use crate::command::{account, agent, approval, audit, database, key, policy, secret, session, space, user, vault};
 use crate::out::Format;
 
 /// A self-hosted, multi-tenant runtime for AI agents.
@@ -118,6 +118,9 @@ pub(crate) enum Command {
     /// Secrets that agents may use and nobody sees.
     #[command(subcommand)]
     Secret(secret::SecretCommand),
+    /// The keys under which secrets lie.
+    #[command(subcommand)]
+    Vault(vault::VaultCommand),
     /// The account's own rules.
     #[command(subcommand)]
     Policy(policy::PolicyCommand),

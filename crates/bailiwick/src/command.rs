@@ -13,6 +13,7 @@ pub(crate) mod session;
 pub(crate) mod space;
 pub(crate) mod usage;
 pub(crate) mod user;
+pub(crate) mod vault;
 
 use reqwest::Method;
 use serde_json::Value;

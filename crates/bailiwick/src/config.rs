@@ -11,6 +11,7 @@ mod layers;
 mod raw;
 mod secret;
 mod sign_in;
+mod vault;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -35,6 +36,7 @@ use zeroize::Zeroizing;
 pub(crate) use layers::{DEFAULTS, Entry, Origin};
 pub(crate) use raw::{AuthMode, LogFormat};
 pub(crate) use secret::{SecretFileError, read_secret, width_problem};
+pub(crate) use vault::{PresentKey, VaultSettings};
 
 /// What the server runs with, once all of it is right.
 pub(crate) struct Config {
@@ -53,6 +55,7 @@ pub(crate) struct Config {
     pub(crate) models: BTreeMap<ModelName, bailiwick_model::Config>,
     pub(crate) sandbox: SandboxSettings,
     pub(crate) gate: GateSettings,
+    pub(crate) vault: VaultSettings,
     pub(crate) agents_dir: Option<PathBuf>,
     pub(crate) agents_account: AccountName,
     pub(crate) audit: AuditSettings,

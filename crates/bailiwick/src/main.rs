@@ -13,6 +13,7 @@ mod demo;
 mod doctor;
 mod failure;
 mod init;
+mod key_program;
 mod out;
 mod prove;
 mod serve;
@@ -49,6 +50,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Init { dir } => init::run(&dir, format),
         Command::Config(ConfigCommand::Print { config, defaults }) => print_config(config, defaults, format),
         Command::Agent(command::agent::AgentCommand::Check { dir }) => command::agent::check(&dir, format),
+        Command::Vault(command::vault::VaultCommand::MakeKey { file }) => command::vault::make_key(&file, format),
         Command::Audit(command::audit::AuditCommand::Verify { offline: Some(file), key, older, .. }) => {
             command::audit::check::run(&file, key.as_deref(), &older, format)
         }
@@ -88,6 +90,7 @@ async fn dispatch(command: Command, global: &cli::Global) -> Result<(), Failure>
         Command::Audit(command) => command::audit::run(&context()?, command).await,
         Command::Usage => command::usage::run(&context()?).await,
         Command::Secret(command) => command::secret::run(&context()?, command).await,
+        Command::Vault(command) => command::vault::run(&context()?, command).await,
         Command::Policy(command) => command::policy::run(&context()?, command).await,
         Command::ProveIsolation => prove::run(global.given(), format).await,
         Command::Sandbox(command) => attack::run(attack::Plan::of(command)?, format).await,

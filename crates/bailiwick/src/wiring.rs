@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bailiwick_agent::{Models, Runtime, RuntimeLimits};
+use bailiwick_agent::{Models, OwnKey, Runtime, RuntimeLimits};
 use bailiwick_auth::authn::jwt::{Issuer, IssuerError};
 use bailiwick_auth::authn::oidc::{Provider as IdentityProvider, Providers};
 use bailiwick_auth::authn::outbound::Outbound;
@@ -29,8 +29,8 @@ use bailiwick_store::password::FirstBoot;
 use bailiwick_store::{DatabaseUrl, Store, StoreError};
 use bailiwick_tools::run::Ceilings;
 use bailiwick_tools::{Keeper, ToolManager};
-use bailiwick_types::{AccountName, AgentDefinition, AgentName, ModelName, Role, Timestamp, UserName};
-use bailiwick_vault::{HostKeys, HostKeysError, ModelKeys, Secret};
+use bailiwick_types::{AccountName, AgentDefinition, AgentName, HostName, ModelName, Role, Timestamp, UserName};
+use bailiwick_vault::{HostKeys, HostKeysError, ModelKeys, Secret, Vault};
 use bailiwick_web as web;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -38,7 +38,8 @@ use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use crate::config::{
-    AuditSettings, AuthMode, Config, FirstAdmin, IssuerPlan, MetadataDocuments, SecretFileError, read_secret,
+    AuditSettings, AuthMode, Config, FirstAdmin, IssuerPlan, MetadataDocuments, PresentKey, SecretFileError,
+    VaultSettings, read_secret,
 };
 
 /// The server could not be put together.
@@ -66,6 +67,14 @@ pub(crate) enum WiringError {
     ModelKey(ModelName, #[source] SecretFileError),
     #[error("the environment variable {0} is not set")]
     ModelKeyVariable(String),
+    #[error(
+        "the data keys of {accounts} accounts lie under the key {id}, which is not in the ring: add it to [vault], \
+         as vault.old_key_files if it is a file (the usual one is {usual}), run `bailiwick vault rewrap`, and take it \
+         out after that"
+    )]
+    VaultKey { id: String, accounts: u64, usual: PathBuf },
+    #[error("the host of model {0}: {1}")]
+    ModelHost(ModelName, String),
     #[error(transparent)]
     Http(#[from] HttpError),
     #[error("identity providers cannot be asked")]
@@ -100,13 +109,20 @@ const RETIRE_EVERY: Duration = Duration::from_secs(24 * 3600);
 pub(crate) async fn start(mut config: Config, spoken: Option<Script>) -> Result<Server, WiringError> {
     let data = config.data_dir.clone();
     let in_data = |error| WiringError::DataDir(data.clone(), error);
-    let keys = HostKeys::load_or_make(&data.join("keys"))?;
+    let folder = data.join("keys");
+    let keys = HostKeys::load_or_make(&folder)?;
+    let vault = vault(&folder, &mut config)?;
     let (dir, url) = (data.clone(), config.database.clone());
     let opened = tokio::task::spawn_blocking(move || Store::open(&dir, &url)).await;
     let store = opened.unwrap_or(Err(StoreError::Closed)).map_err(|error| match config.database {
         DatabaseUrl::Sqlite => WiringError::Store(data.clone(), error),
         DatabaseUrl::Postgres(_) => WiringError::Database(error),
     })?;
+    let held = std::iter::once(vault.current()).chain(vault.old()).map(str::to_owned).collect();
+    let missing = store.data_key_begin(vault.current().to_owned(), held).await.map_err(WiringError::Database)?;
+    if let Some((id, accounts)) = missing.into_iter().next() {
+        return Err(WiringError::VaultKey { id, accounts, usual: folder.join("vault") });
+    }
     store.limit_accounts(config.quotas);
     let tmp = data.join("tmp");
     empty_folder(&tmp).map_err(in_data)?;
@@ -133,12 +149,12 @@ pub(crate) async fn start(mut config: Config, spoken: Option<Script>) -> Result<
     first_admin(&store, &passwords, &config).await?;
     let setup_code = setup_code(&store, &walk).await?;
 
-    let (models, mut redactor, names) = models(&config, spoken)?;
+    let vault = Arc::new(vault);
+    let keeper = Arc::new(Keeper::new(store.clone(), Arc::clone(&vault)));
+    let (models, mut redactor, names) = models(&config, spoken, Arc::clone(&keeper))?;
     if let Some(key) = root_key {
         redactor.add("server.root_api_key".to_owned(), key);
     }
-    let vault = Arc::new(keys.vault());
-    let keeper = Arc::new(Keeper::new(store.clone(), Arc::clone(&vault)));
     let settings = Settings {
         helper: HelperPath::CurrentExecutable,
         cgroups: config.sandbox.cgroups,
@@ -174,6 +190,17 @@ pub(crate) async fn start(mut config: Config, spoken: Option<Script>) -> Result<
     background(&store, &runtime, &sandboxes, config.sandbox.idle, &ending);
     keep_record(&store, &config.audit, &ending);
     Ok(Server { address, store, runtime, sandboxes, ending, serving, setup_code })
+}
+
+/// The ring of keys above the data keys.
+fn vault(folder: &Path, config: &mut Config) -> Result<Vault, WiringError> {
+    let usual = VaultSettings { present: PresentKey::Usual, old: Vec::new() };
+    let VaultSettings { present, old } = std::mem::replace(&mut config.vault, usual);
+    let present = match present {
+        PresentKey::Usual => Box::new(HostKeys::vault_key(folder)?),
+        PresentKey::Configured(key) => key,
+    };
+    Ok(old.into_iter().fold(Vault::new(present), Vault::with_old))
 }
 
 /// Whoever else is believed something, and by which client they are asked: issuers of tokens for the walk,
@@ -386,11 +413,12 @@ pub(crate) fn first_agents() -> Vec<(AgentName, AgentDefinition)> {
 
 type Wired = (Models, bailiwick_vault::Redactor, Vec<ModelName>);
 
-fn models(config: &Config, spoken: Option<Script>) -> Result<Wired, WiringError> {
+fn models(config: &Config, spoken: Option<Script>, keeper: Arc<Keeper>) -> Result<Wired, WiringError> {
     // Reading the system's certificates takes longer than all the rest of the start; once is enough.
     let mut http: Option<Http> = None;
     let mut providers = BTreeMap::new();
     let mut keys = ModelKeys::new();
+    let mut own = BTreeMap::new();
     for (name, model) in &config.models {
         let shared = match &http {
             Some(http) => http.clone(),
@@ -406,6 +434,13 @@ fn models(config: &Config, spoken: Option<Script>) -> Result<Wired, WiringError>
                 let value = std::env::var(&variable).map_err(|_| WiringError::ModelKeyVariable(variable))?;
                 Some(Zeroizing::new(value))
             }
+            KeySource::Secret(secret) => {
+                let failed = |error: &dyn std::fmt::Display| WiringError::ModelHost(name.clone(), error.to_string());
+                let host = HostName::parse(&model.host().unwrap_or_default()).map_err(|error| failed(&error))?;
+                let secret = secret.parse().map_err(|error: bailiwick_types::NameError| failed(&error))?;
+                own.insert(name.clone(), OwnKey { secret, host });
+                None
+            }
             KeySource::NotNeeded | KeySource::NotConfigured => None,
         };
         if let Some(key) = key {
@@ -417,7 +452,7 @@ fn models(config: &Config, spoken: Option<Script>) -> Result<Wired, WiringError>
     }
     let redactor = keys.redactor();
     let names = providers.keys().cloned().collect();
-    Ok((Models::new(providers, keys), redactor, names))
+    Ok((Models::new(providers, keys, own, keeper), redactor, names))
 }
 
 fn edge(config: &Config, models: Vec<ModelName>) -> web::Settings {

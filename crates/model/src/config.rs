@@ -31,6 +31,9 @@ pub struct Config {
     /// An environment variable with the key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api_key_env: Option<String>,
+    /// The secret of each account that holds the account's own key: a call never goes with another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_key_secret: Option<String>,
     /// The provider's name of the model. Not needed for the scripted one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
@@ -177,6 +180,8 @@ pub enum KeySource {
     File(PathBuf),
     /// In an environment variable.
     Env(String),
+    /// In each account's secret of this name.
+    Secret(String),
     /// The model needs none: it is scripted.
     NotNeeded,
     /// None is configured. Calls go without one, as local servers allow.
@@ -196,11 +201,12 @@ pub struct ConfigProblem {
 impl Config {
     /// Where the key is found.
     pub fn key_source(&self) -> KeySource {
-        match (self.provider, &self.api_key_file, &self.api_key_env) {
-            (Kind::Scripted, _, _) => KeySource::NotNeeded,
-            (_, Some(file), _) => KeySource::File(file.clone()),
-            (_, None, Some(name)) => KeySource::Env(name.clone()),
-            (_, None, None) => KeySource::NotConfigured,
+        match (self.provider, &self.api_key_secret, &self.api_key_file, &self.api_key_env) {
+            (Kind::Scripted, ..) => KeySource::NotNeeded,
+            (_, Some(name), ..) => KeySource::Secret(name.clone()),
+            (_, None, Some(file), _) => KeySource::File(file.clone()),
+            (_, None, None, Some(name)) => KeySource::Env(name.clone()),
+            (_, None, None, None) => KeySource::NotConfigured,
         }
     }
 
@@ -222,6 +228,17 @@ impl Config {
         }
         if self.api_key_file.is_some() && self.api_key_env.is_some() {
             report("api_key_file", "give either api_key_file or api_key_env, not both");
+        }
+        if self.api_key_secret.is_some() {
+            if self.api_key_file.is_some() || self.api_key_env.is_some() {
+                report(
+                    "api_key_secret",
+                    "is instead of api_key_file and api_key_env: an account without one is refused",
+                );
+            }
+            if self.provider == Kind::Scripted {
+                report("api_key_secret", "not for provider = \"scripted\", which needs no key");
+            }
         }
         if self.api != Api::default() && self.provider != Kind::Openai {
             report("api", "only for provider = \"openai\"");
@@ -265,6 +282,20 @@ impl Config {
             },
             ..Policy::default()
         }
+    }
+}
+
+impl Config {
+    /// The host that is called, and gets the key, as the address has it; `None` for a script and for what is no
+    /// address.
+    pub fn host(&self) -> Option<String> {
+        let usual = match self.provider {
+            Kind::Anthropic => crate::anthropic::DEFAULT_BASE,
+            Kind::Openai => crate::openai::DEFAULT_BASE,
+            Kind::Scripted => return None,
+        };
+        let base = Base::parse(self.base_url.as_deref().unwrap_or(usual), self.plain_http).ok()?;
+        base.host().map(str::to_owned)
     }
 }
 

@@ -65,6 +65,11 @@ impl Base {
         url
     }
 
+    /// The host's name or address.
+    pub(crate) fn host(&self) -> Option<&str> {
+        self.0.host_str()
+    }
+
     /// Whether the host is this name or stands below it.
     pub(crate) fn is_below(&self, domain: &str) -> bool {
         self.0.host_str().is_some_and(|host| {

@@ -33,6 +33,7 @@ mod request;
 mod scripted;
 mod scrub;
 mod sse;
+mod veil;
 
 pub use blob::Blob;
 pub use config::{

@@ -12,6 +12,7 @@ use crate::endpoint::Base;
 use crate::openai::{self, OpenAi};
 use crate::scripted::{Script, ScriptError, Scripted};
 use crate::scrub::Scrub;
+use crate::veil::veil;
 use crate::{Config, ConfigProblem, Credential, Event, Http, Kind, ModelError, Policy, Request};
 
 /// A configured model. Cheap to share; holds no key and no conversation.
@@ -110,19 +111,21 @@ impl Provider {
 
     /// Calls the model. Nothing is sent before the stream is polled; it ends with one
     /// [`Event::Finished`] or one error. To drop it, or to cancel the token, closes the
-    /// connection. The key is copied into one header and is not needed after this returns.
+    /// connection. The key is copied into one header, and to where it is taken out of the answer again; it is not
+    /// needed after this returns.
     pub fn stream(
         &self,
         request: &Request,
         key: Option<&dyn Credential>,
         cancel: CancellationToken,
     ) -> BoxStream<'static, Result<Event, ModelError>> {
+        let key_text = key.map(Credential::expose);
         let started = request.check().map_err(ModelError::from).and_then(|()| match &self.api {
             ProviderApi::Anthropic(api, http) => api.stream(http, self.policy, request, &Key::new(key), cancel),
             ProviderApi::OpenAi(api, http) => api.stream(http, self.policy, request, &Key::new(key), cancel),
             ProviderApi::Scripted(api) => Ok(api.stream(request, cancel)),
         });
-        started.unwrap_or_else(|error| stream::iter([Err(error)]).boxed())
+        veil(started.unwrap_or_else(|error| stream::iter([Err(error)]).boxed()), key_text)
     }
 }
 

@@ -245,7 +245,7 @@ pub async fn run<I: Inside, N: Inside>(
         findings.extend(match (kind, group) {
             (Kind::Linux | Kind::Container, Group::Calls) => calls::run(kind, places, inside).await?,
             (Kind::Linux | Kind::Container, Group::Files) => files::run(kind, places, inside).await?,
-            (Kind::Linux | Kind::Container, Group::Namespaces) => files::namespaces(places, inside).await?,
+            (Kind::Linux | Kind::Container, Group::Namespaces) => files::namespaces(kind, places, inside).await?,
             // The scripts of the others are for bash and the programs that a host has, which an image need not.
             (Kind::Linux, Group::Host) => scripted(*group, scripts::ATTACKS, places, inside).await?,
             (Kind::Linux, Group::Limits) => exhaustion::run(places, inside, neighbour).await?,

@@ -11,6 +11,7 @@ pub mod approval;
 pub mod area;
 pub mod checkpoint;
 pub mod client;
+pub mod data_key;
 pub mod device;
 mod directory;
 mod engine;

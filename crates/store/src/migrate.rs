@@ -19,6 +19,7 @@ impl Schema {
                 include_str!("schema/host_2.sql"),
                 include_str!("schema/host_3.sql"),
                 include_str!("schema/host_4.sql"),
+                include_str!("schema/host_5.sql"),
             ],
             Self::Account => &[
                 include_str!("schema/account_1.sql"),
@@ -28,6 +29,7 @@ impl Schema {
                 include_str!("schema/account_5.sql"),
                 include_str!("schema/account_6.sql"),
                 include_str!("schema/account_7.sql"),
+                include_str!("schema/account_8.sql"),
             ],
         }
     }

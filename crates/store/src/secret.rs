@@ -1,14 +1,15 @@
-//! Secrets of the account: sealed values, who may use them, and the data key under which they lie. What opens them
-//! is not here: a value leaves as it lies in the database, against the record of its release.
+//! Secrets of the account: sealed values, and who may use them. What opens them is not here: a value leaves as it
+//! lies in the database, against the record of its release.
 
 use bailiwick_audit::{Phase, Verdict};
 use bailiwick_auth::access::verb::{DeleteSecret, GrantSecret, ListSecrets, ReleaseSecret, SetSecret};
 use bailiwick_auth::access::{SecretUse, Session};
 use bailiwick_auth::{Permit, Recorded, Scope, for_store};
 use bailiwick_types::host::{HostName, HostPattern};
-use bailiwick_types::{AgentName, SecretName, Timestamp};
+use bailiwick_types::{AgentName, SecretName, Timestamp, UsedBy};
 use serde_json::{Map, json};
 
+use crate::data_key::{StoredKey, data_key, keep};
 use crate::engine::Tx;
 use crate::error::StoreError;
 use crate::log;
@@ -21,15 +22,6 @@ const MOST: u64 = 1000;
 const MOST_GRANTS: u64 = 200;
 /// A release is noted to the minute, so that a busy sandbox does not write at each request.
 const NOTED_EACH: i64 = 60 * 1_000_000;
-
-/// A data key as it lies here: by which key it is encrypted, and the key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoredKey {
-    /// Which key encrypted it.
-    pub by: String,
-    /// The key, encrypted.
-    pub bytes: Vec<u8>,
-}
 
 /// A sealed value, and the key under which it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,17 +51,28 @@ pub struct SecretRow {
     pub grants: Vec<Grant>,
 }
 
-/// That the sandboxes of an agent may use a secret for some hosts.
+/// That a secret may be used on behalf of an agent for some hosts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant {
     /// The agent.
     pub agent: AgentName,
+    /// By its sandboxes, or by the server when it calls its model.
+    pub used_by: UsedBy,
     /// The hosts.
     pub hosts: HostPattern,
 }
 
 /// A new value: seals it under the data key that there is, or a new one, as the version that it will be.
 pub type Sealing = Box<dyn FnOnce(Option<StoredKey>, u64) -> Result<(StoredKey, Vec<u8>), StoreError> + Send + 'static>;
+
+/// Whether a secret has to be there to get a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expect {
+    /// It is made if it is not there.
+    Either,
+    /// One that is not there is a mistake in its name.
+    Existing,
+}
 
 /// Whether a grant is given or taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,7 +97,8 @@ impl Store {
                     secret_row,
                 )?;
                 let grants = sql.all(
-                    "SELECT secret, agent, hosts FROM secret_grant WHERE account = ?1 ORDER BY secret, agent, hosts",
+                    "SELECT secret, agent, used_by, hosts FROM secret_grant WHERE account = ?1 \
+                     ORDER BY secret, agent, used_by, hosts",
                     args![],
                     |row| Ok((row.parse::<SecretName>(0)?, grant(row, 1)?)),
                 )?;
@@ -113,17 +117,21 @@ impl Store {
     /// Gives a secret a value, the first or a new one, and says its version. The one before is gone.
     ///
     /// # Errors
-    /// `too_many_secrets`, or what `sealing` says.
+    /// `too_many_secrets`, [`StoreError::NotFound`] for one that has to be there, or what `sealing` says.
     pub async fn secret_set(
         &self,
         permit: Permit<SetSecret>,
         name: SecretName,
         note: Option<String>,
+        expect: Expect,
         sealing: Sealing,
     ) -> Result<u64, StoreError> {
         let mut draft = permit.draft(Phase::Act, Verdict::Ok, Map::new());
         self.write(permit.tenant(), move |tx| {
             let newest = version(tx, &name)?;
+            if newest.is_none() && expect == Expect::Existing {
+                return Err(StoreError::not_found("secret", &name));
+            }
             if newest.is_none() && count(tx, "SELECT count(*) FROM secret WHERE account = ?1")? >= MOST {
                 return Err(TOO_MANY);
             }
@@ -132,12 +140,7 @@ impl Store {
             let (used, sealed) = sealing(key.clone(), version)?;
             let now = Timestamp::now();
             if key.as_ref() != Some(&used) {
-                tx.exec(
-                    "INSERT INTO data_key (account, wrapped_by, wrapped, updated_at) VALUES (?1, ?2, ?3, ?4) \
-                     ON CONFLICT (account) DO UPDATE SET wrapped_by = excluded.wrapped_by, \
-                     wrapped = excluded.wrapped, updated_at = excluded.updated_at",
-                    args![&used.by, used.bytes.as_slice(), now],
-                )?;
+                keep(tx, &used)?;
             }
             tx.exec(
                 "INSERT INTO secret (account, name, note, version, sealed, updated_at) \
@@ -168,7 +171,7 @@ impl Store {
         let mut draft = permit.draft(Phase::Act, Verdict::Ok, Map::new());
         self.write(permit.tenant(), move |tx| {
             version(tx, &name)?.ok_or_else(|| StoreError::not_found("secret", &name))?;
-            let (agent, hosts) = (grant.agent, grant.hosts.to_string());
+            let (agent, used_by, hosts) = (grant.agent, grant.used_by.as_str(), grant.hosts.to_string());
             // A name that is spelt wrong would be a grant to nobody, or to somebody who comes later.
             crate::agent::newest(tx, &agent)?.ok_or_else(|| StoreError::not_found("agent", &agent))?;
             let done = match change {
@@ -179,16 +182,17 @@ impl Store {
                         return Err(TOO_MANY_GRANTS);
                     }
                     tx.exec(
-                        "INSERT INTO secret_grant (account, secret, agent, hosts, created_at) \
-                         VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING",
-                        args![&name, &agent, hosts.as_str(), Timestamp::now()],
+                        "INSERT INTO secret_grant (account, secret, agent, used_by, hosts, created_at) \
+                         VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING",
+                        args![&name, &agent, used_by, hosts.as_str(), Timestamp::now()],
                     )?;
                     "given"
                 }
                 Change::Take => {
                     tx.exec(
-                        "DELETE FROM secret_grant WHERE account = ?1 AND secret = ?2 AND agent = ?3 AND hosts = ?4",
-                        args![&name, &agent, hosts.as_str()],
+                        "DELETE FROM secret_grant WHERE account = ?1 AND secret = ?2 AND agent = ?3 AND used_by = ?4 \
+                         AND hosts = ?5",
+                        args![&name, &agent, used_by, hosts.as_str()],
                     )?;
                     "taken"
                 }
@@ -196,6 +200,7 @@ impl Store {
             draft.resource = format!("secret:{name}");
             draft.detail.insert("done".to_owned(), json!(done));
             draft.detail.insert("hosts".to_owned(), json!(hosts));
+            draft.detail.insert("used_by".to_owned(), json!(used_by));
             draft.agent = Some(agent);
             log::append(tx, draft).map(drop)
         })
@@ -218,7 +223,7 @@ impl Store {
         .await
     }
 
-    /// The use of a secret for a host by a session's sandbox, as the policy has to know it. Of one that is not
+    /// The use of a secret for a host on behalf of a session, as the policy has to know it. Of one that is not
     /// there nothing was granted.
     ///
     /// # Errors
@@ -229,20 +234,21 @@ impl Store {
         session: Session,
         name: SecretName,
         host: HostName,
+        used_by: UsedBy,
     ) -> Result<SecretUse, StoreError> {
         let grants = self
             .database(scope.tenant())?
             .read(|sql| {
                 sql.all(
-                    "SELECT agent, hosts FROM secret_grant WHERE account = ?1 AND secret = ?2",
-                    args![&name],
+                    "SELECT agent, used_by, hosts FROM secret_grant WHERE account = ?1 AND secret = ?2 AND used_by = ?3",
+                    args![&name, used_by.as_str()],
                     |row| grant(row, 0),
                 )
             })
             .await?;
         let fitting = grants.into_iter().filter(|grant| grant.hosts.fits(&host)).map(|grant| grant.agent);
         let fitting = fitting.collect();
-        Ok(for_store::secret_use(session, name, host, fitting))
+        Ok(for_store::secret_use(session, name, host, used_by, fitting))
     }
 
     /// The sealed value of a secret whose release is on record.
@@ -290,12 +296,6 @@ fn version(sql: &Sql<'_>, name: &SecretName) -> Result<Option<u64>, StoreError> 
     sql.one("SELECT version FROM secret WHERE account = ?1 AND name = ?2", args![name], |row| row.count(0))
 }
 
-fn data_key(sql: &Sql<'_>) -> Result<Option<StoredKey>, StoreError> {
-    sql.one("SELECT wrapped_by, wrapped FROM data_key WHERE account = ?1", args![], |row| {
-        Ok(StoredKey { by: row.text(0)?, bytes: row.blob(1)? })
-    })
-}
-
 fn secret_row(row: &Row<'_>) -> Result<SecretRow, StoreError> {
     Ok(SecretRow {
         name: row.parse(0)?,
@@ -308,8 +308,9 @@ fn secret_row(row: &Row<'_>) -> Result<SecretRow, StoreError> {
 }
 
 fn grant(row: &Row<'_>, at: usize) -> Result<Grant, StoreError> {
-    let hosts = HostPattern::parse(&row.text(at + 1)?).map_err(|_| StoreError::Corrupt("a grant's hosts"))?;
-    Ok(Grant { agent: row.parse(at)?, hosts })
+    let hosts = HostPattern::parse(&row.text(at + 2)?).map_err(|_| StoreError::Corrupt("a grant's hosts"))?;
+    let used_by = row.text(at + 1)?.parse().map_err(|_| StoreError::Corrupt("a grant's use"))?;
+    Ok(Grant { agent: row.parse(at)?, used_by, hosts })
 }
 
 const TOO_MANY: StoreError =

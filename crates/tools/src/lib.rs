@@ -14,5 +14,5 @@ pub mod run;
 
 pub use catalogue::{ToolDefinition, is_known};
 pub use gate::{Judged, ToolRequest};
-pub use keeper::Keeper;
+pub use keeper::{Keeper, Withheld};
 pub use run::{Outcome, ToolManager, Verdict};

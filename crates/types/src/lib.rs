@@ -16,6 +16,7 @@ pub mod name;
 pub mod path;
 pub mod quota;
 pub mod role;
+pub mod secret;
 pub mod time;
 
 pub use agent::AgentDefinition;
@@ -30,4 +31,5 @@ pub use name::{AccountName, AgentName, ModelName, NameError, SecretName, ToolNam
 pub use path::{PathError, WorkspacePath};
 pub use quota::{Day, Exhausted, Quota, QuotaOverrides, Quotas};
 pub use role::{GrantLevel, KeyScope, Role};
+pub use secret::UsedBy;
 pub use time::Timestamp;

@@ -46,6 +46,39 @@ pub struct LocalKey {
 }
 
 impl LocalKey {
+    /// A new key of random bytes.
+    ///
+    /// # Errors
+    /// [`SealError::NoEntropy`].
+    pub fn random() -> Result<Self, SealError> {
+        let mut key = Zeroizing::new([0; KEY_BYTES]);
+        getrandom::fill(&mut *key).map_err(|_| SealError::NoEntropy)?;
+        Ok(Self::new(key))
+    }
+
+    /// Reads a key as a file or a variable holds it: 32 bytes, or 64 hexadecimal digits with or without a line end.
+    pub fn parse(held: &[u8]) -> Option<Self> {
+        if let Ok(key) = held.try_into() {
+            return Some(Self::new(Zeroizing::new(key)));
+        }
+        let digits = held.strip_suffix(b"\n").map_or(held, |rest| rest.strip_suffix(b"\r").unwrap_or(rest));
+        let mut key = Zeroizing::new([0; KEY_BYTES]);
+        if digits.len() != 2 * KEY_BYTES {
+            return None;
+        }
+        for (byte, pair) in key.iter_mut().zip(digits.chunks_exact(2)) {
+            let [high, low] = pair else { return None };
+            let digit = |letter: u8| char::from(letter).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+            *byte = digit(*high)? << 4 | digit(*low)?;
+        }
+        Some(Self::new(key))
+    }
+
+    /// The key's own bytes, for whoever keeps it elsewhere than here.
+    pub fn expose(&self) -> &[u8; KEY_BYTES] {
+        &self.key
+    }
+
     /// Takes a key of 32 random bytes. Its id is a hash of it.
     pub fn new(key: Zeroizing<[u8; KEY_BYTES]>) -> Self {
         let mut mac = <hmac::Hmac<sha2::Sha256> as hmac::Mac>::new_from_slice(&*key)
@@ -92,46 +125,117 @@ pub struct SealedSecret {
     pub bytes: Vec<u8>,
 }
 
+/// An account's data key in the clear, for as long as it takes to seal with it. It opens nothing for anybody.
+pub struct DataKey {
+    account: Incarnation,
+    key: Zeroizing<[u8; KEY_BYTES]>,
+    wrapped: WrappedKey,
+}
+
+impl DataKey {
+    /// The key as it lies in the database.
+    pub fn wrapped(&self) -> &WrappedKey {
+        &self.wrapped
+    }
+
+    /// Seals a value.
+    ///
+    /// # Errors
+    /// [`SealError`].
+    pub fn seal(&self, name: &SecretName, version: u64, value: &str) -> Result<SealedSecret, SealError> {
+        self.sealed(name, version, value.as_bytes())
+    }
+
+    /// The same value of the same account under another data key of it. Nobody is shown it on the way.
+    ///
+    /// # Errors
+    /// [`SealError::Closed`], also if the other key is another account's.
+    pub fn reseal(&self, under: &Self, sealed: &SealedSecret) -> Result<SealedSecret, SealError> {
+        if self.account != under.account {
+            return Err(SealError::Closed);
+        }
+        let opened = open(&self.key, &purpose(self.account, &sealed.name, sealed.version), &sealed.bytes)?;
+        under.sealed(&sealed.name, sealed.version, &opened)
+    }
+
+    fn sealed(&self, name: &SecretName, version: u64, value: &[u8]) -> Result<SealedSecret, SealError> {
+        let bytes = close(&self.key, &purpose(self.account, name, version), value)?;
+        Ok(SealedSecret { name: name.clone(), version, bytes })
+    }
+}
+
 /// Seals values, and opens them against the record of their release.
 pub struct Vault {
-    key: Box<dyn KeyEncryption>,
+    /// What new data keys are encrypted with.
+    current: Box<dyn KeyEncryption>,
+    /// What others may still lie under.
+    old: Vec<Box<dyn KeyEncryption>>,
 }
 
 impl Vault {
     /// A vault whose data keys are encrypted by `key`.
     pub fn new(key: Box<dyn KeyEncryption>) -> Self {
-        Self { key }
+        Self { current: key, old: Vec::new() }
     }
 
-    /// A new data key for an account.
+    /// With a key that still opens data keys, and encrypts none any more. One that is there already changes nothing.
+    #[must_use]
+    pub fn with_old(mut self, key: Box<dyn KeyEncryption>) -> Self {
+        if !self.holds(key.id()) {
+            self.old.push(key);
+        }
+        self
+    }
+
+    /// The id of the key that encrypts.
+    pub fn current(&self) -> &str {
+        self.current.id()
+    }
+
+    /// The ids of the keys that still open.
+    pub fn old(&self) -> impl Iterator<Item = &str> {
+        self.old.iter().map(|key| key.id())
+    }
+
+    /// Whether a data key under the key of this id can be opened.
+    pub fn holds(&self, id: &str) -> bool {
+        self.find(id).is_some()
+    }
+
+    /// A new data key for an account, under the current key. A key program is asked: this may block.
     ///
     /// # Errors
     /// [`SealError`].
-    pub fn new_key(&self, account: Incarnation) -> Result<WrappedKey, SealError> {
-        let mut key = Zeroizing::new([0; KEY_BYTES]);
+    pub fn new_key(&self, tenant: &Tenant) -> Result<DataKey, SealError> {
+        let (account, mut key) = (tenant.incarnation(), Zeroizing::new([0; KEY_BYTES]));
         getrandom::fill(&mut *key).map_err(|_| SealError::NoEntropy)?;
-        self.wrap(account, &key)
+        let wrapped = self.wrap(account, &key)?;
+        Ok(DataKey { account, key, wrapped })
     }
 
-    /// Seals a value under its account's data key.
+    /// An account's data key, to seal with. A key program is asked: this may block.
     ///
     /// # Errors
     /// [`SealError`].
-    pub fn seal(
-        &self,
-        tenant: &Tenant,
-        key: &WrappedKey,
-        name: &SecretName,
-        version: u64,
-        value: &str,
-    ) -> Result<SealedSecret, SealError> {
+    pub fn unlock(&self, tenant: &Tenant, wrapped: WrappedKey) -> Result<DataKey, SealError> {
         let account = tenant.incarnation();
-        let key = self.data_key(account, key)?;
-        let bytes = close(&key, &purpose(account, name, version), value.as_bytes())?;
-        Ok(SealedSecret { name: name.clone(), version, bytes })
+        Ok(DataKey { account, key: self.data_key(account, &wrapped)?, wrapped })
     }
 
-    /// Opens a value against the record of its release.
+    /// The same data key under the current key; `None` if it lies there already. A key program is asked: this may
+    /// block.
+    ///
+    /// # Errors
+    /// [`SealError`].
+    pub fn rewrap(&self, account: Incarnation, wrapped: &WrappedKey) -> Result<Option<WrappedKey>, SealError> {
+        if wrapped.by == self.current.id() {
+            return Ok(None);
+        }
+        let key = self.data_key(account, wrapped)?;
+        self.wrap(account, &key).map(Some)
+    }
+
+    /// Opens a value against the record of its release. A key program is asked: this may block.
     ///
     /// # Errors
     /// [`SealError::Closed`], also for another secret than the recorded one.
@@ -151,15 +255,17 @@ impl Vault {
         Ok(Released(Zeroizing::new(text.to_owned())))
     }
 
+    fn find(&self, id: &str) -> Option<&dyn KeyEncryption> {
+        std::iter::once(&self.current).chain(&self.old).find(|key| key.id() == id).map(|key| &**key)
+    }
+
     fn wrap(&self, account: Incarnation, key: &[u8; KEY_BYTES]) -> Result<WrappedKey, SealError> {
-        Ok(WrappedKey { by: self.key.id().to_owned(), bytes: self.key.wrap(&of_account(account), key)? })
+        Ok(WrappedKey { by: self.current.id().to_owned(), bytes: self.current.wrap(&of_account(account), key)? })
     }
 
     fn data_key(&self, account: Incarnation, key: &WrappedKey) -> Result<Zeroizing<[u8; KEY_BYTES]>, SealError> {
-        if self.key.id() != key.by {
-            return Err(SealError::Closed);
-        }
-        self.key.unwrap(&of_account(account), &key.bytes)
+        let above = self.find(&key.by).ok_or_else(|| SealError::NotInRing(key.by.clone()))?;
+        above.unwrap(&of_account(account), &key.bytes)
     }
 }
 
@@ -197,23 +303,73 @@ mod tests {
         Box::new(LocalKey::new(Zeroizing::new([byte; KEY_BYTES])))
     }
 
+    fn made(vault: &Vault, account: Incarnation) -> (WrappedKey, Zeroizing<[u8; KEY_BYTES]>) {
+        let plain = Zeroizing::new([9; KEY_BYTES]);
+        (vault.wrap(account, &plain).unwrap(), plain)
+    }
+
     #[test]
     fn z04_a_data_key_opens_for_its_account_alone() {
         let (one, other) = (Incarnation::new(), Incarnation::new());
-        let old = Vault::new(key(7));
-        let wrapped = old.new_key(one).unwrap();
-        let plain = old.data_key(one, &wrapped).unwrap();
+        let (old, new) = (Vault::new(key(7)), Vault::new(key(8)));
+        let (wrapped, plain) = made(&old, one);
+        assert_eq!(*old.data_key(one, &wrapped).unwrap(), *plain, "the control");
         assert!(!wrapped.bytes.windows(KEY_BYTES).any(|part| part == *plain));
         assert_eq!(old.data_key(other, &wrapped).err(), Some(SealError::Closed));
-        assert!(Vault::new(key(8)).data_key(one, &wrapped).is_err());
-        let forged = WrappedKey { by: Vault::new(key(8)).key.id().to_owned(), bytes: wrapped.bytes };
-        assert!(Vault::new(key(8)).data_key(one, &forged).is_err());
+        assert_eq!(new.data_key(one, &wrapped).err(), Some(SealError::NotInRing(wrapped.by.clone())));
+        let forged = WrappedKey { by: new.current().to_owned(), bytes: wrapped.bytes };
+        assert_eq!(new.data_key(one, &forged).err(), Some(SealError::Closed));
+    }
+
+    #[test]
+    fn z04_the_key_above_is_changed_while_both_are_in_the_ring() {
+        let (one, other) = (Incarnation::new(), Incarnation::new());
+        let (wrapped, plain) = made(&Vault::new(key(7)), one);
+        let both = Vault::new(key(8)).with_old(key(7)).with_old(key(7)).with_old(key(8));
+        assert_eq!((both.old().count(), both.holds(&wrapped.by)), (1, true));
+        let again = both.rewrap(one, &wrapped).unwrap().expect("another key");
+        assert_eq!(again.by, both.current());
+        assert_eq!(both.rewrap(one, &again).unwrap(), None, "it lies there already");
+        // The old key can go, and what it held is what it was.
+        let new = Vault::new(key(8));
+        assert_eq!(*new.data_key(one, &again).unwrap(), *plain);
+        assert!(new.rewrap(one, &wrapped).is_err(), "the control: without the old one it is closed");
+        assert_eq!(both.rewrap(other, &wrapped).err(), Some(SealError::Closed), "another account's");
+        assert!(Vault::new(key(7)).data_key(one, &again).is_err());
+    }
+
+    #[test]
+    fn z04_a_value_goes_from_one_data_key_to_the_next_of_the_same_account() {
+        let (one, other) = (Incarnation::new(), Incarnation::new());
+        let data = |account, byte: u8| DataKey {
+            account,
+            key: Zeroizing::new([byte; KEY_BYTES]),
+            wrapped: WrappedKey { by: "x".to_owned(), bytes: vec![byte] },
+        };
+        let (name, purpose) = ("token".parse().unwrap(), purpose(one, &"token".parse().unwrap(), 3));
+        let sealed = data(one, 1).seal(&name, 3, "a-secret-value").unwrap();
+        let again = data(one, 1).reseal(&data(one, 2), &sealed).unwrap();
+        assert_eq!(*open(&[2; KEY_BYTES], &purpose, &again.bytes).unwrap(), b"a-secret-value");
+        assert!(open(&[1; KEY_BYTES], &purpose, &again.bytes).is_err());
+        assert_eq!(data(one, 1).reseal(&data(other, 2), &sealed).err(), Some(SealError::Closed));
+        assert_eq!(data(one, 3).reseal(&data(one, 2), &sealed).err(), Some(SealError::Closed));
+    }
+
+    #[test]
+    fn z04_a_key_is_read_as_bytes_or_as_digits() {
+        let bytes = LocalKey::parse(&[0xab; KEY_BYTES]).unwrap();
+        for text in ["ab".repeat(32), format!("{}\n", "AB".repeat(32)), format!("{}\r\n", "aB".repeat(32))] {
+            assert_eq!(LocalKey::parse(text.as_bytes()).unwrap().id(), bytes.id());
+        }
+        for wrong in [&b""[..], &[1; 31], &[b'a'; 63], "xy".repeat(32).as_bytes(), &[b'a'; 66]] {
+            assert!(LocalKey::parse(wrong).is_none());
+        }
     }
 
     #[test]
     fn z04_a_sealed_value_is_its_rows_alone() {
         let (vault, account) = (Vault::new(key(7)), Incarnation::new());
-        let wrapped = vault.new_key(account).unwrap();
+        let (wrapped, _) = made(&vault, account);
         let data = vault.data_key(account, &wrapped).unwrap();
         let (name, value): (SecretName, _) = ("token".parse().unwrap(), b"a-secret-value");
         let sealed = close(&data, &purpose(account, &name, 3), value).unwrap();

@@ -9,7 +9,7 @@ use bailiwick_audit::checkpoint::{KeyError, Signer};
 use bailiwick_auth::key::KeyRing;
 use zeroize::Zeroizing;
 
-use crate::envelope::{LocalKey, Vault};
+use crate::envelope::LocalKey;
 use crate::seal::Seal;
 
 /// The host's keys cannot be used.
@@ -34,7 +34,6 @@ pub struct HostKeys {
     pepper: Zeroizing<[u8; 32]>,
     checkpoint: Zeroizing<[u8; 32]>,
     seal: Zeroizing<[u8; 32]>,
-    vault: Zeroizing<[u8; 32]>,
 }
 
 impl HostKeys {
@@ -56,7 +55,6 @@ impl HostKeys {
             pepper: load_or_make(dir, "pepper")?,
             checkpoint: load_or_make(dir, "checkpoint")?,
             seal: load_or_make(dir, "seal")?,
-            vault: load_or_make(dir, "vault")?,
         })
     }
 
@@ -70,9 +68,13 @@ impl HostKeys {
         Seal::new(self.seal.clone())
     }
 
-    /// What keeps the accounts' secrets, by a key of this host's.
-    pub fn vault(&self) -> Vault {
-        Vault::new(Box::new(LocalKey::new(self.vault.clone())))
+    /// The usual key above the accounts' data keys, the file `vault` among the others. Made if it is missing: ask
+    /// for it only where no other key is configured.
+    ///
+    /// # Errors
+    /// As [`Self::load_or_make`].
+    pub fn vault_key(dir: &Path) -> Result<LocalKey, HostKeysError> {
+        load_or_make(dir, "vault").map(LocalKey::new)
     }
 
     /// What signs the heads of this host's logs, in the name of the server.

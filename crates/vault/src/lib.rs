@@ -48,7 +48,7 @@ use bailiwick_auth::access::verb::CallModel;
 use bailiwick_types::ModelName;
 use zeroize::Zeroizing;
 
-pub use envelope::{KeyEncryption, LocalKey, SealedSecret, Vault, WrappedKey};
+pub use envelope::{DataKey, KeyEncryption, LocalKey, SealedSecret, Vault, WrappedKey};
 pub use host_keys::{HostKeys, HostKeysError};
 pub use redact::Redactor;
 pub use seal::{Purpose, Seal, SealError};

@@ -35,7 +35,7 @@ impl Purpose {
 }
 
 /// A value could not be sealed or opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SealError {
     /// It was sealed under another key, for something else, or is damaged.
     #[error("a sealed value cannot be opened: is the folder of keys the one that belongs to this database?")]
@@ -43,6 +43,12 @@ pub enum SealError {
     /// The system gave no random bytes.
     #[error("the system's random source failed")]
     NoEntropy,
+    /// A data key lies under a key of this id, which this server was not given.
+    #[error("a data key lies under the key {0}, which is not in the ring: see [vault] in the configuration")]
+    NotInRing(String),
+    /// The key is elsewhere, and could not be asked.
+    #[error("the key {0} could not be asked: {1}")]
+    OutOfReach(String, String),
 }
 
 /// Seals and opens. Holds the host's sealing key.

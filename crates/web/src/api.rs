@@ -24,6 +24,7 @@ pub(crate) mod stream;
 mod system;
 pub(crate) mod usage;
 pub(crate) mod user;
+mod vault;
 
 use crate::route::Route;
 
@@ -35,6 +36,7 @@ pub(crate) fn tables() -> impl Iterator<Item = &'static [Route]> {
         quota::ROUTES,
         usage::ROUTES,
         user::ROUTES,
+        vault::ROUTES,
         key::ROUTES,
         device::ROUTES,
         application::ROUTES,

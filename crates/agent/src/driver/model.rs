@@ -12,9 +12,10 @@ use bailiwick_model::{
 use bailiwick_store::StoreError;
 use bailiwick_store::session::{SessionState, Tokens};
 use bailiwick_store::turn::Messages;
-use bailiwick_tools::catalogue;
+use bailiwick_tools::{Withheld, catalogue};
 use bailiwick_types::agent::{BackendChoice, SandboxMode};
 use bailiwick_types::failpoint;
+use bailiwick_vault::Released;
 use futures::StreamExt;
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
@@ -24,6 +25,7 @@ use super::spent::UnderWay;
 use super::summary::estimate;
 use super::{Drive, Step, Stop, Turn, Urgent};
 use crate::event::{self, Event};
+use crate::models::{NoKey, OwnKey};
 use crate::schema;
 
 /// How long pieces of an answer are held back to be written together.
@@ -94,7 +96,7 @@ impl Drive<'_> {
     ) -> Result<Answered, Stop> {
         let cancel = CancellationToken::new();
         let _cancel_on_drop = cancel.clone().drop_guard();
-        let key = self.inner.models.open(act, &turn.agent.definition.model);
+        let key = self.model_key(turn, act).await?;
         let credential = key.as_ref().map(|key| key as &dyn Credential);
         let mut stream = provider.stream(request, credential, cancel.clone());
         drop(key);
@@ -137,6 +139,37 @@ impl Drive<'_> {
         failpoint::reach("model.effect");
         let tokens = under_way.answered(&completion.usage);
         self.answered(turn, act, pieces, completion, tokens).await
+    }
+
+    /// The credential of a call that is on record. Without one nothing is sent, and the call is settled as failed.
+    pub(super) async fn model_key(&self, turn: &mut Turn, act: &Recorded<CallModel>) -> Result<Option<Released>, Stop> {
+        let name = turn.agent.definition.model.clone();
+        let NoKey { wanted, why } = match self.inner.models.open(act, &name).await {
+            Ok(key) => return Ok(key),
+            Err(missing) => missing,
+        };
+        let (OwnKey { secret, host }, agent) = (wanted, turn.session.agent().clone());
+        let (code, message) = match &why {
+            // Looked up and released in two steps: it may be gone by the second.
+            Withheld::Refused(_) | Withheld::Store(StoreError::NotFound { .. }) => (
+                "MODEL_KEY_MISSING",
+                format!(
+                    "The model {name} needs a key of your account's own. An admin sets it and grants it:\n\
+                     bailiwick secret set {secret}\n\
+                     bailiwick secret grant {secret} --agent {agent} --host {host} --used-by model"
+                ),
+            ),
+            other => {
+                tracing::error!(session = %self.session(), model = %name, error = %other, "a model's key was not released");
+                let message =
+                    format!("Your account's key for the model {name} could not be opened: tell the operator.");
+                ("MODEL_KEY_UNAVAILABLE", message)
+            }
+        };
+        let mut change = turn.settled(&Tokens::default());
+        change.audit = vec![act.outcome(Verdict::Fail, Map::from_iter([("code".to_owned(), json!(code))]))];
+        self.commit(change).await?;
+        Err(Stop::Failed { code, message })
     }
 
     pub(super) fn check_budget(&self, turn: &Turn) -> Result<(), Stop> {

@@ -82,7 +82,7 @@ impl Drive<'_> {
         under_way: &mut UnderWay,
         kept: Vec<Value>,
     ) -> Result<(), Stop> {
-        let key = self.inner.models.open(act, &turn.agent.definition.model);
+        let key = self.model_key(turn, act).await?;
         let credential = key.as_ref().map(|key| key as &dyn Credential);
         let cancel = CancellationToken::new();
         let _cancel_on_drop = cancel.clone().drop_guard();

@@ -23,7 +23,7 @@ use bailiwick_store::session::{SessionRow, SessionState};
 use bailiwick_tools::run::Ceilings;
 use bailiwick_tools::{Keeper, ToolManager};
 use bailiwick_types::{AgentDefinition, ModelName, RequestId, SessionId};
-use bailiwick_vault::{HostKeys, ModelKeys, Redactor};
+use bailiwick_vault::{HostKeys, ModelKeys, Redactor, Vault};
 use serde_json::Value;
 
 const ROOT: &str = "a-root-key-for-tests";
@@ -46,8 +46,18 @@ fn parts(dir: &Path, script: &str) -> (Store, Arc<Walk>, Runtime) {
     (store, walk, runtime)
 }
 
+pub fn vault(dir: &Path) -> Vault {
+    let keys = dir.join("keys");
+    HostKeys::load_or_make(&keys).unwrap();
+    Vault::new(Box::new(HostKeys::vault_key(&keys).unwrap()))
+}
+
+pub fn keeper(dir: &Path, store: &Store) -> Arc<Keeper> {
+    Arc::new(Keeper::new(store.clone(), Arc::new(vault(dir))))
+}
+
 fn runtime(dir: &Path, store: &Store, walk: &Arc<Walk>, script: &str) -> Runtime {
-    let vault = Arc::new(HostKeys::load_or_make(&dir.join("keys")).unwrap().vault());
+    let keeper = keeper(dir, store);
     let settings = Settings {
         helper: HelperPath::At("/nonexistent".into()),
         cgroups: CgroupUse::Never,
@@ -56,11 +66,12 @@ fn runtime(dir: &Path, store: &Store, walk: &Arc<Walk>, script: &str) -> Runtime
         gate: GateSettings::default(),
         container: ContainerUse::Off,
     };
-    let sandboxes = Arc::new(Sandboxes::new(settings, Arc::new(Keeper::new(store.clone(), vault))));
+    let sandboxes = Arc::new(Sandboxes::new(settings, Arc::clone(&keeper) as _));
     let redactor = Redactor::new([("test".to_owned(), "very-secret-value")].into_iter());
     let tools = Arc::new(ToolManager::new(store.clone(), sandboxes, redactor, Ceilings::default()));
     let provider = Provider::scripted(Script::parse("test.yaml", script).unwrap());
-    let models = Models::new(BTreeMap::from([(ModelName::first(), provider)]), ModelKeys::new());
+    let models = BTreeMap::from([(ModelName::first(), provider)]);
+    let models = Models::new(models, ModelKeys::new(), BTreeMap::new(), keeper);
     Runtime::new(store.clone(), Arc::clone(walk), tools, models, RuntimeLimits::default())
 }
 

@@ -2,7 +2,9 @@
 //! tenant; the fields are private, and the makers stand in `for_store`.
 
 use bailiwick_types::host::HostName;
-use bailiwick_types::{AgentName, ApprovalId, CallId, GrantLevel, SecretName, SessionId, SpaceId, ToolName, UserName};
+use bailiwick_types::{
+    AgentName, ApprovalId, CallId, GrantLevel, SecretName, SessionId, SpaceId, ToolName, UsedBy, UserName,
+};
 use serde_json::Value;
 
 use crate::principal::Tenant;
@@ -307,13 +309,14 @@ impl Resource for ToolCall {
     }
 }
 
-/// The use of one secret, by one session's sandbox, for one host.
+/// The use of one secret, on behalf of one session, for one host.
 #[derive(Clone)]
 pub struct SecretUse {
     pub(crate) session: Session,
     pub(crate) secret: SecretName,
     pub(crate) host: HostName,
-    /// The agents that were granted it for this host.
+    pub(crate) used_by: UsedBy,
+    /// The agents that were granted it for this host and this use.
     pub(crate) granted: Vec<AgentName>,
 }
 
@@ -328,7 +331,12 @@ impl SecretUse {
         &self.host
     }
 
-    /// The session whose sandbox asks.
+    /// Whether the session's sandbox asks, or the server for its model.
+    pub fn used_by(&self) -> UsedBy {
+        self.used_by
+    }
+
+    /// The session on whose behalf it is asked for.
     pub fn session(&self) -> &Session {
         &self.session
     }

@@ -49,6 +49,10 @@ verbs! {
     CreateClient(Host) = "host.client.create";
     /// Take a client's registration away.
     DeleteClient(Host) = "host.client.delete";
+    /// See which of the host's keys the accounts' data keys lie under.
+    ReadVault(Host) = "host.vault.read";
+    /// Encrypt all accounts' data keys anew under the host's present key.
+    RewrapKeys(Host) = "host.vault.rewrap";
 
     /// See the account's own facts.
     ReadAccount(Account) = "account.read";
@@ -95,6 +99,8 @@ verbs! {
     GrantSecret(Account) = "secret.grant";
     /// Delete a secret.
     DeleteSecret(Account) = "secret.delete";
+    /// Seal all secrets of the account anew under a new data key.
+    RotateDataKey(Account) = "secret.key.rotate";
 
     /// See a user.
     ReadUser(User) = "user.read";
@@ -171,7 +177,7 @@ verbs! {
     /// Decide a pending approval.
     DecideApproval(Approval) = "approval.decide";
 
-    /// Put a secret into a request that a sandbox makes.
+    /// Put a secret into a request that a sandbox makes, or into a call of a model.
     ReleaseSecret(SecretUse) = "secret.release";
 
     /// Run a tool with given arguments.

@@ -2,11 +2,11 @@
 
 use std::io::{IsTerminal as _, Read as _};
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 use crossterm::terminal::{disable_raw_mode, enable_raw_mode};
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::Context;
@@ -21,9 +21,8 @@ pub(crate) enum SecretCommand {
     List,
     /// Give a secret a value, from standard input or a prompt. The value before is gone.
     #[command(
-        visible_alias = "rotate",
         after_help = "Examples:\n  bailiwick secret set github_token --note 'read-only, for the developer agent'\n  \
-            pass show github | bailiwick secret rotate github_token"
+        pass show github | bailiwick secret set github_token"
     )]
     Set {
         /// Its name, as agents' files write it: secret:NAME.
@@ -32,8 +31,15 @@ pub(crate) enum SecretCommand {
         #[arg(long, value_name = "TEXT")]
         note: Option<String>,
     },
-    /// Let an agent's sandboxes use a secret for a host.
-    #[command(after_help = "Example:\n  bailiwick secret grant github_token --agent developer --host github.com")]
+    /// Give a secret that is there a new value, from standard input or a prompt. The old one is released no more.
+    #[command(after_help = "Example:\n  pass show github | bailiwick secret rotate github_token")]
+    Rotate {
+        /// Its name.
+        name: String,
+    },
+    /// Let an agent use a secret for a host: in its sandboxes' requests, or in the calls of its model.
+    #[command(after_help = "Examples:\n  bailiwick secret grant github_token --agent developer --host github.com\n  \
+        bailiwick secret grant anthropic_key --agent developer --host api.anthropic.com --used-by model")]
     Grant(GrantArgs),
     /// Take a grant back. It holds for a minute at most.
     #[command(after_help = "Example:\n  bailiwick secret revoke github_token --agent developer --host github.com")]
@@ -56,6 +62,33 @@ pub(crate) struct GrantArgs {
     /// The host, or `*.` and a name for all beneath it.
     #[arg(long = "host", value_name = "HOST")]
     hosts: String,
+    /// By whom it is used on the agent's behalf.
+    #[arg(long, value_name = "WHO", value_enum, default_value_t = UsedByWord::Sandbox)]
+    used_by: UsedByWord,
+}
+
+/// By whom a secret is used.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum UsedByWord {
+    Sandbox,
+    Model,
+}
+
+impl UsedByWord {
+    fn query(self) -> [(&'static str, String); 1] {
+        let word = match self {
+            Self::Sandbox => "sandbox",
+            Self::Model => "model",
+        };
+        [("used_by", word.to_owned())]
+    }
+
+    fn whose(self, agent: &str) -> String {
+        match self {
+            Self::Sandbox => format!("Sandboxes of agent {agent}"),
+            Self::Model => format!("Calls of agent {agent}'s model"),
+        }
+    }
 }
 
 pub(crate) async fn run(context: &Context, command: SecretCommand) -> Result<(), Failure> {
@@ -68,7 +101,9 @@ pub(crate) async fn run(context: &Context, command: SecretCommand) -> Result<(),
                 for secret in secrets {
                     let grants = secret["grants"].as_array().into_iter().flatten();
                     let grants = grants.filter_map(|grant| {
-                        Some(format!("{} for {}", grant["agent"].as_str()?, grant["hosts"].as_str()?))
+                        let (agent, hosts) = (grant["agent"].as_str()?, grant["hosts"].as_str()?);
+                        let model = grant["used_by"] == "model";
+                        Some(format!("{agent}{} for {hosts}", if model { "'s model" } else { "" }))
                     });
                     secret["grants"] = json!(grants.collect::<Vec<_>>().join(", "));
                 }
@@ -79,18 +114,24 @@ pub(crate) async fn run(context: &Context, command: SecretCommand) -> Result<(),
         SecretCommand::Set { name, note } => {
             let value = read_value()?;
             let set = context.put(&["secrets", &name], &json!({ "value": value.as_str(), "note": note })).await?;
-            let version = set["version"].as_u64().unwrap_or(1);
-            let hint = if version == 1 { "; no agent may use it before it is granted" } else { "" };
-            context.done(&set, &format!("Secret {name} has a value (version {version}){hint}."));
+            say_set(context, &name, &set);
         }
-        SecretCommand::Grant(GrantArgs { name, agent, hosts }) => {
+        SecretCommand::Rotate { name } => {
+            let value = read_value()?;
+            let body = json!({ "value": value.as_str(), "expect": "existing" });
+            let set = context.put(&["secrets", &name], &body).await?;
+            say_set(context, &name, &set);
+        }
+        SecretCommand::Grant(GrantArgs { name, agent, hosts, used_by }) => {
             let path = ["secrets", &name, "grants", &agent, &hosts];
-            let granted = context.client.api(Method::PUT, &path, Ask::NOTHING).await?;
-            context.done(&granted, &format!("Sandboxes of agent {agent} may use {name} for {hosts}."));
+            let granted = context.client.api(Method::PUT, &path, Ask::query(&used_by.query())).await?;
+            context.done(&granted, &format!("{} may use {name} for {hosts}.", used_by.whose(&agent)));
         }
-        SecretCommand::Revoke(GrantArgs { name, agent, hosts }) => {
-            let gone = context.delete(&["secrets", &name, "grants", &agent, &hosts]).await?;
-            context.done(&gone, &format!("Agent {agent} may use {name} for {hosts} no more, after a minute at most."));
+        SecretCommand::Revoke(GrantArgs { name, agent, hosts, used_by }) => {
+            let path = ["secrets", &name, "grants", &agent, &hosts];
+            let gone = context.client.api(Method::DELETE, &path, Ask::query(&used_by.query())).await?;
+            let whose = used_by.whose(&agent);
+            context.done(&gone, &format!("{whose} may use {name} for {hosts} no more, after a minute at most."));
         }
         SecretCommand::Rm { name } => {
             let gone = context.delete(&["secrets", &name]).await?;
@@ -98,6 +139,16 @@ pub(crate) async fn run(context: &Context, command: SecretCommand) -> Result<(),
         }
     }
     Ok(())
+}
+
+/// Says that a secret has a value, and where it can be put.
+fn say_set(context: &Context, name: &str, set: &Value) {
+    let version = set["version"].as_u64().unwrap_or(1);
+    let hint = if version == 1 { "; no agent may use it before it is granted" } else { "" };
+    context.done(set, &format!("Secret {name} has a value (version {version}){hint}."));
+    if set["fits_in"] == "basic_alone" {
+        out::note("It has line ends, which no header can have: only `Basic USER:secret:NAME` can send it.");
+    }
 }
 
 fn unread(error: std::io::Error) -> Failure {

@@ -12,8 +12,8 @@ use bailiwick_sandbox::HostUse;
 use bailiwick_sandbox::container::RuntimeChoice;
 use bailiwick_sandbox::linux::{CgroupUse, Limits};
 use bailiwick_store::DatabaseUrl;
-use bailiwick_types::ModelName;
 use bailiwick_types::agent::BackendChoice;
+use bailiwick_types::{HostName, ModelName, SecretName};
 use bailiwick_web::{Network, Rates};
 use serde::Deserialize as _;
 use zeroize::Zeroizing;
@@ -22,7 +22,7 @@ use super::layers::{Layers, Origin};
 use super::raw::{Audit, AuthMode, Cgroups, Container, Database, Raw, Sandbox};
 use super::{
     AuditSettings, Config, ContainerEngine, Loaded, Problem, Problems, SandboxSettings, Sources, gate, issuer,
-    read_secret, sign_in, width_problem,
+    read_secret, sign_in, vault, width_problem,
 };
 
 /// A root key that is shorter can be guessed. On loopback too: that is where a proxy's requests come from.
@@ -122,6 +122,7 @@ fn judge(layers: &mut Layers, raw: Raw, sources: &Sources) -> Option<Config> {
         layers.warn("sandbox.allow_host", "agents may run tools on the host, without walls");
     }
     let gate = gate::check(layers, raw.gate, raw.egress);
+    let vault = vault::check(layers, raw.vault);
     let data_dir = resolve(layers, "server.data_dir", &raw.server.data_dir);
     let misfit = |c: char| c.is_whitespace() || c.is_control() || c == '+';
     if raw.server.name.is_empty() || raw.server.name.len() > 200 || raw.server.name.contains(misfit) {
@@ -159,6 +160,7 @@ fn judge(layers: &mut Layers, raw: Raw, sources: &Sources) -> Option<Config> {
         models,
         sandbox,
         gate,
+        vault,
         agents_dir,
         agents_account: raw.agents.account,
         audit,
@@ -373,8 +375,18 @@ fn check_model(layers: &mut Layers, name: &str, model: &bailiwick_model::Config)
                 layers.wrong(&key("api_key_env"), format!("the environment variable {variable} is not set"));
             }
         }
+        KeySource::Secret(secret) => {
+            if let Err(error) = secret.parse::<SecretName>() {
+                layers.wrong(&key("api_key_secret"), error.to_string());
+            }
+            // A grant is for a name: what has none cannot be granted anything.
+            if let Some(Err(error)) = model.host().map(|host| HostName::parse(&host)) {
+                let text = format!("{error}; accounts grant their keys to a host's name, so it needs one");
+                layers.wrong(&key("base_url"), text);
+            }
+        }
         KeySource::NotConfigured if model.base_url.is_none() => {
-            layers.wrong(&format!("model.{name}"), "has no key: give api_key_file or api_key_env");
+            layers.wrong(&format!("model.{name}"), "has no key: give api_key_file, api_key_env or api_key_secret");
         }
         KeySource::NotConfigured | KeySource::NotNeeded => {}
     }

@@ -21,6 +21,7 @@ pub(super) struct Raw {
     pub(super) model: BTreeMap<ModelName, bailiwick_model::Config>,
     pub(super) sandbox: Sandbox,
     pub(super) gate: Gate,
+    pub(super) vault: Vault,
     pub(super) agents: Agents,
     pub(super) audit: Audit,
     pub(super) log: Log,
@@ -281,6 +282,34 @@ pub(super) struct Gate {
     pub(super) connections: u32,
     pub(super) requests_per_minute: u32,
     pub(super) traffic_mib: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Vault {
+    pub(super) key_file: Option<PathBuf>,
+    pub(super) key_env: Option<String>,
+    #[serde(default)]
+    pub(super) key_command: KeyCommand,
+    pub(super) key_command_seconds: u64,
+    pub(super) old_key_files: Vec<PathBuf>,
+    pub(super) old_key_envs: Vec<String>,
+    pub(super) old_key_commands: Vec<KeyCommand>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct KeyCommand {
+    // What is missing is told in `vault`: here each setting must fit alone.
+    pub(super) id: Option<String>,
+    pub(super) command: Option<Vec<String>>,
+}
+
+impl KeyCommand {
+    /// Whether nothing is said of it.
+    pub(super) fn is_empty(&self) -> bool {
+        self.id.is_none() && self.command.is_none()
+    }
 }
 
 /// One address, or some.

@@ -15,5 +15,6 @@ mod gate;
 mod prove;
 mod serve;
 mod support;
+mod vault;
 mod walls;
 mod web_fetch;

@@ -31,8 +31,8 @@ async fn a_directory_of_a_newer_version_is_refused_and_left_alone() {
         let (dir, backend) = (f.dir().to_owned(), f.backend.clone());
         let hood = Hood::of_host(&f).await;
         let (newer, known) = match backend {
-            Backend::Sqlite => ("PRAGMA user_version = 99", "PRAGMA user_version = 4"),
-            Backend::Postgres(_) => ("UPDATE schema_version SET version = 99", "UPDATE schema_version SET version = 5"),
+            Backend::Sqlite => ("PRAGMA user_version = 99", "PRAGMA user_version = 5"),
+            Backend::Postgres(_) => ("UPDATE schema_version SET version = 99", "UPDATE schema_version SET version = 6"),
         };
         f.store.close();
         hood.run(newer).await;

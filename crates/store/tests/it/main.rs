@@ -9,6 +9,7 @@ mod account;
 mod agent;
 mod application;
 mod approval;
+mod data_key;
 mod engine;
 mod event;
 mod fixture;

@@ -2,30 +2,29 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use bailiwick_auth::Tenant;
+use bailiwick_auth::Permit;
 use bailiwick_auth::access::verb::{DeleteSecret, GrantSecret, ListSecrets, SetSecret};
-use bailiwick_store::StoreError;
-use bailiwick_store::secret::{Change, Grant, Sealing, SecretRow, StoredKey};
+use bailiwick_store::secret::{Change, Expect, Grant, Sealing, SecretRow};
 use bailiwick_types::host::HostPattern;
-use bailiwick_types::{AgentName, SecretName, Timestamp};
-use bailiwick_vault::{SealError, WrappedKey};
+use bailiwick_types::{AgentName, SecretName, Timestamp, UsedBy};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use zeroize::Zeroizing;
 
+use crate::api::vault::{failed, stored, waiting, wrapped};
 use crate::app::App;
 use crate::caller::Caller;
 use crate::error::Failure;
-use crate::input::{Segments, Unread, typed};
+use crate::input::{Params, Segments, Unread, typed};
 use crate::reply;
 use crate::route::routes;
 
 routes! {
     GET "/api/v1/secrets" list, Known, [ListSecrets], Nothing, "The account's secrets: names, grants, dates; never a value";
-    PUT "/api/v1/secrets/{secret}" set, Known, [SetSecret], Json, "Give a secret a value; the one before is gone";
+    PUT "/api/v1/secrets/{secret}" set, Known, [SetSecret], Json, "Give a secret a value; the one before is gone (expect: existing, for one that must be there)";
     DELETE "/api/v1/secrets/{secret}" delete, Known, [DeleteSecret], Nothing, "Delete a secret with its grants";
-    PUT "/api/v1/secrets/{secret}/grants/{agent}/{hosts}" give, Known, [GrantSecret], Nothing, "Let an agent's sandboxes use a secret for a host, or `*.` and a name";
-    DELETE "/api/v1/secrets/{secret}/grants/{agent}/{hosts}" take, Known, [GrantSecret], Nothing, "Take a grant back; it holds for a minute at most";
+    PUT "/api/v1/secrets/{secret}/grants/{agent}/{hosts}" give, Known, [GrantSecret], Nothing, "Let an agent's sandboxes, or the calls of its model, use a secret for a host, or `*.` and a name (used_by: sandbox or model)";
+    DELETE "/api/v1/secrets/{secret}/grants/{agent}/{hosts}" take, Known, [GrantSecret], Nothing, "Take a grant back; it holds for a minute at most (used_by)";
 }
 
 /// Shortest value, bytes: a shorter one can be guessed, and cannot be told from other text where it comes back.
@@ -41,6 +40,49 @@ const LONGEST_NOTE: usize = 200;
 struct Sent {
     value: Zeroizing<String>,
     note: Option<String>,
+    #[serde(default)]
+    expect: Wanted,
+}
+
+/// Whether there has to be such a secret.
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Wanted {
+    #[default]
+    Either,
+    Existing,
+}
+
+impl From<Wanted> for Expect {
+    fn from(wanted: Wanted) -> Self {
+        match wanted {
+            Wanted::Either => Self::Either,
+            Wanted::Existing => Self::Existing,
+        }
+    }
+}
+
+/// For which use a grant is.
+#[derive(Deserialize)]
+struct Use {
+    #[serde(default)]
+    used_by: UsedBy,
+}
+
+/// Where a value can be put.
+#[derive(Clone, Copy, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum FitsIn {
+    /// Everywhere: it is one line.
+    AnyHeader,
+    /// It has line ends, which no header can have: `Basic` encodes them.
+    BasicAlone,
+}
+
+impl FitsIn {
+    fn of(value: &str) -> Self {
+        if value.contains('\n') { Self::BasicAlone } else { Self::AnyHeader }
+    }
 }
 
 #[derive(Serialize)]
@@ -56,13 +98,15 @@ pub(crate) struct Shown {
 #[derive(Serialize)]
 pub(crate) struct ShownGrant {
     pub(crate) agent: AgentName,
+    pub(crate) used_by: UsedBy,
     pub(crate) hosts: String,
 }
 
 impl From<SecretRow> for Shown {
     fn from(row: SecretRow) -> Self {
         let grants = row.grants.into_iter();
-        let grants = grants.map(|Grant { agent, hosts }| ShownGrant { agent, hosts: hosts.to_string() }).collect();
+        let shown = |Grant { agent, used_by, hosts }| ShownGrant { agent, used_by, hosts: hosts.to_string() };
+        let grants = grants.map(shown).collect();
         let SecretRow { name, note, version, updated_at, released_at, .. } = row;
         Self { name, note, version, updated_at, released_at, grants }
     }
@@ -84,11 +128,12 @@ async fn set(
     let scope = caller.scope()?;
     let permit = scope.authorize::<SetSecret>(scope.account())?;
     let name: SecretName = name.parse()?;
-    let Sent { value, note } = typed(body.json_or_nothing().await?.unwrap_or_else(|| json!({})))?;
+    let Sent { value, note, expect } = typed(body.json_or_nothing().await?.unwrap_or_else(|| json!({})))?;
     fits(&value, note.as_deref()).map_err(Failure::Parameters)?;
-    let sealing = sealing(&app, scope.tenant().clone(), name.clone(), value);
-    let version = app.store().secret_set(permit, name.clone(), note, sealing).await?;
-    Ok(reply::done(json!({ "name": name, "version": version })))
+    let fits_in = FitsIn::of(&value);
+    let sealing = sealing(&app, &permit, name.clone(), value).await?;
+    let version = app.store().secret_set(permit, name.clone(), note, expect.into(), sealing).await?;
+    Ok(reply::done(json!({ "name": name, "version": version, "fits_in": fits_in })))
 }
 
 async fn delete(State(app): State<App>, caller: Caller, Segments(name): Segments<String>) -> Result<Response, Failure> {
@@ -102,30 +147,33 @@ async fn give(
     State(app): State<App>,
     caller: Caller,
     segments: Segments<(String, String, String)>,
+    Params(wanted): Params<Use>,
 ) -> Result<Response, Failure> {
-    change(app, caller, segments, Change::Give).await
+    change(app, caller, segments, wanted, Change::Give).await
 }
 
 async fn take(
     State(app): State<App>,
     caller: Caller,
     segments: Segments<(String, String, String)>,
+    Params(wanted): Params<Use>,
 ) -> Result<Response, Failure> {
-    change(app, caller, segments, Change::Take).await
+    change(app, caller, segments, wanted, Change::Take).await
 }
 
 async fn change(
     app: App,
     caller: Caller,
     Segments((name, agent, hosts)): Segments<(String, String, String)>,
+    wanted: Use,
     change: Change,
 ) -> Result<Response, Failure> {
     let scope = caller.scope()?;
     let permit = scope.authorize::<GrantSecret>(scope.account())?;
     let name = named(&name)?;
-    let grant = grant(&agent, &hosts).map_err(Failure::Parameters)?;
-    let shown = json!({ "name": name, "agent": grant.agent, "hosts": grant.hosts.to_string(),
-        "granted": change == Change::Give });
+    let grant = grant(&agent, wanted.used_by, &hosts).map_err(Failure::Parameters)?;
+    let shown = json!({ "name": name, "agent": grant.agent, "used_by": grant.used_by,
+        "hosts": grant.hosts.to_string(), "granted": change == Change::Give });
     app.store().secret_grant(permit, name, grant, change).await?;
     Ok(reply::done(shown))
 }
@@ -136,13 +184,13 @@ fn named(name: &str) -> Result<SecretName, Failure> {
 }
 
 /// Reads a grant as somebody wrote it; the error is for them.
-pub(crate) fn grant(agent: &str, hosts: &str) -> Result<Grant, String> {
+pub(crate) fn grant(agent: &str, used_by: UsedBy, hosts: &str) -> Result<Grant, String> {
     let agent: AgentName = agent.parse().map_err(|error| format!("agent: {error}"))?;
     let hosts = HostPattern::parse(hosts).map_err(|error| format!("hosts: {error}"))?;
     if hosts == HostPattern::Any {
         return Err("hosts: a secret is for a host, or `*.` and a name; not for everybody".to_owned());
     }
-    Ok(Grant { agent, hosts })
+    Ok(Grant { agent, used_by, hosts })
 }
 
 /// Whether a value can be kept, and put into a header.
@@ -159,16 +207,30 @@ pub(crate) fn fits(value: &str, note: Option<&str>) -> Result<(), String> {
     Ok(())
 }
 
-/// Seals a value under the account's data key, which is made with its first secret.
-pub(crate) fn sealing(app: &App, tenant: Tenant, name: SecretName, value: Zeroizing<String>) -> Sealing {
-    let vault = app.vault();
-    Box::new(move |key, version| {
-        let failed = |error: SealError| StoreError::Io(std::io::Error::other(error));
-        let key = match key {
-            Some(StoredKey { by, bytes }) => WrappedKey { by, bytes },
-            None => vault.new_key(tenant.incarnation()).map_err(failed)?,
+/// Seals a value under the account's data key, which is made with its first secret. That key is opened before the
+/// transaction, so that nobody else's writing waits for a key program; if it is another one by then, in it.
+pub(crate) async fn sealing(
+    app: &App,
+    permit: &Permit<SetSecret>,
+    name: SecretName,
+    value: Zeroizing<String>,
+) -> Result<Sealing, Failure> {
+    let (vault, tenant) = (app.vault(), permit.tenant().clone());
+    let found = app.store().secret_key(permit).await?.map(wrapped);
+    let prepared = waiting(move || {
+        let key = match found {
+            Some(key) => vault.unlock(&tenant, key),
+            None => vault.new_key(&tenant),
         };
-        let sealed = vault.seal(&tenant, &key, &name, version, &value).map_err(failed)?;
-        Ok((StoredKey { by: key.by, bytes: key.bytes }, sealed.bytes))
-    })
+        Ok((key?, vault, tenant))
+    });
+    let (key, vault, tenant) = prepared.await?;
+    Ok(Box::new(move |there, version| {
+        let key = match there.map(wrapped) {
+            Some(there) if there != *key.wrapped() => vault.unlock(&tenant, there).map_err(failed)?,
+            _ => key,
+        };
+        let sealed = key.seal(&name, version, &value).map_err(failed)?;
+        Ok((stored(key.wrapped()), sealed.bytes))
+    }))
 }

@@ -4,8 +4,8 @@ use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
 use bailiwick_auth::access::verb::{DeleteSecret, GrantSecret, ListAgents, ListSecrets, SetSecret};
-use bailiwick_store::secret::{Change, SecretRow};
-use bailiwick_types::{AgentName, SecretName};
+use bailiwick_store::secret::{Change, Expect, SecretRow};
+use bailiwick_types::{AgentName, SecretName, UsedBy};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
@@ -20,8 +20,8 @@ use crate::route::routes;
 routes! {
     GET "/secrets" list, Known, [ListSecrets], Nothing, "The account's secrets";
     POST "/secrets" set, Known, [SetSecret], Form, "Give a secret a value (name, value, note)";
-    POST "/secrets/{secret}/grant" give, Known, [GrantSecret], Form, "Let an agent use it for a host (agent, hosts)";
-    POST "/secrets/{secret}/revoke" take, Known, [GrantSecret], Form, "Take a grant back (agent, hosts)";
+    POST "/secrets/{secret}/grant" give, Known, [GrantSecret], Form, "Let an agent use it for a host (agent, hosts, used_by)";
+    POST "/secrets/{secret}/revoke" take, Known, [GrantSecret], Form, "Take a grant back (agent, hosts, used_by)";
     POST "/secrets/{secret}/delete" delete, Known, [DeleteSecret], Form, "Delete a secret";
 }
 
@@ -31,12 +31,12 @@ struct Row {
     version: u64,
     updated: String,
     released: String,
-    grants: Vec<(AgentName, String)>,
+    grants: Vec<(AgentName, String, UsedBy)>,
 }
 
 impl From<SecretRow> for Row {
     fn from(row: SecretRow) -> Self {
-        let grants = row.grants.into_iter().map(|grant| (grant.agent, grant.hosts.to_string()));
+        let grants = row.grants.into_iter().map(|grant| (grant.agent, grant.hosts.to_string(), grant.used_by));
         Self {
             name: row.name,
             note: row.note,
@@ -99,8 +99,8 @@ async fn set(State(app): State<App>, caller: Caller, body: Unread) -> Result<Res
     let did = async {
         let name: SecretName = name.trim().parse()?;
         fits(&value, note.as_deref()).map_err(Failure::Parameters)?;
-        let sealing = sealing(&app, scope.tenant().clone(), name.clone(), value);
-        app.store().secret_set(permit, name, note, sealing).await?;
+        let sealing = sealing(&app, &permit, name.clone(), value).await?;
+        app.store().secret_set(permit, name, note, Expect::Either, sealing).await?;
         Ok(())
     };
     let did = did.await;
@@ -111,6 +111,8 @@ async fn set(State(app): State<App>, caller: Caller, body: Unread) -> Result<Res
 struct Wanted {
     agent: String,
     hosts: String,
+    #[serde(default)]
+    used_by: UsedBy,
 }
 
 async fn give(
@@ -134,10 +136,10 @@ async fn take(
 async fn change(app: &App, caller: &Caller, name: &str, body: Unread, change: Change) -> Result<Response, Failure> {
     let scope = caller.scope()?;
     let permit = scope.authorize::<GrantSecret>(scope.account())?;
-    let Wanted { agent, hosts } = body.form().await?;
+    let Wanted { agent, hosts, used_by } = body.form().await?;
     let did = async {
         let name: SecretName = name.parse().map_err(|_| Failure::not_found("secret", name))?;
-        let grant = grant(agent.trim(), hosts.trim()).map_err(Failure::Parameters)?;
+        let grant = grant(agent.trim(), used_by, hosts.trim()).map_err(Failure::Parameters)?;
         app.store().secret_grant(permit, name, grant, change).await?;
         Ok(())
     };

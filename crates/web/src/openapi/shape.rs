@@ -218,6 +218,7 @@ pub(super) fn body(route: &Route) -> Value {
             json!({
                 "value": { "type": "string", "minLength": 8, "maxLength": 16384, "examples": ["a-value-of-some-length"] },
                 "note": nullable(line(200)),
+                "expect": { "type": "string", "enum": ["either", "existing"] },
             }),
         ),
         ("PUT", "/api/v1/policies") => closed(&["text"], json!({ "text": { "type": "string" } })),
@@ -356,6 +357,9 @@ pub(super) fn query(route: &Route) -> Vec<Value> {
             vec![("path", path()), ("recursive", flag())]
         }
         (_, "/api/v1/spaces/{space}/files/content") => vec![("path", path())],
+        (_, "/api/v1/secrets/{secret}/grants/{agent}/{hosts}") => {
+            vec![("used_by", json!({ "type": "string", "enum": ["sandbox", "model"] }))]
+        }
         ("GET", "/api/v1/audit/proof/inclusion" | "/api/v1/admin/audit/proof/inclusion") => {
             vec![("seq", sample(number(), 0)), ("size", sample(count(), 1))]
         }

@@ -19,6 +19,7 @@ mod passkey;
 mod proof;
 mod provider;
 mod quota;
+mod secret;
 mod sign_in;
 mod socket;
 mod space;

@@ -24,7 +24,7 @@ use bailiwick_store::checkpoint::Keeping;
 use bailiwick_tools::ToolManager;
 use bailiwick_tools::run::Ceilings;
 use bailiwick_types::{AccountName, AgentDefinition, ModelName, Role};
-use bailiwick_vault::{HostKeys, ModelKeys, Redactor};
+use bailiwick_vault::{HostKeys, ModelKeys, Redactor, Vault};
 use bailiwick_web::{App, Documents, Parts, Settings};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
@@ -179,7 +179,7 @@ impl Server {
                 .with_issuers(terms.issuers)
                 .with_sign_ins(Arc::clone(&sign_ins)),
         );
-        let vault = Arc::new(keys.vault());
+        let vault = Arc::new(Vault::new(Box::new(HostKeys::vault_key(&dir.path().join("keys")).unwrap())));
         let keeper = Arc::new(bailiwick_tools::Keeper::new(store.clone(), Arc::clone(&vault)));
         let boxes = bailiwick_sandbox::Settings {
             helper: HelperPath::At("/nonexistent".into()),
@@ -189,11 +189,12 @@ impl Server {
             gate: GateSettings::default(),
             container: ContainerUse::Off,
         };
-        let sandboxes = Arc::new(Sandboxes::new(boxes, keeper));
+        let sandboxes = Arc::new(Sandboxes::new(boxes, Arc::clone(&keeper) as _));
         let redactor = Redactor::new([("test".to_owned(), "very-secret-value")].into_iter());
         let tools = Arc::new(ToolManager::new(store.clone(), Arc::clone(&sandboxes), redactor, Ceilings::default()));
         let provider = Provider::scripted(Script::parse("test.yaml", SCRIPT).unwrap());
-        let models = Models::new(BTreeMap::from([(ModelName::first(), provider)]), ModelKeys::new());
+        let models = BTreeMap::from([(ModelName::first(), provider)]);
+        let models = Models::new(models, ModelKeys::new(), BTreeMap::new(), keeper);
         let runtime = Runtime::new(store.clone(), Arc::clone(&walk), tools, models, RuntimeLimits::default());
         let passkeys = Passkeys::new(None, "bailiwick.test");
         let Terms { providers, documents, .. } = terms;

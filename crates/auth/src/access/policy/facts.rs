@@ -436,7 +436,7 @@ impl Describe for SecretUse {
     fn describe(&self, facts: &mut Facts) -> Name {
         let session = &self.session;
         let (space, tenant) = (facts.space(&session.space), &session.space.tenant);
-        let id = format_args!("{}/{}/{}", session.id, self.secret, self.host);
+        let id = format_args!("{}/{}/{}/{}", session.id, self.secret, self.host, self.used_by);
         facts.add(
             Name::new(Kind::SecretUse, id),
             vec![
@@ -446,6 +446,7 @@ impl Describe for SecretUse {
                 ("initiator", Fact::Name(Name::user(tenant, session.initiator.as_str()))),
                 ("secret", Fact::text(&self.secret)),
                 ("host", Fact::text(&self.host)),
+                ("used_by", Fact::text(self.used_by.as_str())),
                 ("granted", Fact::Texts(self.granted.iter().map(ToString::to_string).collect())),
             ],
         )

@@ -195,6 +195,7 @@ fn r07_the_matrix_is_the_committed_one() {
                             session: world.session(*relation),
                             secret: "token".parse().unwrap(),
                             host: "api.example".parse().unwrap(),
+                            used_by: bailiwick_types::UsedBy::Sandbox,
                             granted: granted.into_iter().map(|name| name.parse().unwrap()).collect(),
                         };
                         (format!("{has}, {what}"), columns.iter().map(|(_, s)| answer(s, verb, &asked)).collect())

@@ -205,6 +205,8 @@ const ACTS: &[Act] = &[
     Act("PUT", "/api/v1/secrets/{secret}", OWN, r#"{"value":"a-value-of-some-length"}"#, "secret.set"),
     Act("PUT", "/api/v1/secrets/{secret}/grants/{agent}/{hosts}", OWN, "", "secret.grant"),
     Act("DELETE", "/api/v1/secrets/{secret}/grants/{agent}/{hosts}", OWN, "", "secret.grant"),
+    Act("POST", "/api/v1/admin/accounts/{account}/data-key", OWN, "", "secret.key.rotate"),
+    Act("POST", "/api/v1/admin/vault/rewrap", OWN, "", "host.vault.rewrap"),
     Act("DELETE", "/api/v1/secrets/{secret}", OWN, "", "secret.delete"),
     Act("POST", "/api/v1/spaces", OWN, r#"{"name":"made"}"#, "space.create"),
     Act("PATCH", "/api/v1/spaces/{space}", OWN, r#"{"name":"renamed"}"#, "space.update"),

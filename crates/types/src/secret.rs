@@ -1,0 +1,50 @@
+//! Secrets of accounts: by whom they are used.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// By whom a secret is used on behalf of an agent. A grant is for one of them and never for the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UsedBy {
+    /// The gate, in requests that the agent's sandboxes make.
+    #[default]
+    Sandbox,
+    /// The server, when it calls the agent's model.
+    Model,
+}
+
+impl UsedBy {
+    /// The word for it in grants, in policies and on the record.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Sandbox => "sandbox",
+            Self::Model => "model",
+        }
+    }
+}
+
+impl fmt::Display for UsedBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The word names nobody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a secret is used by \"sandbox\" or \"model\"")]
+pub struct UsedByError;
+
+impl FromStr for UsedBy {
+    type Err = UsedByError;
+
+    fn from_str(text: &str) -> Result<Self, UsedByError> {
+        match text {
+            "sandbox" => Ok(Self::Sandbox),
+            "model" => Ok(Self::Model),
+            _ => Err(UsedByError),
+        }
+    }
+}
