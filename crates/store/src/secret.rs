@@ -260,14 +260,18 @@ impl Store {
         let (found, noted) = self
             .database(act.scope().tenant())?
             .read(|sql| {
-                let key = data_key(sql)?;
-                let row = sql.one(
-                    "SELECT version, sealed, released_at FROM secret WHERE account = ?1 AND name = ?2",
+                // One statement, so that the key is the one under which the value is, also while keys are changed.
+                let found = sql.one(
+                    "SELECT data_key.wrapped_by, data_key.wrapped, secret.version, secret.sealed, secret.released_at \
+                     FROM secret JOIN data_key ON data_key.account = secret.account \
+                     WHERE secret.account = ?1 AND secret.name = ?2",
                     args![&name],
-                    |row| Ok((row.count(0)?, row.blob(1)?, row.optional_time(2)?)),
+                    |row| {
+                        let key = StoredKey { by: row.text(0)?, bytes: row.blob(1)? };
+                        let found = StoredSecret { key, version: row.count(2)?, bytes: row.blob(3)? };
+                        Ok((found, row.optional_time(4)?))
+                    },
                 )?;
-                let found =
-                    row.zip(key).map(|((version, bytes, noted), key)| (StoredSecret { key, version, bytes }, noted));
                 found.ok_or_else(|| StoreError::not_found("secret", &name))
             })
             .await?;
