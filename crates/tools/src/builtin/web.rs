@@ -1,7 +1,6 @@
 //! `web_fetch`: a document of the web, by the gate and under the agent's egress rules.
 
 mod markdown;
-mod tokens;
 
 use std::time::Duration;
 

@@ -3,9 +3,8 @@
 //! Token by token and without a tree, so that a page cannot be nested deeper than there is stack. What is written is
 //! for models and people to read, and is never rendered: nothing is escaped.
 
+use html5gum::{DefaultEmitter, StartTag, Token, Tokenizer};
 use url::Url;
-
-use super::tokens::{Tag, Token, Tokens};
 
 /// What becomes of links.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -72,11 +71,16 @@ pub(super) fn of_html(html: &str, base: &Url, links: Links) -> String {
         fresh: false,
         link: None,
     };
-    for token in Tokens::new(html) {
+    let mut emitter = DefaultEmitter::default();
+    // What is within scripts, styles and the like is no markup.
+    emitter.naively_switch_states(true);
+    for token in Tokenizer::new_with_emitter(html, emitter) {
+        let Ok(token) = token;
         match token {
-            Token::Open(tag) => page.open(&tag),
-            Token::Close(name) => page.close(&name),
-            Token::Text(text) => page.text(&text),
+            Token::StartTag(tag) => page.open(&tag),
+            Token::EndTag(tag) => page.close(&String::from_utf8_lossy(&tag.name)),
+            Token::String(text) => page.text(&String::from_utf8_lossy(&text)),
+            Token::Comment(_) | Token::Doctype(_) | Token::Error(_) => {}
         }
     }
     page.out.truncate(page.out.trim_end().len());
@@ -110,14 +114,14 @@ struct Page<'a> {
 }
 
 impl Page<'_> {
-    fn open(&mut self, tag: &Tag<'_>) {
-        let name = tag.name.as_str();
+    fn open(&mut self, tag: &StartTag<()>) {
+        let name = &*String::from_utf8_lossy(&tag.name);
         if let Some((unseen, depth)) = &mut self.unseen {
-            *depth += usize::from(unseen == name && !tag.empty);
+            *depth += usize::from(unseen == name && !tag.self_closing);
             return;
         }
         if UNSEEN.contains(&name) {
-            if !tag.empty {
+            if !tag.self_closing {
                 self.unseen = Some((name.to_owned(), 1));
             }
             return;
@@ -160,13 +164,13 @@ impl Page<'_> {
             "code" | "kbd" | "samp" if self.raw == 0 => self.write("`"),
             "strong" | "b" if self.links == Links::Kept => self.write("**"),
             "img" => {
-                let alternative = tag.attribute("alt").unwrap_or_default();
+                let alternative = attribute(tag, "alt").unwrap_or_default();
                 if !alternative.trim().is_empty() {
                     self.text(&format!("[image: {}]", alternative.trim()));
                 }
             }
             "a" if self.links == Links::Kept => {
-                let leads = tag.attribute("href").and_then(|href| self.base.join(href.trim()).ok());
+                let leads = attribute(tag, "href").and_then(|href| self.base.join(href.trim()).ok());
                 let leads = leads.filter(|url| matches!(url.scheme(), "http" | "https" | "mailto"));
                 self.finish_link();
                 if let Some(url) = leads.filter(|url| url.as_str().len() <= LONGEST) {
@@ -285,6 +289,10 @@ impl Page<'_> {
     fn mark(&mut self, text: &str) {
         self.out.push_str(text);
     }
+}
+
+fn attribute(tag: &StartTag<()>, name: &str) -> Option<String> {
+    tag.attributes.get(name.as_bytes()).map(|value| String::from_utf8_lossy(value).into_owned())
 }
 
 #[cfg(test)]
