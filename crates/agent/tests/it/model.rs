@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bailiwick_agent::{Incoming, Models, Runtime, RuntimeLimits};
-use bailiwick_model::{Config, Http, Provider};
+use bailiwick_model::{Config, Provider};
+use bailiwick_outbound::Transport;
 use bailiwick_sandbox::container::ContainerUse;
 use bailiwick_sandbox::gate::GateSettings;
 use bailiwick_sandbox::linux::{CgroupUse, HelperPath};
@@ -29,7 +30,7 @@ async fn with_provider(fake: &FakeAnthropic) -> Inside {
         "provider": "anthropic", "base_url": fake.base_url(), "model": "test-model", "api_key_env": "NOT_READ_HERE",
     }))
     .unwrap();
-    let provider = Provider::new(&config, Http::new().unwrap()).unwrap();
+    let provider = Provider::new(&config, Transport::new(std::time::Duration::from_secs(10)).unwrap()).unwrap();
     let mut keys = ModelKeys::new();
     keys.insert(ModelName::first(), Secret::new(KEY.to_owned()));
     let redactor = keys.redactor();
