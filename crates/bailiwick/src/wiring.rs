@@ -19,8 +19,8 @@ use bailiwick_auth::authn::sign_in::SignIns;
 use bailiwick_auth::authn::{RootKeyUse, Step, Walk};
 use bailiwick_auth::password::{Password, Passwords, PasswordsError};
 use bailiwick_auth::totp;
-use bailiwick_model::{Http, HttpError, KeySource, Provider, Script};
-use bailiwick_outbound::{Client, ClientError, Lazy, Patience};
+use bailiwick_model::{KeySource, Provider, Script};
+use bailiwick_outbound::{Client, Lazy, Patience, Transport, TransportError};
 use bailiwick_sandbox::linux::HelperPath;
 use bailiwick_sandbox::{Sandboxes, Settings};
 use bailiwick_store::account::NewAccount;
@@ -75,10 +75,8 @@ pub(crate) enum WiringError {
     VaultKey { id: String, accounts: u64, usual: PathBuf },
     #[error("the host of model {0}: {1}")]
     ModelHost(ModelName, String),
-    #[error(transparent)]
-    Http(#[from] HttpError),
-    #[error("identity providers cannot be asked")]
-    Outbound(#[from] ClientError),
+    #[error("models and identity providers cannot be called")]
+    Outbound(#[from] TransportError),
     #[error("an issuer of tokens cannot be used")]
     Issuer(#[from] IssuerError),
     #[error("{0} cannot be bound")]
@@ -102,6 +100,8 @@ pub(crate) struct Server {
 
 /// Where sandboxes that nobody uses are looked for.
 const REAP_EVERY: Duration = Duration::from_secs(30);
+/// How long a connection to a model may take, name and TLS included.
+const MODEL_CONNECT: Duration = Duration::from_secs(10);
 /// How often old events are looked for.
 const RETIRE_EVERY: Duration = Duration::from_secs(24 * 3600);
 
@@ -211,7 +211,7 @@ fn outside(
 ) -> Result<(Vec<Issuer>, Providers, web::Documents), WiringError> {
     // Reading the system's certificates takes longer than all the rest of the start.
     let mut outbound: Option<Arc<dyn Outbound>> = None;
-    let mut shared = || -> Result<Arc<dyn Outbound>, ClientError> {
+    let mut shared = || -> Result<Arc<dyn Outbound>, TransportError> {
         Ok(match &outbound {
             Some(client) => Arc::clone(client),
             None => Arc::clone(outbound.insert(Arc::new(Client::new(Patience::default())?))),
@@ -415,14 +415,14 @@ type Wired = (Models, bailiwick_vault::Redactor, Vec<ModelName>);
 
 fn models(config: &Config, spoken: Option<Script>, keeper: Arc<Keeper>) -> Result<Wired, WiringError> {
     // Reading the system's certificates takes longer than all the rest of the start; once is enough.
-    let mut http: Option<Http> = None;
+    let mut transport: Option<Transport> = None;
     let mut providers = BTreeMap::new();
     let mut keys = ModelKeys::new();
     let mut own = BTreeMap::new();
     for (name, model) in &config.models {
-        let shared = match &http {
-            Some(http) => http.clone(),
-            None => http.insert(Http::new()?).clone(),
+        let shared = match &transport {
+            Some(transport) => transport.clone(),
+            None => transport.insert(Transport::new(MODEL_CONNECT)?).clone(),
         };
         let built = Provider::new(model, shared);
         providers.insert(name.clone(), built.map_err(|error| WiringError::Model(name.clone(), error))?);

@@ -6,14 +6,15 @@
 mod decode;
 mod encode;
 
+use bailiwick_outbound::Transport;
 use futures::stream::BoxStream;
-use reqwest::header::HeaderMap;
+use http::header::{HeaderMap, HeaderValue};
 use tokio_util::sync::CancellationToken;
 
 use crate::call::Call;
 use crate::endpoint::{Base, Version};
 use crate::provider::{Key, json_headers};
-use crate::{Effort, Event, Http, ModelError, Policy, PromptCache, Request};
+use crate::{Effort, Event, ModelError, Policy, PromptCache, Request};
 
 /// The provider's settings.
 #[derive(Clone, Debug)]
@@ -37,7 +38,7 @@ pub(crate) enum Thinking {
 impl Anthropic {
     pub(crate) fn stream(
         &self,
-        http: &Http,
+        transport: &Transport,
         policy: Policy,
         request: &Request,
         key: &Key,
@@ -45,12 +46,13 @@ impl Anthropic {
     ) -> Result<BoxStream<'static, Result<Event, ModelError>>, ModelError> {
         let body = encode::body(self, request)?;
         let mut headers: HeaderMap = json_headers();
-        headers.insert("anthropic-version", reqwest::header::HeaderValue::from_static(VERSION));
+        headers.insert("anthropic-version", HeaderValue::from_static(VERSION));
         if let Some(value) = key.header("")? {
             headers.insert("x-api-key", value);
         }
         Ok(Call {
-            http: http.clone(),
+            transport: transport.clone(),
+            reach: self.base.reach(),
             url: self.base.join(Version::UnlessPresent, "messages"),
             headers,
             body: body.to_string().into(),

@@ -5,17 +5,16 @@
 //! canceled or dropped the stream, or wait or read without a bound.
 
 use std::collections::VecDeque;
-use std::future::Future;
 
+use bailiwick_outbound::{Answer, Bounds, Reach, SendError, Transport, Waited};
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt as _};
-use reqwest::Url;
-use reqwest::header::{CONTENT_TYPE, HeaderMap};
+use http::header::{CONTENT_TYPE, HeaderMap};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use url::Url;
 
 use crate::failure::{Again, Failure};
-use crate::http::Http;
 use crate::json::JsonProblem;
 use crate::scrub::Scrub;
 use crate::sse::{SseEvent, SseParser, SseProblem};
@@ -69,7 +68,8 @@ impl From<SseProblem> for DecodeError {
 
 /// Everything that a call needs.
 pub(crate) struct Call<D> {
-    pub(crate) http: Http,
+    pub(crate) transport: Transport,
+    pub(crate) reach: Reach,
     pub(crate) url: Url,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
@@ -114,10 +114,8 @@ struct Running<D> {
 
 /// An answer that is coming in.
 struct Open {
-    response: reqwest::Response,
+    answer: Answer,
     request_id: Option<String>,
-    read: usize,
-    first_byte_by: Instant,
 }
 
 /// Whether the caller has seen a part of the answer, after which there is no other try.
@@ -212,29 +210,30 @@ impl<D: Decode> Running<D> {
 
     async fn connect(&mut self) -> Result<(), Failure> {
         self.tried += 1;
-        let first_byte_by = Instant::now() + self.call.policy.timeouts.first_byte;
-        let sent = self
-            .call
-            .http
-            .post(self.call.url.clone())
-            .headers(self.call.headers.clone())
-            .body(self.call.body.clone())
-            .send();
-        let response =
-            by(first_byte_by, TimeoutPhase::FirstByte, sent).await?.map_err(|error| connection_failure(&error))?;
-        let status = response.status().as_u16();
+        let call = &self.call;
+        let request = bailiwick_outbound::Request::post(call.url.clone(), call.body.clone());
+        let (timeouts, limits) = (call.policy.timeouts, call.policy.limits);
+        let bounds = Bounds {
+            first_byte: timeouts.first_byte,
+            between: timeouts.idle,
+            whole: timeouts.total,
+            body: limits.response_bytes,
+        };
+        let sent = call.transport.send(request.with(call.headers.clone()), &call.reach, bounds).await;
+        let answer = sent.map_err(failed)?;
+        let status = answer.status();
         tracing::debug!(status, tried = self.tried, "model provider answered");
         if status != 200 {
-            let headers = response.headers().clone();
-            let body = by(first_byte_by, TimeoutPhase::FirstByte, error_body(response)).await?;
-            return Err(Failure::of_status(status, &headers, &body, &self.call.scrub));
+            let headers = answer.headers().clone();
+            let body = answer.beginning(MAX_ERROR_BODY).await.map_err(failed)?;
+            return Err(Failure::of_status(status, &headers, &String::from_utf8_lossy(&body), &self.call.scrub));
         }
-        let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
+        let header = |name| answer.headers().get(name).and_then(|value| value.to_str().ok());
         if !header(CONTENT_TYPE.as_str()).is_some_and(|kind| kind.trim_start().starts_with("text/event-stream")) {
             return Err(ModelError::Protocol { what: "something else than an event stream" }.into());
         }
         let request_id = header(self.call.request_id_header).and_then(|id| self.call.scrub.identifier(id));
-        self.open = Some(Open { response, request_id, read: 0, first_byte_by });
+        self.open = Some(Open { answer, request_id });
         Ok(())
     }
 
@@ -242,23 +241,17 @@ impl<D: Decode> Running<D> {
         let Some(open) = self.open.as_mut() else {
             return Ok(());
         };
-        let (until, phase) = if open.read == 0 {
-            (open.first_byte_by, TimeoutPhase::FirstByte)
-        } else {
-            (Instant::now() + self.call.policy.timeouts.idle, TimeoutPhase::Idle)
+        let chunk = match open.answer.chunk().await {
+            Ok(Some(chunk)) => chunk,
+            Ok(None) | Err(SendError::Broken) => {
+                let ended = self.decoder.end(&mut self.queue);
+                ended.map_err(|error| self.failure(error))?;
+                self.mark_request_id();
+                let finished = matches!(self.queue.back(), Some(Event::Finished(_)));
+                return if finished { Ok(()) } else { Err(Failure::again(ModelError::Interrupted)) };
+            }
+            Err(error) => return Err(failed(error)),
         };
-        let chunk = by(until, phase, open.response.chunk()).await?;
-        let Ok(Some(chunk)) = chunk else {
-            let ended = self.decoder.end(&mut self.queue);
-            ended.map_err(|error| self.failure(error))?;
-            self.mark_request_id();
-            let finished = matches!(self.queue.back(), Some(Event::Finished(_)));
-            return if finished { Ok(()) } else { Err(Failure::again(ModelError::Interrupted)) };
-        };
-        open.read += chunk.len();
-        if open.read > self.call.policy.limits.response_bytes {
-            return Err(ModelError::TooLarge { limit: Limit::ResponseBytes }.into());
-        }
         let (decoder, queue) = (&mut self.decoder, &mut self.queue);
         let outcome = self.sse.push(&chunk, |event| {
             // After the end of the answer there is nothing more to say.
@@ -283,32 +276,28 @@ impl<D: Decode> Running<D> {
     }
 }
 
-async fn by<T>(until: Instant, phase: TimeoutPhase, work: impl Future<Output = T>) -> Result<T, Failure> {
-    tokio::time::timeout_at(until, work).await.map_err(|_| ModelError::TimedOut { phase }.into())
-}
-
-/// Errors of the client name addresses and system causes; only their kind is kept.
-fn connection_failure(error: &reqwest::Error) -> Failure {
-    Failure::again(if error.is_connect() && error.is_timeout() {
-        ModelError::TimedOut { phase: TimeoutPhase::Connect }
-    } else if error.is_connect() {
-        ModelError::Unreachable
-    } else {
-        ModelError::Interrupted
-    })
-}
-
-/// As much of a refusal's body as is worth reading.
-async fn error_body(mut response: reqwest::Response) -> String {
-    let mut body = Vec::new();
-    while let Ok(Some(chunk)) = response.chunk().await {
-        let room = MAX_ERROR_BODY - body.len();
-        body.extend_from_slice(&chunk[..chunk.len().min(room)]);
-        if body.len() == MAX_ERROR_BODY {
-            break;
+/// What a call that gave no answer is, and whether another try has a chance.
+fn failed(error: SendError) -> Failure {
+    match error {
+        SendError::Unreachable => Failure::again(ModelError::Unreachable),
+        SendError::Broken => Failure::again(ModelError::Interrupted),
+        SendError::TimedOut(Waited::Connect) => Failure::again(ModelError::TimedOut { phase: TimeoutPhase::Connect }),
+        SendError::TimedOut(waited) => ModelError::TimedOut {
+            phase: match waited {
+                Waited::Connect => TimeoutPhase::Connect,
+                Waited::FirstByte => TimeoutPhase::FirstByte,
+                Waited::Between => TimeoutPhase::Idle,
+                Waited::Whole => TimeoutPhase::Total,
+            },
         }
+        .into(),
+        // The configured name leads where no provider is; it would again.
+        SendError::Address | SendError::Network => {
+            tracing::error!(%error, "a model's base_url cannot be called");
+            ModelError::Unreachable.into()
+        }
+        SendError::TooLong => ModelError::TooLarge { limit: Limit::ResponseBytes }.into(),
     }
-    String::from_utf8_lossy(&body).into_owned()
 }
 
 const MAX_ERROR_BODY: usize = 64 * 1024;

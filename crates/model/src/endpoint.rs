@@ -1,7 +1,8 @@
 //! Where a provider's API stands. A base address is parsed once, here; what comes out has no
 //! user, no query and no fragment, and is HTTPS or loopback unless plain HTTP was asked for.
 
-use reqwest::Url;
+use bailiwick_outbound::{Origin, OriginError, Plain, Reach};
+use url::Url;
 
 use crate::PlainHttp;
 
@@ -18,11 +19,27 @@ pub(crate) enum EndpointProblem {
         "is plain http to another machine, which shows the key to the network; use https, or set plain_http = \"anywhere\""
     )]
     Plain,
+    #[error("is an address where no provider is: link-local, multicast, or where clouds keep credentials")]
+    Nobodys,
 }
 
-/// A base address.
+impl From<OriginError> for EndpointProblem {
+    fn from(error: OriginError) -> Self {
+        match error {
+            OriginError::NotHttp => Self::NotHttp,
+            OriginError::HasUser => Self::HasUser,
+            OriginError::Plain => Self::Plain,
+            OriginError::Nobodys => Self::Nobodys,
+        }
+    }
+}
+
+/// A base address, and its origin, which is all that calls to it may reach.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Base(Url);
+pub(crate) struct Base {
+    url: Url,
+    origin: Origin,
+}
 
 /// How an API's path is put behind a base address that has a path of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,57 +54,45 @@ pub(crate) enum Version {
 impl Base {
     pub(crate) fn parse(text: &str, plain: PlainHttp) -> Result<Self, EndpointProblem> {
         let url = Url::parse(text).map_err(|_| EndpointProblem::NotHttp)?;
-        if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
-            return Err(EndpointProblem::NotHttp);
-        }
-        if !url.username().is_empty() || url.password().is_some() {
-            return Err(EndpointProblem::HasUser);
-        }
+        let plain = match plain {
+            PlainHttp::Loopback => Plain::Loopback,
+            PlainHttp::Anywhere => Plain::Anywhere,
+        };
+        let origin = Origin::of(&url, plain)?;
         if url.query().is_some() || url.fragment().is_some() {
             return Err(EndpointProblem::HasQuery);
         }
-        if url.scheme() == "http" && plain == PlainHttp::Loopback && !is_loopback(&url) {
-            return Err(EndpointProblem::Plain);
-        }
-        Ok(Self(url))
+        Ok(Self { url, origin })
+    }
+
+    /// What calls may reach: the host that the operator named, wherever it is, and nothing else.
+    pub(crate) fn reach(&self) -> Reach {
+        Reach::Named(self.origin.clone())
     }
 
     /// The address of one call, for example of `chat/completions`.
     pub(crate) fn join(&self, version: Version, path: &str) -> Url {
-        let base = self.0.path().trim_end_matches('/');
+        let base = self.url.path().trim_end_matches('/');
         let add = match version {
             Version::UnlessPresent => !base.ends_with("/v1"),
             Version::IfNoPath => base.is_empty(),
         };
         let whole = format!("{base}{}/{path}", if add { "/v1" } else { "" });
-        let mut url = self.0.clone();
+        let mut url = self.url.clone();
         url.set_path(&whole);
         url
     }
 
     /// The host's name or address.
     pub(crate) fn host(&self) -> Option<&str> {
-        self.0.host_str()
+        self.url.host_str()
     }
 
     /// Whether the host is this name or stands below it.
     pub(crate) fn is_below(&self, domain: &str) -> bool {
-        self.0.host_str().is_some_and(|host| {
+        self.url.host_str().is_some_and(|host| {
             host.strip_suffix(domain).is_some_and(|before| before.is_empty() || before.ends_with('.'))
         })
-    }
-}
-
-fn is_loopback(url: &Url) -> bool {
-    // The name `localhost` resolves to loopback on every supported system (RFC 6761).
-    match url.host_str() {
-        Some("localhost") => true,
-        Some(host) => host
-            .trim_start_matches('[')
-            .trim_end_matches(']')
-            .parse::<std::net::IpAddr>()
-            .is_ok_and(|address| address.is_loopback()),
-        None => false,
     }
 }
 
@@ -128,6 +133,7 @@ mod tests {
         assert_eq!(problem("api.example.com"), EndpointProblem::NotHttp);
         assert_eq!(problem("https://u:p@a.example"), EndpointProblem::HasUser);
         assert_eq!(problem("https://a.example/?key=1"), EndpointProblem::HasQuery);
+        assert_eq!(problem("http://169.254.169.254/latest"), EndpointProblem::Nobodys);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! The wire formats of model APIs, and the calls to them.
 //!
 //! This is the only crate that calls a model, and the only one that knows what a provider's
-//! JSON looks like. Everything else speaks [`Request`], [`Message`] and [`Event`].
+//! JSON looks like. Everything else speaks [`Request`], [`Message`] and [`Event`]. It opens no
+//! socket: a call goes by the server's one client, to the origin that the operator named.
 //!
 //! What it must never do:
 //! - decide anything. Which tools exist, who approves, what is redacted and how much may be
@@ -23,7 +24,6 @@ mod event;
 mod failure;
 #[cfg(test)]
 mod hostile;
-mod http;
 mod json;
 mod message;
 mod openai;
@@ -43,7 +43,6 @@ pub use config::{
 pub use credential::Credential;
 pub use error::{Fault, Limit, ModelError, ProviderText, TimeoutPhase};
 pub use event::{Completion, Event, Finish, Usage};
-pub use http::{Http, HttpError};
 pub use message::{
     AssistantMessage, AssistantPart, Message, Outcome, Raw, ToolCall, ToolInput, ToolResult, UserPart, WireFormat,
 };

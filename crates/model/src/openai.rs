@@ -9,14 +9,15 @@ mod responses_decode;
 mod responses_encode;
 mod schema;
 
+use bailiwick_outbound::Transport;
 use futures::stream::BoxStream;
-use reqwest::header::AUTHORIZATION;
+use http::header::AUTHORIZATION;
 use tokio_util::sync::CancellationToken;
 
 use crate::call::{Call, Decode};
 use crate::endpoint::{Base, Version};
 use crate::provider::{Key, json_headers};
-use crate::{Api, Effort, EncryptedReasoning, Event, Http, ModelError, Outcome, Policy, Request, ToolResult};
+use crate::{Api, Effort, EncryptedReasoning, Event, ModelError, Outcome, Policy, Request, ToolResult};
 
 /// The provider's settings.
 #[derive(Clone, Debug)]
@@ -30,7 +31,7 @@ pub(crate) struct OpenAi {
 impl OpenAi {
     pub(crate) fn stream(
         &self,
-        http: &Http,
+        transport: &Transport,
         policy: Policy,
         request: &Request,
         key: &Key,
@@ -40,19 +41,19 @@ impl OpenAi {
             Api::Chat => {
                 let body = chat_encode::body(self, request)?;
                 let decoder = chat_decode::Decoder::new(&request.model);
-                self.call(http, policy, ("chat/completions", &body), decoder, key, cancel)
+                self.call(transport, policy, ("chat/completions", &body), decoder, key, cancel)
             }
             Api::Responses => {
                 let body = responses_encode::body(self, request)?;
                 let decoder = responses_decode::Decoder::new(&request.model);
-                self.call(http, policy, ("responses", &body), decoder, key, cancel)
+                self.call(transport, policy, ("responses", &body), decoder, key, cancel)
             }
         }
     }
 
     fn call<D: Decode>(
         &self,
-        http: &Http,
+        transport: &Transport,
         policy: Policy,
         (path, body): (&str, &serde_json::Value),
         decoder: D,
@@ -64,7 +65,8 @@ impl OpenAi {
             headers.insert(AUTHORIZATION, value);
         }
         Ok(Call {
-            http: http.clone(),
+            transport: transport.clone(),
+            reach: self.base.reach(),
             url: self.base.join(Version::IfNoPath, path),
             headers,
             body: body.to_string().into(),

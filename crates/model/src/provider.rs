@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
+use bailiwick_outbound::Transport;
 use futures::stream::{self, BoxStream, StreamExt as _};
-use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
@@ -13,7 +14,7 @@ use crate::openai::{self, OpenAi};
 use crate::scripted::{Script, ScriptError, Scripted};
 use crate::scrub::Scrub;
 use crate::veil::veil;
-use crate::{Config, ConfigProblem, Credential, Event, Http, Kind, ModelError, Policy, Request};
+use crate::{Config, ConfigProblem, Credential, Event, Kind, ModelError, Policy, Request};
 
 /// A configured model. Cheap to share; holds no key and no conversation.
 #[derive(Clone, Debug)]
@@ -26,8 +27,8 @@ pub struct Provider {
 
 #[derive(Clone, Debug)]
 enum ProviderApi {
-    Anthropic(Anthropic, Http),
-    OpenAi(OpenAi, Http),
+    Anthropic(Anthropic, Transport),
+    OpenAi(OpenAi, Transport),
     Scripted(Scripted),
 }
 
@@ -43,11 +44,11 @@ pub enum BuildError {
 }
 
 impl Provider {
-    /// The model of a configuration. A script is read now, once.
+    /// The model of a configuration, called by this transport. A script is read now, once.
     ///
     /// # Errors
     /// All mistakes of the configuration, or the first of the script.
-    pub fn new(config: &Config, http: Http) -> Result<Self, BuildError> {
+    pub fn new(config: &Config, transport: Transport) -> Result<Self, BuildError> {
         let problems = config.problems();
         if !problems.is_empty() {
             return Err(BuildError::Config(problems));
@@ -66,7 +67,7 @@ impl Provider {
                     (None, None) => Thinking::Unset,
                 };
                 let base = base(anthropic::DEFAULT_BASE)?;
-                ProviderApi::Anthropic(Anthropic { base, thinking, cache: config.prompt_cache }, http)
+                ProviderApi::Anthropic(Anthropic { base, thinking, cache: config.prompt_cache }, transport)
             }
             Kind::Openai => {
                 let settings = OpenAi {
@@ -75,7 +76,7 @@ impl Provider {
                     effort: config.effort,
                     encrypted_reasoning: config.encrypted_reasoning,
                 };
-                ProviderApi::OpenAi(settings, http)
+                ProviderApi::OpenAi(settings, transport)
             }
             Kind::Scripted => {
                 let path = config.script.as_deref().unwrap_or(Path::new(""));
@@ -121,8 +122,10 @@ impl Provider {
     ) -> BoxStream<'static, Result<Event, ModelError>> {
         let key_text = key.map(Credential::expose);
         let started = request.check().map_err(ModelError::from).and_then(|()| match &self.api {
-            ProviderApi::Anthropic(api, http) => api.stream(http, self.policy, request, &Key::new(key), cancel),
-            ProviderApi::OpenAi(api, http) => api.stream(http, self.policy, request, &Key::new(key), cancel),
+            ProviderApi::Anthropic(api, transport) => {
+                api.stream(transport, self.policy, request, &Key::new(key), cancel)
+            }
+            ProviderApi::OpenAi(api, transport) => api.stream(transport, self.policy, request, &Key::new(key), cancel),
             ProviderApi::Scripted(api) => Ok(api.stream(request, cancel)),
         });
         veil(started.unwrap_or_else(|error| stream::iter([Err(error)]).boxed()), key_text)

@@ -1,26 +1,28 @@
-//! Which addresses may be called. A list of what is known to be no place for a provider; it opens nothing by
-//! itself.
+//! Which addresses may be called. It asks the one list of what is not public, and has none of its own.
 
 use std::net::IpAddr;
 
 use bailiwick_types::address::{inner, is_nobodys, is_public};
 
-/// Whose word the host is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Word {
-    /// The operator's: it stands in the configuration.
-    Operator,
-    /// A provider's answer, or anybody who asks this server.
-    Other,
+/// Where a host may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Place {
+    /// In the public network.
+    Public,
+    /// On any machine, of a private network too.
+    Machine,
+    /// On this machine.
+    Loopback,
 }
 
-/// Whether an address may be called.
-pub(crate) fn fits(address: IpAddr, word: Word) -> bool {
+/// Whether an address is in that place.
+pub(crate) fn fits(address: IpAddr, place: Place) -> bool {
     // An IPv4 address in IPv6 clothes is that IPv4 address.
     let address = inner(address);
-    match word {
-        Word::Operator => !is_nobodys(address),
-        Word::Other => !is_nobodys(address) && is_public(address),
+    match place {
+        Place::Public => !is_nobodys(address) && is_public(address),
+        Place::Machine => !is_nobodys(address),
+        Place::Loopback => address.is_loopback(),
     }
 }
 
@@ -30,8 +32,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn i12_a_host_that_a_provider_names_is_public_and_one_that_the_operator_names_is_a_machine() {
-        for (text, operator, provider) in [
+    fn g08_i12_a_host_that_anybody_names_is_public_and_one_that_the_operator_names_is_a_machine() {
+        for (text, machine, public) in [
             ("93.184.215.14", true, true),
             ("2606:2800:21f:cb07:6820:80da:af6b:8b2c", true, true),
             ("10.0.0.7", true, false),
@@ -65,7 +67,24 @@ mod tests {
             ("::", false, false),
         ] {
             let address = text.parse().unwrap();
-            assert_eq!((fits(address, Word::Operator), fits(address, Word::Other)), (operator, provider), "{text}");
+            assert_eq!((fits(address, Place::Machine), fits(address, Place::Public)), (machine, public), "{text}");
+        }
+    }
+
+    #[test]
+    fn g08_this_machine_is_its_loopback_in_any_clothes_and_nothing_else() {
+        for (text, loopback) in [
+            ("127.0.0.1", true),
+            ("127.9.9.9", true),
+            ("::1", true),
+            ("::ffff:127.0.0.1", true),
+            ("0.0.0.0", false),
+            ("10.0.0.7", false),
+            ("::2", false),
+            ("93.184.215.14", false),
+            ("::ffff:10.0.0.7", false),
+        ] {
+            assert_eq!(fits(text.parse().unwrap(), Place::Loopback), loopback, "{text}");
         }
     }
 }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use bailiwick_agent::{Incoming, Models, OwnKey, Runtime, RuntimeLimits};
 use bailiwick_auth::Scope;
 use bailiwick_auth::access::verb::{GrantSecret, ReadAccountAudit, ReadSession, SetSecret};
-use bailiwick_model::{Config, Http, Provider};
+use bailiwick_model::{Config, Provider};
+use bailiwick_outbound::Transport;
 use bailiwick_sandbox::container::ContainerUse;
 use bailiwick_sandbox::gate::GateSettings;
 use bailiwick_sandbox::linux::{CgroupUse, HelperPath};
@@ -54,7 +55,7 @@ async fn provided(fake: &FakeAnthropic, whose: Whose) -> Inside {
     }))
     .unwrap();
     assert_eq!(config.host().as_deref(), Some(HOST));
-    let provider = Provider::new(&config, Http::new().unwrap()).unwrap();
+    let provider = Provider::new(&config, Transport::new(std::time::Duration::from_secs(10)).unwrap()).unwrap();
     let mut keys = ModelKeys::new();
     // There also where accounts bring their own: it must not be taken then.
     keys.insert(ModelName::first(), Secret::new(KEY.to_owned()));

@@ -148,9 +148,9 @@ fn text_of(parts: &[UserPart]) -> String {
 
 /// The same errors as a provider's, from the same table.
 fn failure(fail: &Fail) -> ModelError {
-    let mut headers = reqwest::header::HeaderMap::new();
+    let mut headers = http::HeaderMap::new();
     if let Some(seconds) = fail.retry_after_seconds {
-        headers.insert(reqwest::header::RETRY_AFTER, seconds.into());
+        headers.insert(http::header::RETRY_AFTER, seconds.into());
     }
     Failure::of_status(fail.status, &headers, &fail.message, &Scrub::new(None)).error
 }

@@ -38,7 +38,7 @@ async fn an_endless_line_is_cut_off() {
 }
 
 #[tokio::test]
-async fn an_endless_answer_is_cut_off() {
+async fn g08_an_endless_answer_of_a_model_is_cut_off() {
     let (fake, provider) = anthropic().await;
     let provider = limited(provider, 10_000, 100_000);
     fake.push(Reply::text(&"long ".repeat(5_000)));
@@ -112,7 +112,7 @@ async fn answers_that_are_no_event_stream_are_named_as_such() {
 }
 
 #[tokio::test]
-async fn a_redirect_is_not_followed() {
+async fn g08_a_models_redirect_is_not_followed() {
     let (fake, provider) = anthropic().await;
     let (other, _) = anthropic().await;
     other.always(Reply::text("you should not be here"));

@@ -1,7 +1,9 @@
 //! The configuration of a model.
 
-use bailiwick_model::{BuildError, Config, Http, KeySource, Provider};
+use bailiwick_model::{BuildError, Config, KeySource, Provider};
 use serde_json::{Value, json};
+
+use crate::support::transport;
 
 fn config(value: Value) -> Config {
     serde_json::from_value(value).unwrap()
@@ -45,7 +47,7 @@ fn all_mistakes_are_reported_together() {
             "base_url",
         ]
     );
-    let Err(BuildError::Config(problems)) = Provider::new(&config(bad), Http::new().unwrap()) else { panic!() };
+    let Err(BuildError::Config(problems)) = Provider::new(&config(bad), transport()) else { panic!() };
     assert_eq!(problems.len(), 8);
     assert_eq!(keys(json!({ "provider": "scripted", "api": "responses" })), ["script", "api"]);
 }

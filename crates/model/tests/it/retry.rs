@@ -125,7 +125,7 @@ async fn one_connection_serves_one_call_after_another() {
 }
 
 #[tokio::test]
-async fn each_timeout_has_its_name() {
+async fn g08_each_timeout_of_a_model_has_its_name() {
     let (fake, provider) = start().await;
     let short = Duration::from_millis(150);
     let long = Duration::from_secs(30);

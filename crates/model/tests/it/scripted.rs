@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 use bailiwick_model::{
-    Config, Finish, Http, Message, ModelError, Provider, Request, Script, ScriptFailure, ToolInput, Usage,
+    Config, Finish, Message, ModelError, Provider, Request, Script, ScriptFailure, ToolInput, Usage,
 };
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{ask, at_once, call, call_with, calls, continued, stored};
+use crate::support::{ask, at_once, call, call_with, calls, continued, stored, transport};
 
 const DEMO: &str = r#"
 turns:
@@ -148,7 +148,7 @@ async fn a_script_is_loaded_from_its_file() {
     std::fs::write(&path, DEMO).unwrap();
     let build = |path: &std::path::Path| {
         let config: Config = serde_json::from_value(json!({ "provider": "scripted", "script": path })).unwrap();
-        Provider::new(&config, Http::new().unwrap())
+        Provider::new(&config, transport())
     };
     assert_eq!(call(&build(&path).unwrap(), &ask("hi")).await.text(), "I heard: hi");
     let missing = build(&folder.path().join("none.yaml")).unwrap_err().to_string();

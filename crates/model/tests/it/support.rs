@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use bailiwick_model::{
-    AssistantMessage, AssistantPart, Completion, Config, Credential, Event, Http, Message, ModelError, Outcome, Policy,
+    AssistantMessage, AssistantPart, Completion, Config, Credential, Event, Message, ModelError, Outcome, Policy,
     Provider, Request, Retry, Tool, ToolCall, ToolResult,
 };
+use bailiwick_outbound::Transport;
 use futures::StreamExt as _;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -20,12 +21,17 @@ impl Credential for TestKey {
     }
 }
 
+/// How a model is called.
+pub(crate) fn transport() -> Transport {
+    Transport::new(Duration::from_secs(10)).unwrap()
+}
+
 /// A provider of `{provider, base_url, model: "m1", …extra}` whose retries do not wait.
 pub(crate) fn provider(kind: &str, base_url: &str, extra: Value) -> Provider {
     let mut config = json!({ "provider": kind, "base_url": base_url, "model": "m1" });
     config.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
     let config: Config = serde_json::from_value(config).unwrap();
-    Provider::new(&config, Http::new().unwrap()).unwrap().with_policy(quick())
+    Provider::new(&config, transport()).unwrap().with_policy(quick())
 }
 
 /// The default bounds with pauses of milliseconds.

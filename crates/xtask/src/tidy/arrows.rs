@@ -19,7 +19,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("store", &["types", "audit", "auth", "files"]),
     ("testkit", &["store"]),
     ("sandbox", &["types", "audit", "auth", "files", "egress", "shell"]),
-    ("model", &["vault"]),
+    ("model", &["outbound", "vault"]),
     ("tools", &["types", "audit", "auth", "files", "vault", "store", "sandbox"]),
     ("agent", &["types", "audit", "auth", "files", "vault", "store", "model", "tools"]),
     ("web", &["types", "audit", "auth", "files", "vault", "store", "sandbox", "tools", "agent"]),

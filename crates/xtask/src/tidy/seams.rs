@@ -9,19 +9,37 @@ const MAKERS: (&str, &[&str]) = ("for_store", &["auth", "store"]);
 /// Traits whose implementor decides who is let in and what counts as recorded.
 const TRUSTED: &[&str] = &["Directory", "Journal"];
 
-/// Who may open sockets or make clients, in the product's code. Tests may.
-const CONNECTS: &[(&str, &[&str])] = &[
+/// Who may open sockets and wait at them, in the product's code. Tests may.
+const LISTENS: &[(&str, &[&str])] = &[
     ("TcpListener::bind", &["bailiwick", "testkit", "crash", "bench", "xtask"]),
-    ("TcpStream::connect", &["egress", "bailiwick", "testkit", "crash", "bench"]),
-    ("TcpSocket::new", &["bench"]),
-    ("UdpSocket::bind", &["bench"]),
     ("UnixListener::bind", &["bailiwick"]),
     ("UnixStream::connect", &["sandbox", "testkit"]),
     ("UnixDatagram::bind", &[]),
     ("net::socket", &["sandbox"]),
-    ("reqwest::Client::", &["model", "outbound", "bailiwick", "testkit", "crash"]),
-    ("reqwest::ClientBuilder", &["model", "outbound", "bailiwick", "testkit", "crash"]),
-    ("reqwest::get", &[]),
+    ("net::connect", &["sandbox"]),
+    ("libc::socket", &["sandbox"]),
+    ("libc::connect", &["sandbox"]),
+    ("TcpStream::connect", &["egress", "bailiwick", "testkit", "crash", "bench"]),
+];
+
+/// Who may name what connects to elsewhere, or finds where that is: the server's own client (`outbound`), the gate
+/// (`egress`, and what prepares its sockets), the command line's client, and what is no part of the product. The
+/// names themselves, because a name can be imported as another. The database's connection is `store`'s alone.
+const CONNECTS: &[(&str, &[&str])] = &[
+    // The server's listener hands these out.
+    ("TcpStream", &["egress", "web", "bailiwick", "testkit", "crash", "bench"]),
+    ("TcpSocket", &["bench"]),
+    ("UdpSocket", &["egress", "sandbox", "bench"]),
+    ("lookup_host", &["outbound"]),
+    ("to_socket_addrs", &["egress", "sandbox"]),
+    ("ToSocketAddrs", &["egress", "sandbox"]),
+    ("socket2", &[]),
+    ("reqwest", &["outbound", "bailiwick", "testkit", "crash"]),
+    ("hyper::client", &["egress", "bench"]),
+    ("hyper_util::client", &["egress"]),
+    ("tokio_rustls", &["egress", "testkit", "bench"]),
+    ("tokio_tungstenite", &[]),
+    ("tokio_postgres", &["store", "testkit", "bench"]),
 ];
 
 /// Who may start processes.
@@ -66,11 +84,17 @@ fn implementors(module: &Module<'_>) -> Vec<Finding> {
 fn outside(module: &Module<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (line, code) in module.product() {
-        for (call, allowed) in CONNECTS.iter().chain([&STARTS]) {
-            if code.contains(call) && !allowed.contains(&module.crate_name) {
-                let what = format!("{call}: this crate does not touch the outside world that way (xtask, seams.rs)");
-                findings.push(Finding::new(module.path, line, what));
-            }
+        let called = LISTENS.iter().chain([&STARTS]).filter(|(call, _)| code.contains(call));
+        let named = CONNECTS.iter().filter(|(name, _)| has_word(code, name));
+        // With another name it could be used anywhere in the file. A trait without a name is used by its own.
+        let renamed = CONNECTS
+            .iter()
+            .filter(|(name, _)| code.contains(&format!("{name} as ")) && !code.contains(&format!("{name} as _")));
+        let renamed = renamed.map(|(name, _)| *name);
+        let strange = called.chain(named).filter(|(_, allowed)| !allowed.contains(&module.crate_name));
+        if let Some(what) = strange.map(|(what, _)| *what).chain(renamed).next() {
+            let what = format!("{what}: this crate does not touch the outside world that way (xtask, seams.rs)");
+            findings.push(Finding::new(module.path, line, what));
         }
     }
     findings
@@ -92,6 +116,8 @@ mod tests {
 
     const WEB: &str = "crates/web/src/x.rs";
     const STORE: &str = "crates/store/src/x.rs";
+    /// A test may use anything.
+    const TEST: &str = "crates/agent/tests/it/x.rs";
 
     #[test]
     fn making_resources_outside_the_store_is_found() {
@@ -112,13 +138,49 @@ mod tests {
     fn sockets_clients_and_processes_in_the_wrong_crate_are_found() {
         for (text, home) in [
             ("let l = TcpListener::bind(address).await?;\n", "crates/bailiwick/src/x.rs"),
-            ("let c = reqwest::Client::new();\n", "crates/model/src/x.rs"),
+            ("let c = reqwest::Client::new();\n", "crates/outbound/src/x.rs"),
             ("let c = std::process::Command::new(\"sh\");\n", "crates/sandbox/src/x.rs"),
         ] {
             tells(check, ("crates/agent/src/x.rs", text), (home, text), "outside world");
             let test = format!("#[cfg(test)]\nmod tests {{\n{text}}}\n");
             tells(check, ("crates/agent/src/x.rs", text), ("crates/agent/src/x.rs", &test), "outside world");
         }
+    }
+
+    #[test]
+    fn g08_whoever_names_a_way_to_elsewhere_and_is_not_in_the_table_is_found() {
+        for (name, allowed) in CONNECTS {
+            let imported = format!("use somewhere::{name};\n");
+            let home = allowed.first().map_or("// ", |_| "");
+            let good = format!("crates/{}/src/x.rs", allowed.first().unwrap_or(&"agent"));
+            for strange in ["agent", "model", "tools", "auth", "vault", "audit"] {
+                let bad = format!("crates/{strange}/src/x.rs");
+                tells(check, (&bad, &imported), (&good, &format!("{home}{imported}")), name);
+            }
+            // Not by another name either, where the name itself is allowed.
+            tells(check, (&good, &format!("use somewhere::{name} as Harmless;\n")), (TEST, &imported), name);
+        }
+        for (strange, call, word) in [
+            ("model", "reqwest::Client::builder()", "reqwest"),
+            ("egress", "reqwest::get(url).await", "reqwest"),
+            ("web", "TcpStream::connect(address).await", "TcpStream::connect"),
+            ("web", "std::net::TcpStream::connect_timeout(&address, time)", "TcpStream::connect"),
+            ("agent", "tokio::net::lookup_host(name).await", "lookup_host"),
+            ("store", "(name, 443).to_socket_addrs()", "to_socket_addrs"),
+            ("tools", "rustix::net::connect(&socket, &address)", "net::connect"),
+            ("model", "hyper_util::client::legacy::Client::builder(executor)", "hyper_util::client"),
+        ] {
+            let text = format!("let answer = {call}?;\n");
+            let path = format!("crates/{strange}/src/x.rs");
+            tells(check, (&path, &text), (&path, &format!("// {text}")), word);
+        }
+        // What listens for the server has the streams that come in, and says no more of them.
+        tells(
+            check,
+            ("crates/web/src/x.rs", "async fn f(s: UdpSocket) {}\n"),
+            ("crates/web/src/x.rs", "async fn f(s: TcpStream) {}\n"),
+            "UdpSocket",
+        );
     }
 
     #[test]
