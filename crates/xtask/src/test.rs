@@ -32,6 +32,8 @@ const STEPS: &[Step] = &[
     }),
     ("dependencies", Extent::Whole, |tools| {
         packages::cargo_deny()?;
+        // It reads the packages of all platforms, of which a build has fetched this one's alone.
+        tools.cargo(&["fetch", "--locked", "--quiet"])?;
         tools.cargo(&["deny", "--offline", "--log-level", "error", "check", "bans", "licenses", "sources"])
     }),
     ("packages", Extent::Whole, |tools| {
