@@ -87,8 +87,7 @@ pub enum TransportError {
     Client(#[source] reqwest::Error),
 }
 
-/// What is sent.
-#[derive(Debug, Clone)]
+/// What is sent. Not `Debug`: address and body may hold secrets.
 pub struct Request {
     method: Method,
     url: Url,
@@ -191,8 +190,7 @@ impl Clock {
     }
 }
 
-/// An answer that is coming in.
-#[derive(Debug)]
+/// An answer that is coming in. Not `Debug`: it shows the address.
 pub struct Answer {
     response: reqwest::Response,
     bounds: Bounds,

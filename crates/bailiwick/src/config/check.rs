@@ -65,7 +65,7 @@ fn judge(layers: &mut Layers, raw: Raw, sources: &Sources) -> Option<Config> {
         layers.wrong("objects.url", "not supported in this version: only \"file:\", in server.data_dir");
     }
     if let Some(url) = &raw.server.public_url {
-        let fits = reqwest::Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+        let fits = url::Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
         if !fits {
             layers.wrong("server.public_url", "not a URL: write for example \"https://bailiwick.example.com\"");
         }
@@ -356,7 +356,7 @@ fn root_key(layers: &mut Layers, raw: &Raw, walk: &[Step], file: Option<&Path>) 
 
 fn check_model(layers: &mut Layers, name: &str, model: &bailiwick_model::Config) {
     let key = |what: &str| format!("model.{name}.{what}");
-    let url = model.base_url.as_deref().and_then(|url| reqwest::Url::parse(url).ok());
+    let url = model.base_url.as_deref().and_then(|url| url::Url::parse(url).ok());
     if url.is_some_and(|url| !url.username().is_empty() || url.password().is_some()) {
         layers.wrong(&key("base_url"), "holds a credential, which logs would show: give api_key_file or api_key_env");
     }

@@ -8,7 +8,7 @@ use bailiwick_auth::authn::Step;
 use bailiwick_auth::authn::jwt::{AccountSource, Issuer, IssuerError, IssuerSettings, KeyMaterial};
 use bailiwick_auth::authn::oidc::{self, ProviderSettings};
 use bailiwick_types::AccountName;
-use reqwest::Url;
+use url::Url;
 use zeroize::Zeroizing;
 
 use super::check::resolve;

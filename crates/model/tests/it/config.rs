@@ -72,6 +72,20 @@ fn a_refused_address_is_not_repeated() {
 }
 
 #[test]
+fn g08_a_model_is_not_where_clouds_keep_credentials() {
+    let at = |url: &str| keys(json!({ "provider": "openai", "model": "m", "base_url": url, "plain_http": "anywhere" }));
+    for url in
+        ["http://169.254.169.254/v1", "https://[fd00:ec2::254]", "http://[::ffff:169.254.169.254]", "http://0:8000"]
+    {
+        assert_eq!(at(url), ["base_url"], "{url}");
+    }
+    // The control: it may be anywhere else, in a private network too.
+    for url in ["http://10.0.0.7:8000/v1", "http://127.0.0.1:8000", "http://[fd12:3456::1]", "https://api.example"] {
+        assert_eq!(at(url), Vec::<&str>::new(), "{url}");
+    }
+}
+
+#[test]
 fn the_keys_place_is_told() {
     let source = |value| config(value).key_source();
     assert_eq!(source(json!({ "provider": "openai", "api_key_file": "/k" })), KeySource::File("/k".into()));

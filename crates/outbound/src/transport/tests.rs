@@ -267,6 +267,25 @@ async fn g08_a_connection_of_the_operators_word_serves_nobody_else() {
 }
 
 #[tokio::test]
+async fn g08_what_a_far_side_says_ahead_of_time_answers_nobody() {
+    let transport = system();
+    let answer = |text: &str| format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{text}", text.len());
+    // Two answers to one question. The second would be the next caller's, who may be of another account.
+    let ahead = Raw::new(Say::Begin(answer("one's") + &answer("meant for the other"))).await;
+    for _ in 0..2 {
+        let body = get(&transport, &ahead.url(), &named(&ahead.url())).await.unwrap().whole().await.unwrap();
+        assert_eq!(String::from_utf8_lossy(&body), "one's");
+    }
+    assert_eq!(ahead.came(), 2);
+    // Nor does an answer that nobody read to its end begin the next one's.
+    let long = Raw::new(Say::Endless(HEAD.replace("connection: close\r\n", ""), answer("more"))).await;
+    for came in 1..3 {
+        let body = get(&transport, &long.url(), &named(&long.url())).await.unwrap().beginning(8).await.unwrap();
+        assert_eq!((String::from_utf8_lossy(&body).as_ref(), long.came()), ("HTTP/1.1", came));
+    }
+}
+
+#[tokio::test]
 async fn g08_what_goes_in_the_clear_to_this_machine_does_not_leave_it() {
     let far = FarSide::start(&[]).await;
     let inside = Raw::new(sized(2)).await;
