@@ -181,6 +181,21 @@ async fn i12_a_provider_that_is_away_or_lies_opens_nothing_and_holds_nobody_up()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn g08_i12_a_providers_document_leads_to_no_other_service_of_its_machine() {
+    let (corp, well) = (Provider::start().await, Provider::start().await);
+    // What listens there is another account's; it could be anything that trusts this machine.
+    corp.has_its_keys_at(format!("{}/keys", well.url()));
+    let server = server(vec![discovered(&corp, "corp"), discovered(&well, "well")]).await;
+    server.people().await;
+    let (status, body) = me(&server, &corp.token(&corp.claims("acme", "alice"))).await;
+    assert_eq!((status, reason(&body)), (503, "provider_unavailable"), "{body}");
+    assert_eq!((corp.counts().0, well.counts().1), (1, 0));
+    // The control: the same address is called by the operator's word.
+    assert_eq!(me(&server, &well.token(&well.claims("globex", "bob"))).await.0, 200);
+    assert_eq!(well.counts().1, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn i05_i12_a_providers_token_is_not_enough_for_who_has_a_second_factor_here() {
     for (second_factor, status) in [(SecondFactor::Own, 401), (SecondFactor::Provider, 200)] {
         let corp = Provider::start().await;

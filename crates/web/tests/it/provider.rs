@@ -56,6 +56,8 @@ struct Given {
 struct Inner {
     url: String,
     lie: Mutex<Lie>,
+    /// Where its document says that its keys are, if that is elsewhere.
+    keys_at: Mutex<Option<String>>,
     keys: Mutex<Vec<(String, Vec<u8>)>>,
     codes: Mutex<HashMap<String, Given>>,
     /// What is done to an identity token before it is signed.
@@ -101,6 +103,10 @@ impl Provider {
 
     pub fn lies(&self, lie: Lie) {
         *self.0.lie.lock().unwrap() = lie;
+    }
+
+    pub fn has_its_keys_at(&self, url: String) {
+        *self.0.keys_at.lock().unwrap() = Some(url);
     }
 
     pub fn names_itself(&self) {
@@ -199,11 +205,12 @@ fn answer(value: &Value) -> Response {
 }
 
 async fn document(State(provider): State<Provider>) -> Response {
-    let Inner { url, lie, documents, .. } = &*provider.0;
+    let Inner { url, lie, keys_at, documents, .. } = &*provider.0;
     documents.fetch_add(1, Ordering::SeqCst);
     let lie = *lie.lock().unwrap();
     let issuer = if lie == Lie::Issuer { format!("{url}/") } else { url.clone() };
     let keys = if lie == Lie::Network { "https://10.0.0.7/keys".to_owned() } else { format!("{url}/keys") };
+    let keys = keys_at.lock().unwrap().clone().unwrap_or(keys);
     let methods = if lie == Lie::Plain { ["plain"] } else { ["S256"] };
     let by = if provider.0.by_post.load(Ordering::SeqCst) { "client_secret_post" } else { "client_secret_basic" };
     if lie == Lie::Broken {
