@@ -33,7 +33,7 @@ mod syscalls;
 pub(crate) mod wire;
 mod zygote;
 
-pub use jail::{ExecError, Jail};
+pub use jail::{Ended, ExecError, Jail};
 pub use launcher::{CgroupUse, HelperPath, Launcher, StartError, Unavailable};
 pub use listeners::Listening;
 #[cfg(debug_assertions)]

@@ -19,6 +19,7 @@ const STEPS: &[&str] = &[
     include_str!("schema/postgres_3.sql"),
     include_str!("schema/postgres_4.sql"),
     include_str!("schema/postgres_5.sql"),
+    include_str!("schema/postgres_6.sql"),
 ];
 const GRANTS: &str = include_str!("schema/postgres_grants.sql");
 
