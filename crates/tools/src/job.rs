@@ -8,7 +8,7 @@ mod log;
 use bailiwick_auth::access::verb::{CallTool, StartJob};
 use bailiwick_auth::access::{Asks, Job};
 use bailiwick_auth::{Permit, Recorded, Scope};
-use bailiwick_sandbox::{Finished, Inside, Run};
+use bailiwick_sandbox::Inside;
 use bailiwick_types::agent::{BackendChoice, SandboxMode};
 use bailiwick_types::{AgentDefinition, CallId, ToolName};
 use serde_json::{Map, json};
@@ -16,6 +16,7 @@ use serde_json::{Map, json};
 use crate::gate::{self, Judged, Refused, ToolRequest};
 use crate::run::{ToolError, ToolManager, asks};
 
+pub use bailiwick_sandbox::{Finished, RanStatus, Run};
 pub use log::{End, JobLog, Part, Said};
 
 /// The tool that a job is a call of.

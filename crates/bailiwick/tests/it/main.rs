@@ -11,6 +11,7 @@ mod configuration;
 mod crash;
 mod demo;
 mod gate;
+mod job;
 mod prove;
 mod serve;
 mod support;

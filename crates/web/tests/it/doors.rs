@@ -27,6 +27,7 @@ fn filled(route: &Route, space: &str) -> String {
         .replace("{hosts}", "api.example")
         .replace("{space}", space)
         .replace("{session}", "ses_01ARZ3NDEKTSV4RRFFQ69G5FAV")
+        .replace("{job}", "job_01ARZ3NDEKTSV4RRFFQ69G5FAV")
         .replace("{approval}", "apr_01ARZ3NDEKTSV4RRFFQ69G5FAV")
         .replace("{call}", "call_x")
         .replace("{child}", "ses_x");
