@@ -20,7 +20,7 @@ use bailiwick_store::job::{Ending, JobKind, JobRow, JobState, NewJob};
 use bailiwick_store::session::Caller;
 use bailiwick_tools::gate::Refused;
 use bailiwick_tools::job;
-use bailiwick_types::{AgentDefinition, AgentName, RequestId, failpoint};
+use bailiwick_types::{AgentDefinition, AgentName, RequestId};
 use futures::FutureExt;
 use tokio_util::sync::CancellationToken;
 
@@ -232,7 +232,6 @@ impl Inner {
         };
         let Ready { starting, calling, agent } = ready;
         let act = self.store.job_begin(starting, calling).await?;
-        failpoint::reach("job.begun");
         self.run_begun(place, (&row, &caller), (&act, &agent), stop).await;
         Ok(())
     }
