@@ -13,6 +13,7 @@ mod engine;
 mod event;
 mod fixture;
 mod hood;
+mod job;
 mod key;
 mod passkey;
 mod postgres;
