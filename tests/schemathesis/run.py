@@ -116,7 +116,7 @@ def fill(server, account, admin):
     keys = [server.done("POST", f"{users}/carol/keys", key, {"name": name})["id"] for name in ("one", "two")]
     for agent in ("default", "careful", "spare"):
         asks = ["write_file"] if agent == "careful" else []
-        definition = {"tools": ["read_file", "write_file", "plan"], "require_approval": asks}
+        definition = {"tools": ["read_file", "write_file", "plan", "bash"], "require_approval": asks}
         server.done("PUT", f"/api/v1/agents/{agent}", key, definition)
     for secret in ("token", "spare"):
         server.done("PUT", f"/api/v1/secrets/{secret}", key, {"value": "a-value-of-some-length", "note": secret})
@@ -134,7 +134,11 @@ def fill(server, account, admin):
     sessions = [session("hello", "default"), session("hello", "default"), session("write", "careful")]
     approvals = wait(lambda: server.done("GET", "/api/v1/approvals", key))
     wait(lambda: all(server.done("GET", f"/api/v1/sessions/{s}", key)["state"] != "running" for s in sessions))
+    jobs = f"/api/v1/spaces/{spaces[0]}/jobs"
+    job = server.done("POST", jobs, key, {"command": "echo hello"})["id"]
+    wait(lambda: server.done("GET", f"{jobs}/{job}", key)["state"] not in ("queued", "running"))
     return key, {
+        "job": job,
         "users": users,
         "keys": keys,
         "spaces": spaces,
@@ -225,6 +229,9 @@ def picture(server, key, things):
     seen["keys"] = [one["id"] for one in keys]
     for space in things["spaces"]:
         seen[f"content of {space}"] = server.call("GET", f"/api/v1/spaces/{space}/files/content?path=a/b.txt", key).text
+    job = f"/api/v1/spaces/{things['spaces'][0]}/jobs/{things['job']}"
+    seen["job"] = server.done("GET", job, key)
+    seen["what it said"] = server.call("GET", f"{job}/log", key).text
     for session in things["sessions"]:
         seen[session] = server.call("GET", f"/eve/v1/session/{session}/stream?follow=false", key).text
     return seen
@@ -240,6 +247,7 @@ def steer(things, protected):
         "agent": "default",
         "space": things["spaces"][0],
         "session": things["sessions"][0],
+        "job": things["job"],
         "approval": things["approval"],
         "path": "a/b.txt",
         "secret": "token",

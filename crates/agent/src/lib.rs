@@ -7,10 +7,12 @@
 pub mod definition;
 mod driver;
 mod event;
+mod jobs;
 pub mod message;
 mod models;
 mod runtime;
 mod schema;
 
+pub use jobs::Wanted;
 pub use models::{Models, OwnKey};
 pub use runtime::{Control, ControlAnswer, Incoming, IncomingPart, Resolution, Runtime, RuntimeError, RuntimeLimits};

@@ -36,6 +36,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::driver;
+use crate::jobs::Jobs;
 use crate::message::{Body, FilePart, Message, Part};
 use crate::models::Models;
 
@@ -43,7 +44,7 @@ pub use call::{Control, ControlAnswer, Incoming, IncomingPart, Resolution, Runti
 
 /// Sessions at work. Cheap to clone.
 #[derive(Clone)]
-pub struct Runtime(Arc<Inner>);
+pub struct Runtime(pub(crate) Arc<Inner>);
 
 pub(crate) struct Inner {
     pub(crate) store: Store,
@@ -55,8 +56,9 @@ pub(crate) struct Inner {
     account_places: Mutex<HashMap<Incarnation, Arc<Semaphore>>>,
     drivers: Mutex<HashMap<Key, Arc<Handle>>>,
     timers: Mutex<HashSet<Key>>,
-    tasks: TaskTracker,
-    stopping: CancellationToken,
+    pub(crate) jobs: Jobs,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) stopping: CancellationToken,
 }
 
 /// A session in its tenant.
@@ -103,6 +105,7 @@ impl Runtime {
             account_places: Mutex::default(),
             drivers: Mutex::default(),
             timers: Mutex::default(),
+            jobs: Jobs::default(),
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
         }))
@@ -370,6 +373,7 @@ impl Runtime {
         let (tenant, space) = (permit.tenant().incarnation(), permit.resource().id());
         self.0.store.space_delete(permit).await?;
         self.0.tools.sandboxes().end_space(space);
+        self.0.jobs.end(|place| place.space == space);
         self.poke_tenant(tenant);
         Ok(())
     }
@@ -379,10 +383,14 @@ impl Runtime {
     /// # Errors
     /// As the store's.
     pub async fn user_delete(&self, permit: Permit<DeleteUser>) -> Result<(), StoreError> {
-        let tenant = permit.tenant().incarnation();
-        for space in self.0.store.user_delete(permit).await? {
-            self.0.tools.sandboxes().end_space(space);
+        let (tenant, user) = (permit.tenant().incarnation(), permit.resource().name().clone());
+        let spaces = self.0.store.user_delete(permit).await?;
+        for space in &spaces {
+            self.0.tools.sandboxes().end_space(*space);
         }
+        self.0
+            .jobs
+            .end(|place| place.tenant.incarnation() == tenant && (place.user == user || spaces.contains(&place.space)));
         self.poke_tenant(tenant);
         Ok(())
     }
@@ -398,6 +406,7 @@ impl Runtime {
     ) -> Result<(), StoreError> {
         let tenant = self.0.store.account_delete(permit, account).await?;
         self.0.tools.sandboxes().end_tenant(tenant);
+        self.0.jobs.end(|place| place.tenant.incarnation() == tenant);
         self.poke_tenant(tenant);
         Ok(())
     }
@@ -422,6 +431,7 @@ impl Runtime {
             }
             Err(error) => tracing::error!(%error, "unfinished sessions could not be listed"),
         }
+        self.0.recover_jobs().await;
     }
 
     /// Stops: no new work is begun, running turns are given so long to come to a resting place.
@@ -439,7 +449,7 @@ impl Runtime {
 
 /// Runs an act and what follows from it to their end, also if the one who asked goes away in between:
 /// a message that is on disk must not wait for a restart because nobody was woken.
-async fn whole<T: Send + 'static>(
+pub(crate) async fn whole<T: Send + 'static>(
     act: impl Future<Output = Result<T, RuntimeError>> + Send + 'static,
 ) -> Result<T, RuntimeError> {
     tokio::spawn(act).await.map_err(|_| StoreError::Closed)?

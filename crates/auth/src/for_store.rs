@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use bailiwick_types::host::HostName;
 use bailiwick_types::{
-    AccountName, AgentName, ApprovalId, GrantLevel, Incarnation, SecretName, SessionId, SpaceId, UsedBy, UserName,
+    AccountName, AgentName, ApprovalId, GrantLevel, Incarnation, JobId, SecretName, SessionId, SpaceId, UsedBy,
+    UserName,
 };
 
 use crate::access::policy::AccountPolicies;
 use crate::access::verb::{CallTool, Verb};
-use crate::access::{Approval, Permit, Recorded, SecretUse, Session, Space, Unapproved};
+use crate::access::{Approval, Job, Permit, Recorded, SecretUse, Session, Space, Unapproved};
 use crate::principal::{Tenant, TenantFacts};
 
 /// A tenant, from its row.
@@ -31,6 +32,11 @@ pub fn space(tenant: &Tenant, id: SpaceId, owner: UserName, grants: Vec<(UserNam
 /// A session, from its row and its space.
 pub fn session(space: Space, id: SessionId, agent: AgentName, initiator: UserName) -> Session {
     Session { space, id, agent, initiator }
+}
+
+/// A job, from its row and its space.
+pub fn job(space: Space, id: JobId, agent: AgentName, initiator: UserName) -> Job {
+    Job { id, session: session(space, id.as_session(), agent, initiator) }
 }
 
 /// An approval, from its row and its session.

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::client::Given;
-use crate::command::{account, agent, approval, audit, database, key, policy, secret, session, space, user, vault};
+use crate::command::{
+    account, agent, approval, audit, database, job, key, policy, secret, session, space, user, vault,
+};
 use crate::out::Format;
 
 /// A self-hosted, multi-tenant runtime for AI agents.
@@ -109,6 +111,9 @@ pub(crate) enum Command {
     /// Conversations with agents.
     #[command(subcommand)]
     Session(session::SessionCommand),
+    /// Commands that run in the background.
+    #[command(subcommand)]
+    Job(job::JobCommand),
     /// Calls that wait for a person.
     #[command(subcommand)]
     Approval(approval::ApprovalCommand),

@@ -6,6 +6,7 @@ pub(crate) mod agent;
 pub(crate) mod approval;
 pub(crate) mod audit;
 pub(crate) mod database;
+pub(crate) mod job;
 pub(crate) mod key;
 pub(crate) mod policy;
 pub(crate) mod secret;

@@ -114,6 +114,26 @@ pub struct Run {
     pub cancel: CancellationToken,
 }
 
+/// One of the two streams of a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// How a command ended whose output was handed on while it ran.
+#[derive(Debug)]
+pub struct Finished {
+    /// How it ended.
+    pub status: RanStatus,
+    /// How long it took.
+    pub wall: Duration,
+    /// What it ran in.
+    pub receipt: Receipt,
+}
+
 /// How a command ended, on any backend.
 #[derive(Debug)]
 pub struct Ran {

@@ -36,7 +36,7 @@ pub(crate) mod wire;
 mod zygote;
 
 pub use compared::not_compared;
-pub use jail::{ExecError, Jail};
+pub use jail::{Ended, ExecError, Jail};
 pub use launcher::{CgroupUse, HelperPath, Launcher, StartError, Unavailable};
 pub use listeners::Listening;
 #[cfg(debug_assertions)]

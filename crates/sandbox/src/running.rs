@@ -5,10 +5,11 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bailiwick_auth::Recorded;
-use bailiwick_auth::access::verb::CallTool;
+use bailiwick_auth::access::verb::{CallTool, StartJob};
 use bailiwick_shell::Shell;
+use bailiwick_types::limits::KILL_GRACE;
 
-use crate::demand::{Ran, RanStatus, Run};
+use crate::demand::{Finished, Ran, RanStatus, Run, Stream};
 use crate::error::SandboxError;
 use crate::gate::{Caller, WayOut};
 use crate::host;
@@ -83,6 +84,83 @@ impl Running {
         self.touch();
         ran
     }
+
+    /// Runs the command of a recorded job, hands its output on while it runs, and waits until nothing of it is left.
+    /// Who takes the output must not wait: as long as they do, the command does.
+    ///
+    /// # Errors
+    /// If it could not be run, and [`SandboxError::HostRefused`] on the host, which no job is for; how it ended is
+    /// no error.
+    pub async fn stream(
+        &self,
+        _act: &Recorded<StartJob>,
+        run: Run,
+        take: &(dyn Fn(Stream, &[u8]) + Sync),
+    ) -> Result<Finished, SandboxError> {
+        let finished = match &self.walls {
+            Walls::Virtual(shell) => stream_virtual(shell, run, take).await,
+            Walls::Jail { jail, way } => stream_jail(jail, way.as_ref(), run, take).await,
+            Walls::Host { .. } => Err(SandboxError::HostRefused),
+        };
+        self.touch();
+        finished
+    }
+}
+
+async fn stream_jail(
+    jail: &Jail,
+    way: Option<&WayOut>,
+    run: Run,
+    take: &(dyn Fn(Stream, &[u8]) + Sync),
+) -> Result<Finished, SandboxError> {
+    let exec = Exec { timeout: run.timeout, grace: KILL_GRACE, ..Exec::shell(run.script) };
+    let (stdout, stderr) = (|bytes: &[u8]| take(Stream::Stdout, bytes), |bytes: &[u8]| take(Stream::Stderr, bytes));
+    let done = jail.exec_into(&exec, run.cancel, stdout, stderr).await.map_err(SandboxError::Exec)?;
+    if let Some(way) = way {
+        for refused in way.refused().await {
+            take(Stream::Stderr, format!("[network] {refused}\n").as_bytes());
+        }
+    }
+    Ok(Finished { status: of_linux(done.status), wall: done.wall, receipt: Receipt::Linux(done.receipt) })
+}
+
+async fn stream_virtual(
+    shell: &Shell,
+    run: Run,
+    take: &(dyn Fn(Stream, &[u8]) + Sync),
+) -> Result<Finished, SandboxError> {
+    let began = Instant::now();
+    let mut hand_on = |stream, bytes: &[u8]| match stream {
+        bailiwick_shell::Stream::Stdout => take(Stream::Stdout, bytes),
+        bailiwick_shell::Stream::Stderr => take(Stream::Stderr, bytes),
+    };
+    let done = shell.exec(&run.script, run.timeout, &mut hand_on, run.cancel).await.map_err(SandboxError::Shell)?;
+    for warning in &done.warnings {
+        take(Stream::Stderr, format!("warning: {warning}\n").as_bytes());
+    }
+    let status = of_virtual(done.status, &done.warnings);
+    Ok(Finished { status, wall: began.elapsed(), receipt: Receipt::Virtual(done.confinement) })
+}
+
+fn of_linux(status: ExitStatus) -> RanStatus {
+    match status {
+        ExitStatus::Exited(code) => RanStatus::Exited(code),
+        ExitStatus::Signaled(signal) => RanStatus::Signaled(signal),
+        ExitStatus::TimedOut => RanStatus::TimedOut,
+        ExitStatus::Canceled => RanStatus::Canceled,
+        ExitStatus::OutOfMemory => RanStatus::OutOfMemory,
+    }
+}
+
+fn of_virtual(status: bailiwick_shell::Status, warnings: &[String]) -> RanStatus {
+    match status {
+        // Cut short, yet 0: whoever reads 0 would take the rest for granted.
+        bailiwick_shell::Status::Exited(0) if !warnings.is_empty() => RanStatus::LimitReached(warnings.join("; ")),
+        bailiwick_shell::Status::Exited(code) => RanStatus::Exited(code),
+        bailiwick_shell::Status::TimedOut => RanStatus::TimedOut,
+        bailiwick_shell::Status::Canceled => RanStatus::Canceled,
+        bailiwick_shell::Status::LimitReached(limit) => RanStatus::LimitReached(limit),
+    }
 }
 
 async fn run_jail(jail: &Jail, way: Option<&WayOut>, run: Run) -> Result<Ran, SandboxError> {
@@ -96,13 +174,7 @@ async fn run_jail(jail: &Jail, way: Option<&WayOut>, run: Run) -> Result<Ran, Sa
             stderr.text.push('\n');
         }
     }
-    let status = match done.status {
-        ExitStatus::Exited(code) => RanStatus::Exited(code),
-        ExitStatus::Signaled(signal) => RanStatus::Signaled(signal),
-        ExitStatus::TimedOut => RanStatus::TimedOut,
-        ExitStatus::Canceled => RanStatus::Canceled,
-        ExitStatus::OutOfMemory => RanStatus::OutOfMemory,
-    };
+    let status = of_linux(done.status);
     Ok(Ran { status, stdout: done.stdout, stderr, wall: done.wall, receipt: Receipt::Linux(done.receipt) })
 }
 
@@ -118,16 +190,7 @@ async fn run_virtual(shell: &Shell, run: Run) -> Result<Ran, SandboxError> {
     for warning in &done.warnings {
         stderr.write(format!("warning: {warning}\n").as_bytes());
     }
-    let status = match done.status {
-        // Cut short, yet 0: a model that reads 0 would take the rest for granted.
-        bailiwick_shell::Status::Exited(0) if !done.warnings.is_empty() => {
-            RanStatus::LimitReached(done.warnings.join("; "))
-        }
-        bailiwick_shell::Status::Exited(code) => RanStatus::Exited(code),
-        bailiwick_shell::Status::TimedOut => RanStatus::TimedOut,
-        bailiwick_shell::Status::Canceled => RanStatus::Canceled,
-        bailiwick_shell::Status::LimitReached(limit) => RanStatus::LimitReached(limit),
-    };
+    let status = of_virtual(done.status, &done.warnings);
     Ok(Ran {
         status,
         stdout: stdout.finish(),

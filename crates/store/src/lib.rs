@@ -17,6 +17,7 @@ mod directory;
 mod engine;
 mod error;
 pub mod factor;
+pub mod job;
 pub mod key;
 pub mod log;
 mod migrate;

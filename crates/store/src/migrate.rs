@@ -30,6 +30,7 @@ impl Schema {
                 include_str!("schema/account_6.sql"),
                 include_str!("schema/account_7.sql"),
                 include_str!("schema/account_8.sql"),
+                include_str!("schema/account_9.sql"),
             ],
         }
     }

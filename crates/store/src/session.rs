@@ -20,6 +20,8 @@ use crate::{log, quota, space};
 
 mod stream;
 
+pub(crate) use stream::fitting;
+
 /// Messages that may wait for one session. Commands have some room of their own: a session that is
 /// flooded must still be stopped.
 const MESSAGES_WAITING: u64 = 64;

@@ -8,6 +8,7 @@
 mod builtin;
 pub mod catalogue;
 pub mod gate;
+pub mod job;
 pub mod keeper;
 mod label;
 pub mod run;

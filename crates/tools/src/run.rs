@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bailiwick_auth::access::verb::{CallTool, StartSandbox};
-use bailiwick_auth::access::{Asks, record};
+use bailiwick_auth::access::{Asks, Session, record};
 use bailiwick_auth::{Recorded, Scope};
 use bailiwick_files::{Access, FileError};
 use bailiwick_sandbox::fetch::FetchError;
@@ -99,7 +99,7 @@ pub enum ToolError {
 
 impl ToolError {
     /// A stable word for the record, which never holds what a model wrote.
-    fn code(&self) -> &'static str {
+    pub fn code(&self) -> &'static str {
         match self {
             Self::Said(_) => "refused_by_tool",
             Self::File { error, .. } => error.code(),
@@ -138,19 +138,23 @@ pub enum Main {
 pub struct ToolManager {
     store: Store,
     sandboxes: Arc<Sandboxes>,
-    redactor: Redactor,
+    redactor: Arc<Redactor>,
     ceilings: Ceilings,
 }
 
 impl ToolManager {
     /// A manager over the server's parts.
     pub fn new(store: Store, sandboxes: Arc<Sandboxes>, redactor: Redactor, ceilings: Ceilings) -> Self {
-        Self { store, sandboxes, redactor, ceilings }
+        Self { store, sandboxes, redactor: Arc::new(redactor), ceilings }
     }
 
     /// The sandboxes.
     pub fn sandboxes(&self) -> &Sandboxes {
         &self.sandboxes
+    }
+
+    pub(crate) fn redactor(&self) -> &Arc<Redactor> {
+        &self.redactor
     }
 
     pub(crate) fn store(&self) -> &Store {
@@ -209,7 +213,23 @@ impl ToolManager {
         context: &Context<'_>,
     ) -> Result<(Arc<Running>, WorkArea), ToolError> {
         let entering = self.entering(act).await?;
-        let demand = self.demand(&entering, act, context).await?;
+        let inside = match context.agent.sandbox.mode {
+            _ if context.agent.elevated.contains(act.resource().tool()) => Inside::Host,
+            SandboxMode::Off => Inside::Host,
+            SandboxMode::NonMain if context.main == Main::Yes => Inside::Host,
+            SandboxMode::NonMain | SandboxMode::All => Inside::Sandbox(context.agent.sandbox.backend),
+        };
+        self.enter_as(entering, context.agent, inside).await
+    }
+
+    /// Enters a sandbox as the agent asks for it, and writes down what came of it.
+    pub(crate) async fn enter_as(
+        &self,
+        entering: Recorded<StartSandbox>,
+        agent: &AgentDefinition,
+        inside: Inside,
+    ) -> Result<(Arc<Running>, WorkArea), ToolError> {
+        let demand = self.demand(&entering, agent, inside).await?;
         let area = WorkArea { folder: demand.folder.clone(), files: demand.files.clone() };
         let entered = self.sandboxes.enter(&entering, demand).await;
         let mut detail = Map::new();
@@ -234,27 +254,36 @@ impl ToolManager {
     /// Opens the files of the session's sandbox, without starting it.
     pub(crate) async fn files(&self, act: &Recorded<CallTool>, context: &Context<'_>) -> Result<WorkArea, ToolError> {
         let entering = self.entering(act).await?;
-        let area = self.area(&entering, context).await?;
+        let area = self.area(&entering, context.agent).await?;
         let detail = Map::from_iter([("for".to_owned(), json!("files"))]);
         entering.settle(&self.store, bailiwick_audit::Verdict::Ok, detail).await?;
         Ok(area)
     }
 
     async fn entering(&self, act: &Recorded<CallTool>) -> Result<Recorded<StartSandbox>, ToolError> {
-        let scope: &Scope = act.scope();
-        let permit = scope
-            .authorize::<StartSandbox>(act.resource().session().clone())
-            .map_err(|refusal| ToolError::Said(refusal.message().to_owned()))?;
         let detail = Map::from_iter([("call".to_owned(), json!(act.resource().id()))]);
+        self.entering_as(act.scope(), act.resource().session(), detail).await
+    }
+
+    /// Asks for the right to enter the sandbox of a session, and puts on record that it is entered, and for what.
+    pub(crate) async fn entering_as(
+        &self,
+        scope: &Scope,
+        session: &Session,
+        detail: Map<String, Value>,
+    ) -> Result<Recorded<StartSandbox>, ToolError> {
+        let permit = scope
+            .authorize::<StartSandbox>(session.clone())
+            .map_err(|refusal| ToolError::Said(refusal.message().to_owned()))?;
         Ok(record(&self.store, permit, detail).await?)
     }
 
-    async fn area(&self, entering: &Recorded<StartSandbox>, context: &Context<'_>) -> Result<WorkArea, ToolError> {
-        Ok(match context.agent.sandbox.workspace {
+    async fn area(&self, entering: &Recorded<StartSandbox>, agent: &AgentDefinition) -> Result<WorkArea, ToolError> {
+        Ok(match agent.sandbox.workspace {
             WorkspaceMode::Rw => self.store.area_space(entering, Access::ReadWrite).await?,
             WorkspaceMode::Ro => self.store.area_space(entering, Access::ReadOnly).await?,
             WorkspaceMode::None => {
-                let name = format!("work-{}", share_name(&share(entering, context)));
+                let name = format!("work-{}", share_name(&share(entering, agent)));
                 self.store.area_scratch(entering, &name)?
             }
         })
@@ -263,22 +292,14 @@ impl ToolManager {
     async fn demand(
         &self,
         entering: &Recorded<StartSandbox>,
-        act: &Recorded<CallTool>,
-        context: &Context<'_>,
+        agent: &AgentDefinition,
+        inside: Inside,
     ) -> Result<Demand, ToolError> {
-        let area = self.area(entering, context).await?;
-        let share = share(entering, context);
+        let area = self.area(entering, agent).await?;
+        let share = share(entering, agent);
         let shared_tmp = match &share {
             Share::Session(_) => None,
             shared => Some(self.store.area_scratch(entering, &format!("tmp-{}", share_name(shared)))?.folder),
-        };
-        let tool = act.resource().tool();
-        let elevated = context.agent.elevated.contains(tool);
-        let inside = match context.agent.sandbox.mode {
-            _ if elevated => Inside::Host,
-            SandboxMode::Off => Inside::Host,
-            SandboxMode::NonMain if context.main == Main::Yes => Inside::Host,
-            SandboxMode::NonMain | SandboxMode::All => Inside::Sandbox(context.agent.sandbox.backend),
         };
         let tenant = entering.scope().tenant();
         Ok(Demand {
@@ -290,9 +311,9 @@ impl ToolManager {
             shared_tmp,
             user: tenant.jail_user(),
             inside,
-            egress: context.agent.egress.clone(),
-            cpu: if context.agent.limits.cpu.is_some() { CpuDemand::Enforced } else { CpuDemand::WherePossible },
-            limits: self.limits(context.agent),
+            egress: agent.egress.clone(),
+            cpu: if agent.limits.cpu.is_some() { CpuDemand::Enforced } else { CpuDemand::WherePossible },
+            limits: self.limits(agent),
         })
     }
 
@@ -337,9 +358,9 @@ impl ToolManager {
     }
 }
 
-fn share(entering: &Recorded<StartSandbox>, context: &Context<'_>) -> Share {
+fn share(entering: &Recorded<StartSandbox>, agent: &AgentDefinition) -> Share {
     let session = entering.resource();
-    match context.agent.sandbox.scope {
+    match agent.sandbox.scope {
         SandboxScope::Session => Share::Session(session.id()),
         SandboxScope::Agent => Share::Agent(session.agent().clone()),
         SandboxScope::Shared => Share::Account,

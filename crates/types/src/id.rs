@@ -88,6 +88,8 @@ ids! {
     ApprovalId = "apr_";
     /// One tool call, as we number them (a model's own id is kept beside it).
     CallId = "call_";
+    /// A job: a command that runs beside the requests.
+    JobId = "job_";
     /// One request at any door; it is in every answer and every event that the request caused.
     RequestId = "req_";
 }
@@ -98,6 +100,14 @@ impl EventId {
     pub fn in_sequence(session: SessionId, n: u64) -> Self {
         let random = u128::from(n & 0xff_ffff_ffff) << 40 | (Ulid::new().random() & 0xff_ffff_ffff);
         Self(Ulid::from_parts(session.0.timestamp_ms(), random))
+    }
+}
+
+impl JobId {
+    /// The session that a job is to its sandbox, to the gate and to the policy: of the same number, and of no
+    /// conversation.
+    pub fn as_session(self) -> SessionId {
+        SessionId(self.0)
     }
 }
 

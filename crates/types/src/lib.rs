@@ -24,7 +24,7 @@ pub use client::{ClientIdentifier, DocumentUrl};
 pub use egress::Egress;
 pub use host::{Destination, HostName};
 pub use id::{
-    ApplicationId, ApprovalId, CallId, ClientId, DeviceId, EventId, Incarnation, KeyId, PasskeyId, RequestId,
+    ApplicationId, ApprovalId, CallId, ClientId, DeviceId, EventId, Incarnation, JobId, KeyId, PasskeyId, RequestId,
     SessionId, SpaceId,
 };
 pub use name::{AccountName, AgentName, ModelName, NameError, SecretName, ToolName, UserName};

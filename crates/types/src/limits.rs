@@ -36,5 +36,23 @@ pub const APPROVAL_TIME: Duration = Duration::from_secs(5 * 60);
 pub const LONGEST_APPROVAL_TIME: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// How long a tool call may take, unless the agent says otherwise.
 pub const TOOL_TIME: Duration = Duration::from_secs(5 * 60);
+/// How long a job of the kind `short` may take.
+pub const SHORT_JOB_TIME: Duration = Duration::from_secs(5 * 60);
+/// How long a job of the kind `clone` may take.
+pub const CLONE_JOB_TIME: Duration = Duration::from_secs(10 * 60);
+/// How long a job of the kind `build` may take.
+pub const BUILD_JOB_TIME: Duration = Duration::from_secs(30 * 60);
+/// Longest command of a job, bytes.
+pub const JOB_COMMAND_BYTES: usize = 64 * 1024;
+/// Jobs that an account keeps; beyond that the oldest that have ended go, with their logs.
+pub const JOBS_KEPT: u64 = 100;
+/// Jobs of one account that may wait.
+pub const JOBS_WAITING: u64 = 32;
+/// Jobs of one user that may wait.
+pub const USER_JOBS_WAITING: u64 = 16;
+/// Bytes of the beginning of a job's log that are kept.
+pub const JOB_LOG_HEAD: usize = 1 << 20;
+/// Bytes of the end of a job's log that are kept.
+pub const JOB_LOG_TAIL: usize = 3 << 20;
 /// Between SIGTERM and SIGKILL.
 pub const KILL_GRACE: Duration = Duration::from_secs(5);

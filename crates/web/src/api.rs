@@ -11,6 +11,7 @@ mod client;
 mod device;
 mod file;
 mod grant;
+mod job;
 pub(crate) mod key;
 mod plan;
 mod policy;
@@ -49,6 +50,7 @@ pub(crate) fn tables() -> impl Iterator<Item = &'static [Route]> {
         plan::ROUTES,
         file::ROUTES,
         session::ROUTES,
+        job::ROUTES,
         approval::ROUTES,
         audit::ROUTES,
         stream::ROUTES,

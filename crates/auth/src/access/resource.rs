@@ -3,7 +3,7 @@
 
 use bailiwick_types::host::HostName;
 use bailiwick_types::{
-    AgentName, ApprovalId, CallId, GrantLevel, SecretName, SessionId, SpaceId, ToolName, UsedBy, UserName,
+    AgentName, ApprovalId, CallId, GrantLevel, JobId, SecretName, SessionId, SpaceId, ToolName, UsedBy, UserName,
 };
 use serde_json::Value;
 
@@ -194,6 +194,52 @@ impl Resource for Session {
     }
     fn agent_name(&self) -> Option<&AgentName> {
         Some(&self.agent)
+    }
+}
+
+/// A job, with the session that it is to its sandbox: one of the same number, and of no conversation.
+#[derive(Clone)]
+pub struct Job {
+    pub(crate) id: JobId,
+    pub(crate) session: Session,
+}
+
+impl Job {
+    /// The job's id.
+    pub fn id(&self) -> JobId {
+        self.id
+    }
+
+    /// What it is to its sandbox.
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// Its space.
+    pub fn space(&self) -> &Space {
+        &self.session.space
+    }
+
+    /// Its agent.
+    pub fn agent(&self) -> &AgentName {
+        &self.session.agent
+    }
+}
+
+impl Resource for Job {
+    const KIND: &'static str = "Job";
+    const SEEN_BY: Option<&'static str> = Some("job.read");
+    fn tenant(&self) -> Option<&Tenant> {
+        self.session.tenant()
+    }
+    fn label(&self) -> String {
+        format!("job:{}", self.id)
+    }
+    fn space_id(&self) -> Option<SpaceId> {
+        self.session.space_id()
+    }
+    fn agent_name(&self) -> Option<&AgentName> {
+        self.session.agent_name()
     }
 }
 

@@ -123,6 +123,13 @@ impl Scope {
         super::Agent { tenant: self.tenant().clone(), name }
     }
 
+    /// A job of the caller's that is not there yet, in a space of this tenant. `None` for the operator without
+    /// tenant headers, who is nobody's user.
+    pub fn new_job(&self, space: super::Space, agent: bailiwick_types::AgentName) -> Option<super::Job> {
+        let (id, initiator) = (bailiwick_types::JobId::new(), self.user()?.clone());
+        Some(super::Job { id, session: super::Session { space, id: id.as_session(), agent, initiator } })
+    }
+
     /// Asks the policy. The permit is for this verb on this resource, once.
     ///
     /// # Errors

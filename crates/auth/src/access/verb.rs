@@ -1,7 +1,7 @@
 //! The sealed list of verbs. A verb says what it is called on the record and on what it acts; the
 //! policy says who may. A test compares this list with the policy's schema, in both directions.
 
-use super::resource::{Account, Agent, Approval, Host, Resource, SecretUse, Session, Space, ToolCall, User};
+use super::resource::{Account, Agent, Approval, Host, Job, Resource, SecretUse, Session, Space, ToolCall, User};
 
 mod sealed {
     pub trait Sealed {}
@@ -160,6 +160,10 @@ verbs! {
     DeleteSpace(Space) = "space.delete";
     /// Begin a session in a space.
     CreateSession(Space) = "session.create";
+    /// List the jobs of a space.
+    ListJobs(Space) = "job.list";
+    /// Put a job into the queue of a space.
+    CreateJob(Space) = "job.create";
 
     /// Read a session's stream.
     ReadSession(Session) = "session.read";
@@ -171,6 +175,13 @@ verbs! {
     CallModel(Session) = "model.call";
     /// Start or enter the sandbox of a session.
     StartSandbox(Session) = "sandbox.start";
+
+    /// See a job and read its log.
+    ReadJob(Job) = "job.read";
+    /// Start the command of a job.
+    StartJob(Job) = "job.start";
+    /// Cancel a job.
+    CancelJob(Job) = "job.cancel";
 
     /// See a pending approval.
     ReadApproval(Approval) = "approval.read";

@@ -61,6 +61,7 @@ pub(super) fn body(method: &str, path: &str, whose: &Tenant, new: &str) -> Value
         ("put", "/api/v1/secrets/{secret}") => json!({ "value": whose.secret }),
         ("put", "/api/v1/policies") => json!({ "text": rule(new) }),
         ("post", "/api/v1/spaces") => json!({ "name": new }),
+        ("post", "/api/v1/spaces/{space}/jobs") => json!({ "command": "true" }),
         ("patch", "/api/v1/spaces/{space}") => json!({ "name": new }),
         ("put", "/api/v1/spaces/{space}/grants") => json!({ "user": whose.id("user"), "level": "manage" }),
         ("put", "/api/v1/spaces/{space}/plan") => json!({ "items": [{ "text": new, "status": "done" }] }),

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use super::ProveError;
 use super::report::Report;
-use crate::client::{Ask, Client, ClientError, SessionStream, Settings};
+use crate::client::{Ask, Client, ClientError, Lines, SessionStream, Settings};
 use crate::command::text;
 use crate::failure::Failure;
 use crate::out;
@@ -86,7 +86,7 @@ impl Tenant {
         let key = admin.api(Method::POST, &keys, Ask::body(&json!({ "name": secret }))).await?;
         let agent = format!("agent-{}", random()?);
         let definition = json!({
-            "name": secret, "instructions": secret, "tools": ["read_file", "write_file"],
+            "name": secret, "instructions": secret, "tools": ["read_file", "write_file", "bash"],
             "require_approval": ["write_file"],
         });
         admin.api(Method::PUT, &["agents", &agent], Ask::body(&definition)).await?;
@@ -101,6 +101,8 @@ impl Tenant {
         admin.api(Method::PUT, &["spaces", &space, "plan"], Ask::body(&plan)).await?;
         let grant = json!({ "user": user, "level": "read" });
         admin.api(Method::PUT, &["spaces", &space, "grants"], Ask::body(&grant)).await?;
+        // Before the rule, which it would break.
+        let job = job(&admin, &space, &agent, &secret).await?;
         let rule = json!({ "text": rule(&secret) });
         admin.api(Method::PUT, &["policies"], Ask::body(&rule)).await?;
         let token = format!("token-{}", random()?);
@@ -116,6 +118,7 @@ impl Tenant {
             ("key", text(&key, "id")?.to_owned()),
             ("agent", agent),
             ("space", space),
+            ("job", job),
         ]);
         ids.extend(logins(operator, &ids["account"], [&chief, &ids["user"].clone()], &secret, report).await?);
         ids.extend(application(operator, &admin, &secret, report).await?);
@@ -149,6 +152,8 @@ impl Tenant {
             format!("/api/v1/spaces/{space}"),
             format!("/api/v1/spaces/{space}/grants"),
             format!("/api/v1/spaces/{space}/plan"),
+            format!("/api/v1/spaces/{space}/jobs/{}", self.id("job")),
+            format!("/api/v1/spaces/{space}/jobs/{}/log", self.id("job")),
             format!("/api/v1/spaces/{space}/files?recursive=true"),
             format!("/api/v1/spaces/{space}/files/content?path=secret.txt"),
             format!("/api/v1/spaces/{space}/files/content?path=folder/secret.txt"),
@@ -192,6 +197,21 @@ pub(super) fn rule(secret: &str) -> String {
 fn with_key(settings: &Settings, key: &str) -> Result<Client, ClientError> {
     let key = Some(Zeroizing::new(key.to_owned()));
     Client::new(&Settings { url: settings.url.clone(), key, account: None, user: None })
+}
+
+/// A job that says the secret, and has ended: well, or because this host has no sandbox for it.
+async fn job(admin: &Client, space: &str, agent: &str, secret: &str) -> Result<String, Failure> {
+    let body = json!({ "agent": agent, "command": format!("echo {secret}") });
+    let made = admin.api(Method::POST, &["spaces", space, "jobs"], Ask::body(&body)).await?;
+    let id = text(&made, "id")?.to_owned();
+    let log = ["api", "v1", "spaces", space, "jobs", &id, "log"];
+    // What is probed afterwards must not change by itself; the log ends with the job.
+    if let Ok(response) = admin.open(&log, &[("follow", "true".to_owned())]).await {
+        let mut lines = Lines::new(response);
+        let ended = async { while let Ok(Some(_)) = lines.next().await {} };
+        let _ = tokio::time::timeout(PATIENCE, ended).await;
+    }
+    Ok(id)
 }
 
 /// A login of each of the two: one's own is `device`, that of another is `login`.

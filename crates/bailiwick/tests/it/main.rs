@@ -12,6 +12,7 @@ mod container;
 mod crash;
 mod demo;
 mod gate;
+mod job;
 mod prove;
 mod serve;
 mod support;

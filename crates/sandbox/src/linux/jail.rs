@@ -60,6 +60,17 @@ pub enum ExecError {
     Local(#[source] std::io::Error),
 }
 
+/// How a command ended whose output went elsewhere.
+#[derive(Debug)]
+pub struct Ended {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// How long it took.
+    pub wall: Duration,
+    /// What it ran in.
+    pub receipt: Arc<Receipt>,
+}
+
 /// A running jail. Dropping it kills everything inside.
 pub struct Jail {
     listening: Mutex<Option<Listening>>,
@@ -245,6 +256,25 @@ impl Jail {
     /// [`ExecError::Unreadable`], [`ExecError::NotStarted`] and
     /// [`ExecError::Local`] the jail is gone.
     pub async fn exec(&self, request: Exec, cancel: CancellationToken) -> Result<Execution, ExecError> {
+        let mut stdout = Collector::new(request.output);
+        let mut stderr = Collector::new(request.output);
+        let ended = self.exec_into(&request, cancel, |bytes| stdout.write(bytes), |bytes| stderr.write(bytes)).await?;
+        let Ended { status, wall, receipt } = ended;
+        Ok(Execution { status, stdout: stdout.finish(), stderr: stderr.finish(), wall, receipt })
+    }
+
+    /// As [`Self::exec`], but hands the output on while the command runs; [`Exec::output`] bounds nothing here. Who
+    /// takes it must not wait: as long as they do, the command does.
+    ///
+    /// # Errors
+    /// As [`Self::exec`].
+    pub async fn exec_into(
+        &self,
+        request: &Exec,
+        cancel: CancellationToken,
+        mut stdout: impl FnMut(&[u8]),
+        mut stderr: impl FnMut(&[u8]),
+    ) -> Result<Ended, ExecError> {
         let started = Instant::now();
         let (program, bytes) = encode(&request.command)?;
         if !self.is_alive() {
@@ -260,14 +290,12 @@ impl Jail {
         shared.ask(&message, &bytes, &[output_end.as_fd(), errors_end.as_fd()]).await?;
         drop((output_end, errors_end));
 
-        let mut stdout = Collector::new(request.output);
-        let mut stderr = Collector::new(request.output);
         let (status, stopped) = {
             let reading = async {
                 tokio::join!(collect(&mut output, &mut stdout), collect(&mut errors, &mut stderr));
             };
             tokio::pin!(reading);
-            let ending = waiting.end(&request, &cancel);
+            let ending = waiting.end(request, &cancel);
             tokio::pin!(ending);
             let mut read_all = false;
             let ended = loop {
@@ -290,7 +318,7 @@ impl Jail {
             WireStatus::Exited(code) => ExitStatus::Exited(code),
             WireStatus::Signaled(signal) => ExitStatus::Signaled(signal),
         });
-        Ok(Execution { status, stdout: stdout.finish(), stderr: stderr.finish(), wall: started.elapsed(), receipt })
+        Ok(Ended { status, wall: started.elapsed(), receipt })
     }
 
     /// Kills everything inside.
@@ -385,13 +413,13 @@ impl Waiting<'_> {
 }
 
 /// Reads a pipe to its end.
-async fn collect(from: &mut pipe::Receiver, into: &mut Collector) {
+async fn collect(from: &mut pipe::Receiver, into: &mut impl FnMut(&[u8])) {
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(length) = from.read(&mut buffer).await {
         let Some(bytes) = buffer.get(..length).filter(|bytes| !bytes.is_empty()) else {
             return;
         };
-        into.write(bytes);
+        into(bytes);
         // A command that prints without end must not keep this thread from the server's other work.
         tokio::task::yield_now().await;
     }

@@ -13,7 +13,7 @@ const PAGE_BYTES: u64 = 512 * 1024;
 
 /// How many of the next events make a page. An event that is a page by itself is one: a stream never stands
 /// still because of it.
-fn fitting(lengths: &[u64]) -> usize {
+pub(crate) fn fitting(lengths: &[u64]) -> usize {
     let mut bytes = 0u64;
     let fit = lengths.iter().take_while(|length| {
         bytes = bytes.saturating_add(**length);

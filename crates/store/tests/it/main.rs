@@ -14,6 +14,7 @@ mod engine;
 mod event;
 mod fixture;
 mod hood;
+mod job;
 mod key;
 mod passkey;
 mod postgres;

@@ -197,6 +197,15 @@ pub(super) fn body(route: &Route) -> Value {
                 "code": { "type": ["string", "null"], "description": "As the server's log shows it." },
             }),
         ),
+        ("POST", "/api/v1/spaces/{space}/jobs") => closed(
+            &["command"],
+            json!({
+                "command": { "type": "string", "minLength": 1, "maxLength": 16_384, "pattern": "^[^\\u0000]*\\S[^\\u0000]*$" },
+                "agent": nullable(schema("Name")),
+                "kind": { "type": ["string", "null"], "enum": ["short", "clone", "build", null] },
+                "timeout_seconds": { "type": ["integer", "null"], "minimum": 1, "maximum": 300 },
+            }),
+        ),
         ("POST", "/api/v1/spaces") => closed(&["name"], json!({ "name": name(), "description": line(2_000) })),
         ("PATCH", "/api/v1/spaces/{space}") => {
             closed(&[], json!({ "name": nullable(name()), "description": nullable(line(2_000)) }))
@@ -349,7 +358,9 @@ pub(super) fn query(route: &Route) -> Vec<Value> {
         ("GET", "/api/v1/admin/accounts/{account}/users") => {
             vec![("name", text()), ("role", schema("Role")), ("limit", count()), ("page", number())]
         }
-        ("GET", "/api/v1/sessions" | "/api/v1/spaces/{space}/sessions") => vec![("limit", count())],
+        ("GET", "/api/v1/sessions" | "/api/v1/spaces/{space}/sessions" | "/api/v1/spaces/{space}/jobs") => {
+            vec![("limit", count())]
+        }
         ("GET", "/api/v1/audit" | "/api/v1/audit/stream" | "/api/v1/admin/audit" | "/api/v1/spaces/{space}/events") => {
             events()
         }
@@ -369,6 +380,7 @@ pub(super) fn query(route: &Route) -> Vec<Value> {
         ("GET", "/api/v1/audit/export" | "/api/v1/admin/audit/export") => {
             vec![("format", json!({ "type": "string", "enum": ["jsonl", "csv"] }))]
         }
+        (_, "/api/v1/spaces/{space}/jobs/{job}/log") => vec![("after", number()), ("follow", flag())],
         (_, "/eve/v1/session/{session}/stream") => vec![
             ("startIndex", json!({ "type": "integer" })),
             ("follow", text()),
@@ -386,7 +398,7 @@ pub(super) fn reply(route: &Route) -> Value {
         ("GET", "/") => "text/html",
         (_, "/metrics") => "text/plain",
         (_, "/api/v1/audit/stream") => "text/event-stream",
-        (_, "/eve/v1/session/{session}/stream") => "application/x-ndjson",
+        (_, "/eve/v1/session/{session}/stream" | "/api/v1/spaces/{space}/jobs/{job}/log") => "application/x-ndjson",
         ("GET", "/api/v1/spaces/{space}/files/content") => "application/octet-stream",
         ("GET", "/api/v1/audit/export" | "/api/v1/admin/audit/export") => {
             return json!({ "application/jsonl": {}, "text/csv": {} });

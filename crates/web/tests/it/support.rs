@@ -138,7 +138,7 @@ pub struct People {
 }
 
 fn agents() -> Vec<(bailiwick_types::AgentName, AgentDefinition)> {
-    let tools = r#""tools":["read_file","write_file","plan","ask_question"]"#;
+    let tools = r#""tools":["read_file","write_file","plan","ask_question","bash"]"#;
     let define = |text: String| serde_json::from_str(&text).unwrap();
     vec![
         ("default".parse().unwrap(), define(format!("{{{tools}}}"))),

@@ -34,6 +34,7 @@ const ONESELF: &[&str] = &["oneself"];
 const AGENT: &[&str] = &["agent"];
 const SPACE: &[&str] = &["own space"];
 const SESSION: &[&str] = &["my, own space"];
+const JOB: &[&str] = &["my, own space"];
 const APPROVAL: &[&str] = &["requested by me"];
 /// Nothing is asked of the policy.
 const NONE: &[&str] = &[];
@@ -147,6 +148,11 @@ pub(super) const ROWS: &[Row] = &[
     row("PATCH", "/api/v1/spaces/{space}", SPACE),
     row("DELETE", "/api/v1/spaces/{space}", SPACE),
     row("GET", "/api/v1/spaces/{space}/sessions", SPACE),
+    row("GET", "/api/v1/spaces/{space}/jobs", SPACE),
+    row("POST", "/api/v1/spaces/{space}/jobs", SPACE),
+    row("GET", "/api/v1/spaces/{space}/jobs/{job}", JOB),
+    row("DELETE", "/api/v1/spaces/{space}/jobs/{job}", JOB),
+    row("GET", "/api/v1/spaces/{space}/jobs/{job}/log", JOB),
     row("GET", "/api/v1/spaces/{space}/grants", SPACE),
     row("PUT", "/api/v1/spaces/{space}/grants", SPACE),
     row("DELETE", "/api/v1/spaces/{space}/grants/{user}", SPACE),
@@ -234,6 +240,10 @@ impl World {
         let session = begun["sessionId"].as_str().unwrap().to_owned();
         let fits = |row: &Value| row["session_id"] == session.as_str();
         let approval = server.event("/api/v1/approvals", owner, fits).await["id"].as_str().unwrap().to_owned();
+        let job = json!({ "agent": "careful", "command": "echo walked" });
+        let job = server.request("POST", &format!("/api/v1/spaces/{space}/jobs"), owner).json(&job);
+        let (status, job) = taken(job.send().await.unwrap()).await;
+        assert_eq!(status, 202, "{job}");
         let users = format!("/api/v1/admin/accounts/{account}/users");
         if server.get(&format!("{users}/{other}"), admin).await.status() == 404 {
             server.user(account, other, "user", admin).await;
@@ -263,6 +273,7 @@ impl World {
             ("agent", "careful".to_owned()),
             ("space", space),
             ("session", session),
+            ("job", job["result"]["id"].as_str().unwrap().to_owned()),
             ("approval", approval),
             ("secret", secret),
             ("hosts", "api.example".to_owned()),

@@ -11,7 +11,9 @@ use serde_json::{Map, Value};
 
 use super::own::PoliciesId;
 use super::{BASE, Base, Caller};
-use crate::access::resource::{Account, Agent, Approval, Host, Resource, SecretUse, Session, Space, ToolCall, User};
+use crate::access::resource::{
+    Account, Agent, Approval, Host, Job, Resource, SecretUse, Session, Space, ToolCall, User,
+};
 use crate::access::scope::Standing;
 use crate::principal::{Bounds, Tenant};
 
@@ -34,13 +36,14 @@ pub(super) enum Kind {
     Agent,
     Space,
     Session,
+    Job,
     Approval,
     ToolCall,
     SecretUse,
 }
 
 impl Kind {
-    const ALL: [(Self, &'static str); 10] = [
+    const ALL: [(Self, &'static str); 11] = [
         (Self::Host, "Host"),
         (Self::Operator, "Operator"),
         (Self::Account, "Account"),
@@ -48,6 +51,7 @@ impl Kind {
         (Self::Agent, "Agent"),
         (Self::Space, "Space"),
         (Self::Session, "Session"),
+        (Self::Job, "Job"),
         (Self::Approval, "Approval"),
         (Self::ToolCall, "ToolCall"),
         (Self::SecretUse, "SecretUse"),
@@ -294,10 +298,10 @@ impl Facts {
         name
     }
 
-    /// Takes the id off a session, an approval or a call. The base policy names no single thing, and nothing
+    /// Takes the id off a session, a job, an approval or a call. The base policy names no single thing, and nothing
     /// refers to one of these, so which one it is decides nothing: what is known of it does.
     fn forget_which(&mut self, name: &mut Name) {
-        if matches!(name.kind, Kind::Session | Kind::Approval | Kind::ToolCall | Kind::SecretUse) {
+        if matches!(name.kind, Kind::Session | Kind::Job | Kind::Approval | Kind::ToolCall | Kind::SecretUse) {
             self.0.iter_mut().filter(|(known, _)| known == name).for_each(|(known, _)| known.id.clear());
             name.id.clear();
         }
@@ -391,6 +395,22 @@ impl Describe for Session {
                 ("space", Fact::Name(space)),
                 ("agent", Fact::text(&self.agent)),
                 ("initiator", Fact::Name(Name::user(tenant, self.initiator.as_str()))),
+            ],
+        )
+    }
+}
+
+impl Describe for Job {
+    fn describe(&self, facts: &mut Facts) -> Name {
+        let session = &self.session;
+        let (space, tenant) = (facts.space(&session.space), &session.space.tenant);
+        facts.add(
+            Name::new(Kind::Job, self.id),
+            vec![
+                ("account", Fact::Name(Name::account(tenant))),
+                ("space", Fact::Name(space)),
+                ("agent", Fact::text(&session.agent)),
+                ("initiator", Fact::Name(Name::user(tenant, session.initiator.as_str()))),
             ],
         )
     }

@@ -4,12 +4,14 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use bailiwick_audit::Actor;
-use bailiwick_types::{ApprovalId, CallId, GrantLevel, Incarnation, KeyScope, RequestId, Role, SessionId, SpaceId};
+use bailiwick_types::{
+    ApprovalId, CallId, GrantLevel, Incarnation, JobId, KeyScope, RequestId, Role, SessionId, SpaceId,
+};
 use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::access::resource::{Account, Agent, Approval, Asks, Host, SecretUse, Session, Space, ToolCall, User};
+use crate::access::resource::{Account, Agent, Approval, Asks, Host, Job, SecretUse, Session, Space, ToolCall, User};
 use crate::access::scope::{Scope, Standing};
 use crate::access::tool::ToolVerdict;
 use crate::access::verb::{self, Verb as _};
@@ -162,6 +164,18 @@ fn r07_the_matrix_is_the_committed_one() {
                     [("my", world.session(*relation)), ("other", world.others_session(*relation))].map(
                         |(whose, session)| {
                             let row = columns.iter().map(|(_, s)| answer(s, verb, &session)).collect();
+                            (format!("{whose}, {what} space"), row)
+                        },
+                    )
+                })
+                .collect(),
+            "Job" => relations
+                .iter()
+                .flat_map(|(what, relation)| {
+                    [("my", world.session(*relation)), ("other", world.others_session(*relation))].map(
+                        |(whose, session)| {
+                            let job = Job { id: JobId::new(), session };
+                            let row = columns.iter().map(|(_, s)| answer(s, verb, &job)).collect();
                             (format!("{whose}, {what} space"), row)
                         },
                     )
@@ -407,6 +421,7 @@ fn a_remembered_answer_is_the_one_that_the_engine_gives() {
                 let (said, asked) = match *kind {
                     "Space" => both(&caller, verb, &world.space(relation)),
                     "Session" => both(&caller, verb, &world.session(relation)),
+                    "Job" => both(&caller, verb, &Job { id: JobId::new(), session: world.session(relation) }),
                     _ => continue,
                 };
                 assert_eq!(said, asked, "{verb} {role:?}");

@@ -222,6 +222,8 @@ const ACTS: &[Act] = &[
     Act("POST", "/eve/v1/session/{session}/clear", OWN, "{}", "session.control"),
     Act("POST", "/eve/v1/session/{session}/compact", OWN, "{}", "session.control"),
     Act("POST", "/eve/v1/session/{session}/reset", OWN, "{}", "session.control"),
+    Act("POST", "/api/v1/spaces/{space}/jobs", OWN, r#"{"command":"true","agent":"careful"}"#, "job.create"),
+    Act("DELETE", "/api/v1/spaces/{space}/jobs/{job}", OWN, "", "job.cancel"),
     Act("DELETE", "/api/v1/spaces/{space}", OWN, "", "space.delete"),
     // Nothing is that old, and that it was asked for is on record all the same.
     Act("POST", "/api/v1/audit/retire", OWN, r#"{"before":"2000-01-01T00:00:00Z"}"#, "audit.retire"),
