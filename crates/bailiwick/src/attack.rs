@@ -9,10 +9,11 @@ mod field;
 use std::path::PathBuf;
 
 use bailiwick_sandbox::SandboxError;
-use bailiwick_sandbox::attack::{Finding, Group, Kind, Verdict};
+use bailiwick_sandbox::attack::{self, Finding, Group, Kind, Verdict};
+use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::cli::{BackendWord, SandboxCommand};
+use crate::cli::{Attack, BackendWord};
 use crate::config::Sources;
 use crate::failure::Failure;
 use crate::out::{self, Format, Style};
@@ -55,13 +56,13 @@ pub(crate) struct Plan {
 
 impl Plan {
     /// From the command line.
-    pub(crate) fn of(command: SandboxCommand) -> Result<Self, Failure> {
-        let SandboxCommand::Attack {
+    pub(crate) fn of(asked: Attack) -> Result<Self, Failure> {
+        let Attack {
             config,
             backend,
             #[cfg(debug_assertions)]
             without,
-        } = command;
+        } = asked;
         let backend = backend.map(|word| match word {
             BackendWord::Linux => Kind::Linux,
             BackendWord::Container => Kind::Container,
@@ -83,6 +84,15 @@ impl Plan {
 pub(crate) struct Sandbox {
     pub(crate) kind: Kind,
     pub(crate) findings: Vec<Finding>,
+    /// What was not tried, and why.
+    pub(crate) left_out: Vec<LeftOut>,
+}
+
+/// Attacks that were not made.
+#[derive(Debug, Serialize)]
+pub(crate) struct LeftOut {
+    group: Group,
+    why: &'static str,
 }
 
 impl Sandbox {
@@ -120,8 +130,10 @@ pub(crate) async fn run(plan: Plan, format: Format) -> Result<(), Failure> {
     let of = |verdict| attacked.iter().map(|one| one.count(verdict)).sum::<usize>();
     let (escaped, held) = (of(Verdict::Escaped), of(Verdict::Held));
     if format == Format::Json {
-        let backends: Vec<Value> =
-            attacked.iter().map(|one| json!({ "backend": one.kind, "attacks": one.findings })).collect();
+        let backends: Vec<Value> = attacked
+            .iter()
+            .map(|one| json!({ "backend": one.kind, "attacks": one.findings, "left_out": one.left_out }))
+            .collect();
         out::json(&json!({ "ok": escaped == 0 && held > 0, "backends": backends }));
     }
     match (escaped, held) {
@@ -151,10 +163,16 @@ async fn all(field: &Field, only: Option<Kind>, format: Format) -> Result<Vec<Sa
             continue;
         }
         let mut findings = field.attack(kind, &Group::INSIDE).await?;
+        let groups = Group::INSIDE.into_iter().chain([Group::WayOut]);
+        let left_out = groups.filter_map(|group| Some(LeftOut { group, why: attack::not_made(kind, group)? }));
+        let mut left_out: Vec<LeftOut> = left_out.collect();
         if kind == Kind::Linux {
-            findings.extend(field.attack_way_out().await?);
+            match field.attack_way_out().await? {
+                Some(found) => findings.extend(found),
+                None => left_out.push(LeftOut { group: Group::WayOut, why: "sandboxes of this host have none" }),
+            }
         }
-        let sandbox = Sandbox { kind, findings };
+        let sandbox = Sandbox { kind, findings, left_out };
         if format == Format::Text {
             show(&sandbox);
         }
@@ -184,6 +202,9 @@ fn show(sandbox: &Sandbox) {
     if unproven > 0 {
         let why = "their controls are refused on this host as well, so they show nothing";
         out::line(&out::paint(Style::Dim, &format!("{unproven} marked ?: {why}")));
+    }
+    for LeftOut { group, why } in &sandbox.left_out {
+        out::line(&out::paint(Style::Dim, &format!("not tried against {}: {why}", group.name())));
     }
     out::line("");
 }

@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::client::Given;
 use crate::command::{
-    account, agent, approval, audit, database, job, key, policy, secret, session, space, user, vault,
+    account, agent, approval, audit, database, job, key, policy, sandbox, secret, session, space, user, vault,
 };
 use crate::out::Format;
 
@@ -137,7 +137,7 @@ pub(crate) enum Command {
         after_help = "Example:\n  bailiwick prove-isolation --url https://agents.example.com --api-key-file root.key"
     )]
     ProveIsolation,
-    /// The sandboxes of this machine.
+    /// The sandboxes: which run, and whether they hold on this machine.
     #[command(subcommand)]
     Sandbox(SandboxCommand),
     /// Talk to an agent in the terminal.
@@ -147,23 +147,30 @@ pub(crate) enum Command {
     Chat(Chat),
 }
 
-/// What can be done with the sandboxes of this machine.
+/// What can be done with sandboxes.
 #[derive(Subcommand)]
 pub(crate) enum SandboxCommand {
-    /// Attack them from inside, as an agent's programs could, and print what each attack was answered.
+    /// Attack those of this machine from inside, as an agent's programs could, and print what each attack was
+    /// answered.
     #[command(after_help = "Examples:\n  bailiwick sandbox attack\n  bailiwick sandbox attack --backend linux --json")]
-    Attack {
-        /// The configuration whose sandboxes are meant [default: the defaults].
-        #[arg(short, long, value_name = "FILE")]
-        config: Option<PathBuf>,
-        /// One kind alone.
-        #[arg(long, value_name = "KIND")]
-        backend: Option<BackendWord>,
-        /// A wall that is left out, to see that it is missed.
-        #[cfg(debug_assertions)]
-        #[arg(long, value_name = "WALL", hide = true)]
-        without: Vec<String>,
-    },
+    Attack(Attack),
+    #[command(flatten)]
+    Running(sandbox::RunningCommand),
+}
+
+/// Which sandboxes are attacked.
+#[derive(Args)]
+pub(crate) struct Attack {
+    /// The configuration whose sandboxes are meant [default: the defaults].
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// One kind alone.
+    #[arg(long, value_name = "KIND")]
+    pub(crate) backend: Option<BackendWord>,
+    /// A wall that is left out, to see that it is missed.
+    #[cfg(debug_assertions)]
+    #[arg(long, value_name = "WALL", hide = true)]
+    pub(crate) without: Vec<String>,
 }
 
 /// A kind of sandbox.

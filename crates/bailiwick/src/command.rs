@@ -9,6 +9,7 @@ pub(crate) mod database;
 pub(crate) mod job;
 pub(crate) mod key;
 pub(crate) mod policy;
+pub(crate) mod sandbox;
 pub(crate) mod secret;
 pub(crate) mod session;
 pub(crate) mod space;

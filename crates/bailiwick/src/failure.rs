@@ -38,6 +38,8 @@ pub(crate) enum Failure {
     #[error(transparent)]
     Prove(#[from] crate::prove::ProveError),
     #[error(transparent)]
+    NotRunning(#[from] crate::command::sandbox::NotRunning),
+    #[error(transparent)]
     Attack(#[from] crate::attack::AttackError),
     #[error("{path}: {error}")]
     File {

@@ -23,7 +23,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use cli::{Cli, Command, ConfigCommand};
+use cli::{Cli, Command, ConfigCommand, SandboxCommand};
 use command::Context;
 use config::Sources;
 use failure::{Code, Failure};
@@ -94,7 +94,8 @@ async fn dispatch(command: Command, global: &cli::Global) -> Result<(), Failure>
         Command::Vault(command) => command::vault::run(&context()?, command).await,
         Command::Policy(command) => command::policy::run(&context()?, command).await,
         Command::ProveIsolation => prove::run(global.given(), format).await,
-        Command::Sandbox(command) => attack::run(attack::Plan::of(command)?, format).await,
+        Command::Sandbox(SandboxCommand::Attack(asked)) => attack::run(attack::Plan::of(asked)?, format).await,
+        Command::Sandbox(SandboxCommand::Running(command)) => command::sandbox::run(&context()?, command).await,
         Command::Chat(arguments) => chat::run(&context()?, arguments).await,
         // Done before a runtime was needed.
         Command::Init { .. } | Command::Config(_) => Ok(()),

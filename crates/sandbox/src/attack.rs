@@ -177,7 +177,7 @@ enum Place {
 }
 
 /// Words that nothing says which found nothing.
-const LOOT: &[&str] = &["SECRET", "connected", "HAVE", "uid=0", "root:x:0:0", "REACHED"];
+const LOOT: &[&str] = &["SECRET", "connected", "HAVE", "uid=0", "root:x:0:0", "REACHED", "docker", "podman"];
 
 /// Makes what the attacks aim at. Nothing is put anywhere but into the workspace and the two folders.
 ///
@@ -246,15 +246,30 @@ pub async fn run<I: Inside, N: Inside>(
             (Kind::Linux | Kind::Container, Group::Calls) => calls::run(kind, places, inside).await?,
             (Kind::Linux | Kind::Container, Group::Files) => files::run(kind, places, inside).await?,
             (Kind::Linux | Kind::Container, Group::Namespaces) => files::namespaces(kind, places, inside).await?,
-            // The scripts of the others are for bash and the programs that a host has, which an image need not.
             (Kind::Linux, Group::Host) => scripted(*group, scripts::ATTACKS, places, inside).await?,
             (Kind::Linux, Group::Limits) => exhaustion::run(places, inside, neighbour).await?,
             (Kind::Virtual, Group::Host) => scripted(*group, virtual_shell::ATTACKS, places, inside).await?,
             (Kind::Virtual, Group::Limits) => scripted(*group, virtual_shell::LIMITS, places, inside).await?,
+            // [`not_made`] says why.
             _ => Vec::new(),
         });
     }
     Ok(findings)
+}
+
+/// Why attacks of this group are not made on this kind of sandbox, if they are not.
+#[must_use]
+pub const fn not_made(kind: Kind, group: Group) -> Option<&'static str> {
+    match (kind, group) {
+        (Kind::Virtual, Group::Calls | Group::Files | Group::Namespaces) => {
+            Some("no program runs in it that could make them")
+        }
+        (Kind::Virtual, Group::WayOut) => Some("it has no way out"),
+        (Kind::Container, Group::Host | Group::Limits | Group::WayOut) => {
+            Some("they are written for bash and the programs of a host, which an image need not have")
+        }
+        _ => None,
+    }
 }
 
 impl Group {
@@ -293,15 +308,13 @@ async fn scripted<I: Inside>(
     for attack in attacks {
         let said = named(attack.name, inside.run(&fill(attack.script, places)).await)?;
         let text = said.all();
-        // "Not found" is no refusal: the program must be there for the attack to be one, but in a shell without any.
-        let missing = text.contains("command not found")
-            && !matches!(attack.expected, Expected::Says(words) if words.contains(&"not found"));
+        let without_programs = matches!(attack.expected, Expected::Says(words) if words.contains(&"not found"));
         let held = match attack.expected {
             Expected::Says(words) => words.iter().any(|words| text.contains(words)),
             Expected::Prints(only) => said.stdout == only,
             Expected::Fails => !said.well,
         };
-        let held = held && !missing && !LOOT.iter().any(|word| text.contains(word));
+        let held = held && !LOOT.iter().any(|word| text.contains(word));
         let tried = attack.control == Control::Always || is_root();
         let control = match (tried, attack.place) {
             (false, _) => "for root alone".to_owned(),
@@ -311,13 +324,23 @@ async fn scripted<I: Inside>(
         findings.push(Finding {
             group,
             name: attack.name.to_owned(),
-            verdict: verdict(held, control.contains("control")),
+            verdict: if !without_programs && no_program(&text) {
+                Verdict::Unproven
+            } else {
+                verdict(held, control.contains("control"))
+            },
             inside: brief(&text),
             control: brief(&control),
             everywhere: attack.control == Control::Always,
         });
     }
     Ok(findings)
+}
+
+/// "Not found" is no refusal, and no way through: the program must be there for the attack to be one, but in a shell
+/// without any.
+fn no_program(text: &str) -> bool {
+    text.contains("command not found")
 }
 
 /// An attack that was not made shows nothing.

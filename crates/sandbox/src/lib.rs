@@ -22,6 +22,6 @@ pub use bailiwick_egress::fetch;
 pub use demand::{Backend, CpuDemand, Demand, Finished, HostUse, Inside, Ran, RanStatus, Run, Share, Stream};
 pub use error::SandboxError;
 pub use receipt::Receipt;
-pub use running::Running;
+pub use running::{Running, Seen};
 pub use sandboxes::{Sandboxes, Settings};
 pub use workers::Workers;

@@ -1,15 +1,18 @@
 //! A running sandbox, and commands in it.
 
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bailiwick_auth::Recorded;
+use bailiwick_auth::access::Session;
 use bailiwick_auth::access::verb::{CallTool, StartJob};
 use bailiwick_shell::Shell;
 use bailiwick_types::limits::KILL_GRACE;
+use bailiwick_types::{AgentName, SandboxId, SessionId, SpaceId, Timestamp, UserName};
+use tokio_util::sync::CancellationToken;
 
-use crate::demand::{Finished, Ran, RanStatus, Run, Stream};
+use crate::demand::{Backend, Finished, Ran, RanStatus, Run, Share, Stream};
 use crate::error::SandboxError;
 use crate::gate::{Caller, WayOut};
 use crate::host;
@@ -19,8 +22,53 @@ use crate::receipt::Receipt;
 
 /// A running sandbox.
 pub struct Running {
+    id: SandboxId,
+    began: Timestamp,
     walls: Walls,
-    used: Mutex<Instant>,
+    use_: Mutex<Use>,
+    /// Ends the commands in it, also those that no first process holds.
+    ended: CancellationToken,
+}
+
+/// What it was used for.
+struct Use {
+    last: Instant,
+    /// Who entered it last.
+    session: Session,
+    commands: u64,
+    busy: u32,
+    receipt: Option<Receipt>,
+}
+
+/// What is known of a running sandbox. Never what it says or holds.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// Its id, for as long as it runs.
+    pub id: SandboxId,
+    /// Whose files are inside.
+    pub space: SpaceId,
+    /// Its kind of walls.
+    pub backend: Backend,
+    /// Who shares it.
+    pub share: Share,
+    /// Whether there is a way out.
+    pub goes_out: bool,
+    /// Whose agent entered it last.
+    pub agent: AgentName,
+    /// On whose behalf.
+    pub user: UserName,
+    /// In which session, or job of the same number.
+    pub session: SessionId,
+    /// Since when it runs.
+    pub began: Timestamp,
+    /// For how long nothing has begun or ended in it.
+    pub unused: Duration,
+    /// Commands that have begun.
+    pub commands: u64,
+    /// Commands that run.
+    pub busy: u32,
+    /// What the kernel said around the last command.
+    pub receipt: Option<Receipt>,
 }
 
 pub(crate) enum Walls {
@@ -37,52 +85,96 @@ pub(crate) enum Walls {
 }
 
 impl Running {
-    pub(crate) fn new(walls: Walls) -> Self {
-        Self { walls, used: Mutex::new(Instant::now()) }
+    pub(crate) fn new(walls: Walls, session: Session) -> Self {
+        let use_ = Use { last: Instant::now(), session, commands: 0, busy: 0, receipt: None };
+        Self {
+            id: SandboxId::new(),
+            began: Timestamp::now(),
+            walls,
+            use_: Mutex::new(use_),
+            ended: CancellationToken::new(),
+        }
+    }
+
+    pub(crate) fn id(&self) -> SandboxId {
+        self.id
+    }
+
+    /// What is known of it, with what its key says.
+    pub(crate) fn seen(&self, space: SpaceId, backend: Backend, share: Share) -> Seen {
+        let held = self.held();
+        Seen {
+            id: self.id,
+            space,
+            backend,
+            share,
+            goes_out: matches!(&self.walls, Walls::Jail { way: Some(_), .. }),
+            agent: held.session.agent().clone(),
+            user: held.session.initiator().clone(),
+            session: held.session.id(),
+            began: self.began,
+            unused: held.last.elapsed(),
+            commands: held.commands,
+            busy: held.busy,
+            receipt: held.receipt.clone(),
+        }
+    }
+
+    fn held(&self) -> MutexGuard<'_, Use> {
+        self.use_.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes who is in it: what goes out from now on goes out on this caller's behalf.
     pub(crate) fn entered_by(&self, caller: impl FnOnce() -> Caller) {
-        if let Walls::Jail { way: Some(way), .. } = &self.walls {
-            way.enter(caller());
+        let caller = caller();
+        {
+            let mut held = self.held();
+            held.last = Instant::now();
+            held.session.clone_from(&caller.session);
         }
-        self.touch();
+        if let Walls::Jail { way: Some(way), .. } = &self.walls {
+            way.enter(caller);
+        }
     }
 
     /// Ends whatever is in it, also a command that somebody waits for.
     pub(crate) fn kill(&self) {
+        self.ended.cancel();
         if let Walls::Jail { jail, .. } = &self.walls {
             jail.kill();
         }
     }
 
-    fn touch(&self) {
-        *self.used.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-    }
-
     pub(crate) fn unused_for(&self) -> Duration {
-        self.used.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+        self.held().last.elapsed()
     }
 
     pub(crate) fn is_alive(&self) -> bool {
-        match &self.walls {
-            Walls::Jail { jail, way } => jail.is_alive() && way.as_ref().is_none_or(WayOut::is_there),
-            Walls::Virtual(_) | Walls::Host { .. } => true,
-        }
+        !self.ended.is_cancelled()
+            && match &self.walls {
+                Walls::Jail { jail, way } => jail.is_alive() && way.as_ref().is_none_or(WayOut::is_there),
+                Walls::Virtual(_) | Walls::Host { .. } => true,
+            }
     }
 
     /// Runs a command for a recorded tool call, and waits until nothing of it is left.
     ///
     /// # Errors
     /// If it could not be run; how it ended is no error.
-    pub async fn run(&self, _act: &Recorded<CallTool>, run: Run) -> Result<Ran, SandboxError> {
-        let ran = match &self.walls {
-            Walls::Virtual(shell) => run_virtual(shell, run).await,
-            Walls::Jail { jail, way } => run_jail(jail, way.as_ref(), run).await,
-            Walls::Host { folder, user } => host::run(folder, *user, run).await.map_err(SandboxError::Host),
+    pub async fn run(&self, _act: &Recorded<CallTool>, mut run: Run) -> Result<Ran, SandboxError> {
+        let _command = Command::begin(self);
+        let stop = run.cancel.child_token();
+        run.cancel = stop.clone();
+        let work = async {
+            match &self.walls {
+                Walls::Virtual(shell) => run_virtual(shell, run).await,
+                Walls::Jail { jail, way } => run_jail(jail, way.as_ref(), run).await,
+                Walls::Host { folder, user } => host::run(folder, *user, run).await.map_err(SandboxError::Host),
+            }
         };
-        self.touch();
-        ran
+        let ran = self.until_ended(stop, work).await?;
+        self.held().receipt = Some(ran.receipt.clone());
+        Ok(ran)
     }
 
     /// Runs the command of a recorded job, hands its output on while it runs, and waits until nothing of it is left.
@@ -94,16 +186,57 @@ impl Running {
     pub async fn stream(
         &self,
         _act: &Recorded<StartJob>,
-        run: Run,
+        mut run: Run,
         take: &(dyn Fn(Stream, &[u8]) + Sync),
     ) -> Result<Finished, SandboxError> {
-        let finished = match &self.walls {
-            Walls::Virtual(shell) => stream_virtual(shell, run, take).await,
-            Walls::Jail { jail, way } => stream_jail(jail, way.as_ref(), run, take).await,
-            Walls::Host { .. } => Err(SandboxError::HostRefused),
+        let _command = Command::begin(self);
+        let stop = run.cancel.child_token();
+        run.cancel = stop.clone();
+        let work = async {
+            match &self.walls {
+                Walls::Virtual(shell) => stream_virtual(shell, run, take).await,
+                Walls::Jail { jail, way } => stream_jail(jail, way.as_ref(), run, take).await,
+                Walls::Host { .. } => Err(SandboxError::HostRefused),
+            }
         };
-        self.touch();
-        finished
+        let finished = self.until_ended(stop, work).await?;
+        self.held().receipt = Some(finished.receipt.clone());
+        Ok(finished)
+    }
+
+    /// Waits for a command, and stops it when the sandbox is ended.
+    async fn until_ended<T>(&self, stop: CancellationToken, work: impl Future<Output = T>) -> T {
+        tokio::pin!(work);
+        tokio::select! {
+            biased;
+            done = &mut work => done,
+            () = self.ended.cancelled() => {
+                stop.cancel();
+                work.await
+            }
+        }
+    }
+}
+
+/// A command in a sandbox, counted while it runs.
+struct Command<'a>(&'a Running);
+
+impl<'a> Command<'a> {
+    fn begin(running: &'a Running) -> Self {
+        let mut held = running.held();
+        held.last = Instant::now();
+        held.commands += 1;
+        held.busy += 1;
+        drop(held);
+        Self(running)
+    }
+}
+
+impl Drop for Command<'_> {
+    fn drop(&mut self) {
+        let mut held = self.0.held();
+        held.last = Instant::now();
+        held.busy = held.busy.saturating_sub(1);
     }
 }
 

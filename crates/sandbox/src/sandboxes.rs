@@ -24,13 +24,13 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use bailiwick_auth::Recorded;
-use bailiwick_auth::access::verb::{CallTool, StartSandbox};
+use bailiwick_auth::access::verb::{CallTool, EndSandbox, SeeSandboxes, StartSandbox};
+use bailiwick_auth::{Permit, Recorded, Scope};
 use bailiwick_egress::fetch::{Fetch, Fetched};
 use bailiwick_files::Access;
 use bailiwick_shell::{Isolation, Mount, PoolLimits, SharedTmp, Shell, ShellLimits, ShellPool, ShellSpec};
 use bailiwick_types::agent::BackendChoice;
-use bailiwick_types::{AgentName, Egress, Incarnation, SessionId, SpaceId};
+use bailiwick_types::{AgentName, Egress, Incarnation, SandboxId, SessionId, SpaceId};
 use tokio::sync::OnceCell;
 
 use crate::container::{ContainerUse, Containers};
@@ -43,7 +43,7 @@ use crate::linux::{
 };
 #[cfg(debug_assertions)]
 use crate::linux::{OnDifference, Wall};
-use crate::running::{Running, Walls};
+use crate::running::{Running, Seen, Walls};
 use crate::workers::Workers;
 
 /// What the server brings along.
@@ -278,6 +278,7 @@ impl Sandboxes {
     }
 
     async fn start(&self, backend: Backend, demand: &Demand, caller: Caller) -> Result<Arc<Running>, SandboxError> {
+        let session = caller.session.clone();
         let walls = match backend {
             Backend::Virtual => Walls::Virtual(self.shell(demand)?),
             Backend::Linux | Backend::Container => {
@@ -301,7 +302,7 @@ impl Sandboxes {
             }
             Backend::Host => Walls::Host { folder: demand.folder.clone(), user: demand.user },
         };
-        Ok(Arc::new(Running::new(walls)))
+        Ok(Arc::new(Running::new(walls, session)))
     }
 
     #[cfg(not(debug_assertions))]
@@ -401,6 +402,41 @@ impl Sandboxes {
     pub fn end_tenant(&self, tenant: Incarnation) {
         self.end(|key| key.tenant == tenant);
         lock(&self.tmps).retain(|(other, _), _| *other != tenant);
+    }
+
+    /// The spaces of a tenant whose files are in a running sandbox of this server, with the sandboxes' ids.
+    pub fn spaces(&self, scope: &Scope) -> Vec<(SandboxId, SpaceId)> {
+        let tenant = scope.tenant().incarnation();
+        let running = lock(&self.running);
+        let of = running.iter().filter(|(key, _)| key.tenant == tenant);
+        of.filter_map(|(key, cell)| Some((cell.get().filter(|held| held.is_alive())?.id(), key.space))).collect()
+    }
+
+    /// The running sandboxes that hold a space's files, the oldest first.
+    #[expect(clippy::needless_pass_by_value, reason = "a permit is spent")]
+    pub fn seen(&self, permit: Permit<SeeSandboxes>) -> Vec<Seen> {
+        let space = permit.resource().id();
+        let mut seen: Vec<Seen> = {
+            let running = lock(&self.running);
+            let of = running.iter().filter(|(key, _)| key.space == space);
+            let alive = of.filter_map(|(key, cell)| Some((key, cell.get().filter(|held| held.is_alive())?)));
+            alive.map(|(key, held)| held.seen(key.space, key.backend, key.share.clone())).collect()
+        };
+        seen.sort_by_key(|one| one.id);
+        seen
+    }
+
+    /// Ends one sandbox that holds the space's files, with whatever runs in it. Says whether it was there.
+    pub fn end_one(&self, act: &Recorded<EndSandbox>, sandbox: SandboxId) -> bool {
+        let space = act.resource().id();
+        let of = |key: &Key, cell: &OnceCell<Arc<Running>>| {
+            key.space == space && cell.get().is_some_and(|held| held.id() == sandbox)
+        };
+        let ended: Vec<_> = lock(&self.running).extract_if(|key, cell| of(key, cell)).collect();
+        for running in ended.iter().filter_map(|(_, cell)| cell.get()) {
+            running.kill();
+        }
+        !ended.is_empty()
     }
 
     fn end(&self, which: impl Fn(&Key) -> bool) {

@@ -90,6 +90,8 @@ ids! {
     CallId = "call_";
     /// A job: a command that runs beside the requests.
     JobId = "job_";
+    /// A running sandbox. It has another one after it ended and began anew.
+    SandboxId = "sbx_";
     /// One request at any door; it is in every answer and every event that the request caused.
     RequestId = "req_";
 }

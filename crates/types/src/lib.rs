@@ -25,7 +25,7 @@ pub use egress::Egress;
 pub use host::{Destination, HostName};
 pub use id::{
     ApplicationId, ApprovalId, CallId, ClientId, DeviceId, EventId, Incarnation, JobId, KeyId, PasskeyId, RequestId,
-    SessionId, SpaceId,
+    SandboxId, SessionId, SpaceId,
 };
 pub use name::{AccountName, AgentName, ModelName, NameError, SecretName, ToolName, UserName};
 pub use path::{PathError, WorkspacePath};

@@ -17,6 +17,7 @@ mod plan;
 mod policy;
 mod proof;
 pub(crate) mod quota;
+pub(crate) mod sandbox;
 pub(crate) mod secret;
 pub(crate) mod session;
 mod socket;
@@ -51,6 +52,7 @@ pub(crate) fn tables() -> impl Iterator<Item = &'static [Route]> {
         file::ROUTES,
         session::ROUTES,
         job::ROUTES,
+        sandbox::ROUTES,
         approval::ROUTES,
         audit::ROUTES,
         stream::ROUTES,

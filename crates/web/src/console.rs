@@ -19,6 +19,7 @@ mod login;
 mod network;
 mod oidc;
 mod passkey;
+mod sandbox;
 mod secret;
 mod settings;
 mod space;
@@ -47,6 +48,7 @@ pub(crate) fn tables() -> impl Iterator<Item = &'static [Route]> {
         factor::ROUTES,
         passkey::ROUTES,
         secret::ROUTES,
+        sandbox::ROUTES,
         network::ROUTES,
         audit::ROUTES,
         usage::ROUTES,
@@ -57,7 +59,7 @@ pub(crate) fn tables() -> impl Iterator<Item = &'static [Route]> {
 
 /// Whether a path is that of a page, by its first part.
 pub(crate) fn is_page(path: &str) -> bool {
-    const PAGES: [&str; 18] = [
+    const PAGES: [&str; 19] = [
         "",
         "login",
         "logout",
@@ -70,6 +72,7 @@ pub(crate) fn is_page(path: &str) -> bool {
         "applications",
         "keys",
         "secrets",
+        "sandboxes",
         "network",
         "2fa",
         "audit",

@@ -164,6 +164,10 @@ verbs! {
     ListJobs(Space) = "job.list";
     /// Put a job into the queue of a space.
     CreateJob(Space) = "job.create";
+    /// See which sandboxes hold a space's files.
+    SeeSandboxes(Space) = "sandbox.see";
+    /// End one of them, with whatever runs in it.
+    EndSandbox(Space) = "sandbox.end";
 
     /// Read a session's stream.
     ReadSession(Session) = "session.read";

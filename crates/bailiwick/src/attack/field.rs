@@ -166,12 +166,13 @@ impl Field {
         Ok(findings)
     }
 
-    /// The attacks on the gate, where there is one.
-    pub(crate) async fn attack_way_out(&self) -> Result<Vec<Finding>, AttackError> {
+    /// The attacks on the gate; nothing where there is none.
+    pub(crate) async fn attack_way_out(&self) -> Result<Option<Vec<Finding>>, AttackError> {
         if !self.linux().await.is_ok_and(|promises| promises.way_out == WayOut::Gate) {
-            return Ok(Vec::new());
+            return Ok(None);
         }
-        attack::run_way_out(&self.far, &Agent(&self.attacker, "out")).await.map_err(AttackError::NotRun)
+        let found = attack::run_way_out(&self.far, &Agent(&self.attacker, "out")).await;
+        Ok(Some(found.map_err(AttackError::NotRun)?))
     }
 
     /// What the linux sandboxes promise here, or why there are none.

@@ -38,7 +38,7 @@ async fn tried(findings: &mut Findings, sandbox: Option<SandboxSettings>) -> Res
             Kind::Virtual => "self-test virtual",
         };
         match field.attack(kind, &GROUPS).await {
-            Ok(found) => judge(findings, name, &Sandbox { kind, findings: found }),
+            Ok(found) => judge(findings, name, &Sandbox { kind, findings: found, left_out: Vec::new() }),
             Err(error) => findings.failed(name, error.to_string(), ADVICE),
         }
     }
@@ -153,7 +153,8 @@ mod tests {
                 everywhere: true,
             };
             let mut findings = Findings::default();
-            let sandbox = Sandbox { kind: Kind::Linux, findings: verdicts.iter().map(one).collect() };
+            let sandbox =
+                Sandbox { kind: Kind::Linux, findings: verdicts.iter().map(one).collect(), left_out: Vec::new() };
             judge(&mut findings, "self-test linux", &sandbox);
             findings.0[0].health
         };

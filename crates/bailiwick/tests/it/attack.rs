@@ -25,6 +25,10 @@ fn b04_b05_g01_the_attacks_of_the_command_line_are_refused_on_this_machine() {
     assert_eq!(found(&report, "io_uring_setup")["inside"], "EPERM");
     assert_eq!(found(&report, "a tunnel to such a host")["inside"], "host_not_allowed");
     assert_eq!(found(&report, "one of IPv4 by NAT64")["group"], "way_out");
+    // What is not tried is said.
+    let of_virtual = report["backends"].as_array().unwrap().iter().find(|one| one["backend"] == "virtual").unwrap();
+    let left_out: Vec<_> = of_virtual["left_out"].as_array().unwrap().iter().map(|one| &one["group"]).collect();
+    assert_eq!(left_out, ["calls", "files", "namespaces", "way_out"]);
 }
 
 #[cfg(debug_assertions)]

@@ -22,6 +22,7 @@ pub fn run(arguments: &[String]) {
         Some((group, rest)) if group == "files" => files(rest),
         Some((group, rest)) if group == "abstract" => abstract_socket(rest),
         Some((group, rest)) if group == "descriptors" => descriptors(rest),
+        Some((group, rest)) if group == "listen" => listen(rest),
         _ => {
             syscalls();
             deadly();
@@ -242,6 +243,21 @@ fn abstract_socket(names: &[String]) {
         let result =
             SocketAddr::from_abstract_name(name).and_then(|address| UnixStream::connect_addr(&address)).map(drop);
         say(name, result);
+    }
+}
+
+/// Listens on ports of the loopback, beside whoever listens there, if they let it.
+fn listen(ports: &[String]) {
+    use rustix::net::{AddressFamily, SocketType, bind, socket, sockopt};
+    for port in ports {
+        let address = std::net::SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, port.parse().unwrap_or(0));
+        let result = socket(AddressFamily::INET, SocketType::STREAM, None).and_then(|socket| {
+            sockopt::set_socket_reuseaddr(&socket, true)?;
+            sockopt::set_socket_reuseport(&socket, true)?;
+            bind(&socket, &address)?;
+            rustix::net::listen(&socket, 1)
+        });
+        say(&format!("listen:{port}"), result.map_err(Error::from));
     }
 }
 

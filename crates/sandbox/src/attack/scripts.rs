@@ -40,8 +40,8 @@ pub(super) const ATTACKS: &[Attack] = &[
     attack("the way up from the workspace", "cat /workspace/../../../../../{other}/secret", Says(ABSENT), "test -s /proc/../../../../{other}/secret && echo control", Always),
     attack("a link to another tenant's file", "ln -s {other}/secret s && cat s", Says(ABSENT), "ln -sf {other}/secret {own}/s && test -s {own}/s && echo control", Always),
     attack("the host's passwords", "cat /etc/shadow", Says(ABSENT), "test -e /etc/shadow && echo control", Always),
-    attack("the host's users", "grep -c . /etc/passwd", Says(&["3"]), "test $(grep -c . /etc/passwd) -gt 3 && echo control", Always),
-    attack("the host's folders", "ls /root /home /boot /srv /opt /sys", Says(ABSENT), "test -d /root -a -d /home -a -d /sys && echo control", Always),
+    attack("the host's users", "grep -c . /etc/passwd", Prints("3\n"), "test $(grep -c . /etc/passwd) -gt 3 && echo control", Always),
+    attack("the host's folders", "for f in /root /home /boot /srv /opt /sys; do ls -A $f 2>/dev/null | grep -q . && echo HAVE $f; done; echo none", Prints("none\n"), "for f in /root /home /boot /srv /opt /sys; do ls -A $f 2>/dev/null | grep -q . && echo control; done", Always),
     attack("write among the programs", "echo x > /usr/bin/x", Says(REFUSED), "echo x > {own}/x && echo control", Always),
     attack("write into the root folder", "echo x > /x", Says(REFUSED), "echo x > {own}/x && echo control", Always),
     attack("add a user", "echo evil::0:0::: >> /etc/passwd", Says(REFUSED), "echo x >> {own}/x && echo control", Always),
@@ -50,8 +50,8 @@ pub(super) const ATTACKS: &[Attack] = &[
     attack("own a program of root's", "cp /usr/bin/id i && chown 0:0 i", Says(&["ermitted", "Invalid argument"]), "cp /usr/bin/id {own}/i && chown 0:0 {own}/i && echo control", AsRoot),
     // Devices and sockets.
     attack("devices", "for d in mem kmem port vda sda nvme0 kvm vsock vhost-vsock fuse net/tun kmsg userfaultfd loop-control mapper/control; do [ ! -e /dev/$d ] || echo HAVE $d; done; echo none", Says(&["none"]), "for d in mem kvm vsock fuse kmsg net/tun vda; do [ ! -e /dev/$d ] || echo control; done", Always),
-    attack("sockets of daemons", "find /run /var/run /tmp -type s; ls -A /run", Says(&["bailiwick"]), "ls -A /run | grep -q . && echo control", Always),
-    attack("the kernel's log", "dmesg; cat /proc/kmsg | wc -c", Says(&["0"]), "test -e /proc/kmsg && echo control", Always),
+    attack("sockets of daemons", "find /run /var/run /tmp -type s; ls -A /run", Prints("bailiwick\n"), "ls -A /run | grep -q . && echo control", Always),
+    attack("the kernel's log", "dmesg 2>/dev/null | wc -c; timeout 2 cat /proc/kmsg 2>/dev/null | wc -c", Prints("0\n0\n"), "dmesg 2>/dev/null | wc -c | grep -qvx 0 && echo control", AsRoot),
     attack("the host's ports", "exec 3<>/dev/tcp/127.0.0.1/{port} && echo connected", Says(&["refused"]), "exec 3<>/dev/tcp/127.0.0.1/{port} && echo control", Always),
     // The machine.
     attack("the host's name", "cat /proc/sys/kernel/hostname", Says(&["sandbox"]), "grep -qvx sandbox /proc/sys/kernel/hostname && echo control", Always),

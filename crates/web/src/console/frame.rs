@@ -76,7 +76,12 @@ impl Frame {
         if self.sets_up {
             entries.extend([("/users", "Users"), ("/secrets", "Secrets")]);
         }
-        entries.extend([("/network", "Network"), ("/audit", "Audit log"), ("/usage", "Usage")]);
+        entries.extend([
+            ("/sandboxes", "Sandboxes"),
+            ("/network", "Network"),
+            ("/audit", "Audit log"),
+            ("/usage", "Usage"),
+        ]);
         if self.signed_in {
             entries.push(("/2fa", "Second factors"));
         }
@@ -134,6 +139,7 @@ impl Said {
                 "made" => "It is made.",
                 "changed" => "It is changed.",
                 "removed" => "It is removed.",
+                "sandbox_ended" => "It has ended, with whatever ran in it.",
                 "ended" => "That login has ended.",
                 "application_ended" => "That program can do nothing for you any more.",
                 "revoked" => "That key is revoked.",

@@ -28,6 +28,7 @@ fn filled(route: &Route, space: &str) -> String {
         .replace("{space}", space)
         .replace("{session}", "ses_01ARZ3NDEKTSV4RRFFQ69G5FAV")
         .replace("{job}", "job_01ARZ3NDEKTSV4RRFFQ69G5FAV")
+        .replace("{sandbox}", "sbx_01ARZ3NDEKTSV4RRFFQ69G5FAV")
         .replace("{approval}", "apr_01ARZ3NDEKTSV4RRFFQ69G5FAV")
         .replace("{call}", "call_x")
         .replace("{child}", "ses_x");
@@ -155,7 +156,7 @@ async fn r02_a_viewer_and_a_stranger_change_nothing_by_any_route() {
         let response = ask(&server, route, &path, &people.vera, json!({})).send().await.unwrap();
         let page = page_reason(&response);
         let viewer = taken(response).await;
-        let own = ["ses_", "apr_", "job_"].iter().any(|prefix| path.contains(prefix));
+        let own = ["ses_", "apr_", "job_", "sbx_"].iter().any(|prefix| path.contains(prefix));
         let told = if path.starts_with("/eve/") { viewer.1["code"].as_str().unwrap_or("") } else { reason(&viewer.1) };
         let told = if page.is_empty() { told } else { page.as_str() };
         let fits = match told {

@@ -142,7 +142,10 @@ fn agents() -> Vec<(bailiwick_types::AgentName, AgentDefinition)> {
     let define = |text: String| serde_json::from_str(&text).unwrap();
     vec![
         ("default".parse().unwrap(), define(format!("{{{tools}}}"))),
-        ("careful".parse().unwrap(), define(format!("{{{tools},\"require_approval\":[\"write_file\"]}}"))),
+        (
+            "careful".parse().unwrap(),
+            define(format!("{{{tools},\"require_approval\":[\"write_file\"],\"sandbox\":{{\"scope\":\"agent\"}}}}")),
+        ),
     ]
 }
 

@@ -153,6 +153,10 @@ pub(super) const ROWS: &[Row] = &[
     row("GET", "/api/v1/spaces/{space}/jobs/{job}", JOB),
     row("DELETE", "/api/v1/spaces/{space}/jobs/{job}", JOB),
     row("GET", "/api/v1/spaces/{space}/jobs/{job}/log", JOB),
+    row("GET", "/api/v1/sandboxes", SPACE),
+    row("DELETE", "/api/v1/sandboxes/{sandbox}", SPACE),
+    row("GET", "/sandboxes", SPACE),
+    row("POST", "/sandboxes/{sandbox}/end", SPACE),
     row("GET", "/api/v1/spaces/{space}/grants", SPACE),
     row("PUT", "/api/v1/spaces/{space}/grants", SPACE),
     row("DELETE", "/api/v1/spaces/{space}/grants/{user}", SPACE),
@@ -244,6 +248,9 @@ impl World {
         let job = server.request("POST", &format!("/api/v1/spaces/{space}/jobs"), owner).json(&job);
         let (status, job) = taken(job.send().await.unwrap()).await;
         assert_eq!(status, 202, "{job}");
+        // It stays there after the job, because all of the agent's share it.
+        let fits = |row: &Value| row["space_id"] == space.as_str() && row["running"] == 0 && row["commands"] == 1;
+        let sandbox = server.event("/api/v1/sandboxes", owner, fits).await["id"].as_str().unwrap().to_owned();
         let users = format!("/api/v1/admin/accounts/{account}/users");
         if server.get(&format!("{users}/{other}"), admin).await.status() == 404 {
             server.user(account, other, "user", admin).await;
@@ -274,6 +281,7 @@ impl World {
             ("space", space),
             ("session", session),
             ("job", job["result"]["id"].as_str().unwrap().to_owned()),
+            ("sandbox", sandbox),
             ("approval", approval),
             ("secret", secret),
             ("hosts", "api.example".to_owned()),

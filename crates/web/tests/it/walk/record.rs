@@ -224,6 +224,8 @@ const ACTS: &[Act] = &[
     Act("POST", "/eve/v1/session/{session}/reset", OWN, "{}", "session.control"),
     Act("POST", "/api/v1/spaces/{space}/jobs", OWN, r#"{"command":"true","agent":"careful"}"#, "job.create"),
     Act("DELETE", "/api/v1/spaces/{space}/jobs/{job}", OWN, "", "job.cancel"),
+    Act("DELETE", "/api/v1/sandboxes/{sandbox}", OWN, "", "sandbox.end"),
+    Act("POST", "/sandboxes/{sandbox}/end", OWN, "", "sandbox.end"),
     Act("DELETE", "/api/v1/spaces/{space}", OWN, "", "space.delete"),
     // Nothing is that old, and that it was asked for is on record all the same.
     Act("POST", "/api/v1/audit/retire", OWN, r#"{"before":"2000-01-01T00:00:00Z"}"#, "audit.retire"),
@@ -282,6 +284,7 @@ async fn e01_e04_every_changing_route_that_is_done_leaves_its_event() {
             _ => key,
         };
         let target = match *path {
+            "/sandboxes/{sandbox}/end" => target.with("sandbox", &another.0["sandbox"]),
             "/approvals/{approval}" => target.with("approval", &another.0["approval"]),
             "/applications/{application}/end" => {
                 let made = server.application(&another.0["client"], &people.alice).await;
