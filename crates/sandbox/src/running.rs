@@ -100,6 +100,11 @@ impl Running {
         self.id
     }
 
+    /// The session that entered it last.
+    pub(crate) fn session(&self) -> Session {
+        self.held().session.clone()
+    }
+
     /// What is known of it, with what its key says.
     pub(crate) fn seen(&self, space: SpaceId, backend: Backend, share: Share) -> Seen {
         let held = self.held();

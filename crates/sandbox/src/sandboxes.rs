@@ -24,7 +24,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use bailiwick_auth::access::verb::{CallTool, EndSandbox, SeeSandboxes, StartSandbox};
+use bailiwick_auth::access::verb::{CallTool, EndSandbox, SeeSandbox, StartSandbox};
+use bailiwick_auth::access::{Resource as _, Sandbox, Session};
 use bailiwick_auth::{Permit, Recorded, Scope};
 use bailiwick_egress::fetch::{Fetch, Fetched};
 use bailiwick_files::Access;
@@ -404,43 +405,47 @@ impl Sandboxes {
         lock(&self.tmps).retain(|(other, _), _| *other != tenant);
     }
 
-    /// The spaces of a tenant whose files are in a running sandbox of this server, with the sandboxes' ids.
-    pub fn spaces(&self, scope: &Scope) -> Vec<(SandboxId, SpaceId)> {
+    /// The running sandboxes of a tenant on this server, the oldest first, each with the session that entered it last.
+    pub fn running(&self, scope: &Scope) -> Vec<(SandboxId, Session)> {
         let tenant = scope.tenant().incarnation();
-        let running = lock(&self.running);
-        let of = running.iter().filter(|(key, _)| key.tenant == tenant);
-        of.filter_map(|(key, cell)| Some((cell.get().filter(|held| held.is_alive())?.id(), key.space))).collect()
-    }
-
-    /// The running sandboxes that hold a space's files, the oldest first.
-    #[expect(clippy::needless_pass_by_value, reason = "a permit is spent")]
-    pub fn seen(&self, permit: Permit<SeeSandboxes>) -> Vec<Seen> {
-        let space = permit.resource().id();
-        let mut seen: Vec<Seen> = {
+        let mut found: Vec<_> = {
             let running = lock(&self.running);
-            let of = running.iter().filter(|(key, _)| key.space == space);
-            let alive = of.filter_map(|(key, cell)| Some((key, cell.get().filter(|held| held.is_alive())?)));
-            alive.map(|(key, held)| held.seen(key.space, key.backend, key.share.clone())).collect()
+            let of = running.iter().filter(|(key, _)| key.tenant == tenant);
+            of.filter_map(|(_, cell)| cell.get().filter(|held| held.is_alive()))
+                .map(|held| (held.id(), held.session()))
+                .collect()
         };
-        seen.sort_by_key(|one| one.id);
-        seen
+        found.sort_by_key(|(id, _)| *id);
+        found
     }
 
-    /// Ends one sandbox that holds the space's files, with whatever runs in it. Says whether it was there.
-    pub fn end_one(&self, act: &Recorded<EndSandbox>, sandbox: SandboxId) -> bool {
-        let space = act.resource().id();
-        let of = |key: &Key, cell: &OnceCell<Arc<Running>>| {
-            key.space == space && cell.get().is_some_and(|held| held.id() == sandbox)
-        };
-        let ended: Vec<_> = lock(&self.running).extract_if(|key, cell| of(key, cell)).collect();
-        for running in ended.iter().filter_map(|(_, cell)| cell.get()) {
-            running.kill();
-        }
-        !ended.is_empty()
+    /// What is known of one; nothing if it has ended.
+    #[expect(clippy::needless_pass_by_value, reason = "a permit is spent")]
+    pub fn seen(&self, permit: Permit<SeeSandbox>) -> Option<Seen> {
+        let running = lock(&self.running);
+        let mut all = running.iter().filter_map(|(key, cell)| Some((key, cell.get()?)));
+        let (key, held) = all.find(|(key, held)| is(permit.resource(), key, held))?;
+        Some(held.seen(key.space, key.backend, key.share.clone()))
+    }
+
+    /// Ends one, with whatever runs in it. Says whether it was there.
+    pub fn end_one(&self, act: &Recorded<EndSandbox>) -> bool {
+        let sandbox = act.resource();
+        let mut there = false;
+        self.end_held(|key, held| {
+            let found = held.is_some_and(|held| is(sandbox, key, held));
+            there |= found;
+            found
+        });
+        there
     }
 
     fn end(&self, which: impl Fn(&Key) -> bool) {
-        let ended: Vec<_> = lock(&self.running).extract_if(|key, _| which(key)).collect();
+        self.end_held(|key, _| which(key));
+    }
+
+    fn end_held(&self, mut which: impl FnMut(&Key, Option<&Arc<Running>>) -> bool) {
+        let ended: Vec<_> = lock(&self.running).extract_if(|key, cell| which(key, cell.get())).collect();
         // Killed, not only dropped: somebody may still be in it. Outside of the lock, for that takes system calls.
         for running in ended.iter().filter_map(|(_, cell)| cell.get()) {
             running.kill();
@@ -474,6 +479,12 @@ fn limits_key(limits: &Limits) -> [u64; 6] {
         limits.file_bytes,
         limits.tmp_bytes,
     ]
+}
+
+/// Whether that is the sandbox of this key: an id alone is no proof of anything.
+fn is(sandbox: &Sandbox, key: &Key, held: &Running) -> bool {
+    let tenant = sandbox.tenant().is_some_and(|tenant| tenant.incarnation() == key.tenant);
+    tenant && held.id() == sandbox.id() && sandbox.space().id() == key.space
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -3,7 +3,8 @@
 
 use bailiwick_types::host::HostName;
 use bailiwick_types::{
-    AgentName, ApprovalId, CallId, GrantLevel, JobId, SecretName, SessionId, SpaceId, ToolName, UsedBy, UserName,
+    AgentName, ApprovalId, CallId, GrantLevel, JobId, SandboxId, SecretName, SessionId, SpaceId, ToolName, UsedBy,
+    UserName,
 };
 use serde_json::Value;
 
@@ -234,6 +235,48 @@ impl Resource for Job {
     }
     fn label(&self) -> String {
         format!("job:{}", self.id)
+    }
+    fn space_id(&self) -> Option<SpaceId> {
+        self.session.space_id()
+    }
+    fn agent_name(&self) -> Option<&AgentName> {
+        self.session.agent_name()
+    }
+}
+
+/// A running sandbox, with the session that entered it last.
+#[derive(Clone)]
+pub struct Sandbox {
+    pub(crate) id: SandboxId,
+    pub(crate) session: Session,
+}
+
+impl Sandbox {
+    /// The sandbox that a session entered last, with what its space is now. `None` if that is another space.
+    pub fn entered_by(session: &Session, space: Space, id: SandboxId) -> Option<Self> {
+        let same = space.id == session.space.id && space.tenant == session.space.tenant;
+        same.then(|| Self { id, session: Session { space, ..session.clone() } })
+    }
+
+    /// The sandbox's id.
+    pub fn id(&self) -> SandboxId {
+        self.id
+    }
+
+    /// Its space.
+    pub fn space(&self) -> &Space {
+        &self.session.space
+    }
+}
+
+impl Resource for Sandbox {
+    const KIND: &'static str = "Sandbox";
+    const SEEN_BY: Option<&'static str> = Some("sandbox.see");
+    fn tenant(&self) -> Option<&Tenant> {
+        self.session.tenant()
+    }
+    fn label(&self) -> String {
+        format!("sandbox:{}", self.id)
     }
     fn space_id(&self) -> Option<SpaceId> {
         self.session.space_id()

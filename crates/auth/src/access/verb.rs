@@ -1,7 +1,9 @@
 //! The sealed list of verbs. A verb says what it is called on the record and on what it acts; the
 //! policy says who may. A test compares this list with the policy's schema, in both directions.
 
-use super::resource::{Account, Agent, Approval, Host, Job, Resource, SecretUse, Session, Space, ToolCall, User};
+use super::resource::{
+    Account, Agent, Approval, Host, Job, Resource, Sandbox, SecretUse, Session, Space, ToolCall, User,
+};
 
 mod sealed {
     pub trait Sealed {}
@@ -68,6 +70,8 @@ verbs! {
     ListSpaces(Account) = "space.list";
     /// Create a space of one's own.
     CreateSpace(Account) = "space.create";
+    /// List the running sandboxes that one may see.
+    ListSandboxes(Account) = "sandbox.list";
     /// List the approvals that one may decide.
     ListApprovals(Account) = "approval.list";
     /// List one's sessions.
@@ -164,10 +168,6 @@ verbs! {
     ListJobs(Space) = "job.list";
     /// Put a job into the queue of a space.
     CreateJob(Space) = "job.create";
-    /// See which sandboxes hold a space's files.
-    SeeSandboxes(Space) = "sandbox.see";
-    /// End one of them, with whatever runs in it.
-    EndSandbox(Space) = "sandbox.end";
 
     /// Read a session's stream.
     ReadSession(Session) = "session.read";
@@ -186,6 +186,11 @@ verbs! {
     StartJob(Job) = "job.start";
     /// Cancel a job.
     CancelJob(Job) = "job.cancel";
+
+    /// See a running sandbox.
+    SeeSandbox(Sandbox) = "sandbox.see";
+    /// End a running sandbox, with whatever runs in it.
+    EndSandbox(Sandbox) = "sandbox.end";
 
     /// See a pending approval.
     ReadApproval(Approval) = "approval.read";

@@ -1,14 +1,16 @@
-//! The sandboxes that run on this server, for those who manage a space whose files are inside, and for admins. What
-//! runs in them is shown to nobody here: that something does, since when, and what the kernel says holds it.
+//! The sandboxes that run on this server, for whoever uses one, whoever manages the space whose files are inside, and
+//! admins. What runs in them is shown to nobody here: that something does, since when, and what the kernel says holds
+//! it.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use axum::extract::State;
 use axum::response::Response;
 use bailiwick_audit::Verdict;
-use bailiwick_auth::Scope;
-use bailiwick_auth::access::verb::{EndSandbox, SeeSandboxes};
-use bailiwick_auth::access::{Space, record};
+use bailiwick_auth::access::verb::{EndSandbox, ListSandboxes, SeeSandbox};
+use bailiwick_auth::access::{Sandbox, Space, record};
+use bailiwick_auth::{Permit, Scope};
 use bailiwick_sandbox::{Seen, Share};
 use bailiwick_types::{AgentName, SandboxId, SessionId, SpaceId, Timestamp, UserName};
 use serde::Serialize;
@@ -22,7 +24,7 @@ use crate::reply;
 use crate::route::routes;
 
 routes! {
-    GET "/api/v1/sandboxes" list, Known, [SeeSandboxes], Nothing, "The running sandboxes of the spaces that the caller manages; an admin's are all";
+    GET "/api/v1/sandboxes" list, Known, [ListSandboxes], Nothing, "The running sandboxes that the caller may see";
     DELETE "/api/v1/sandboxes/{sandbox}" end, Known, [EndSandbox], Nothing, "End a running sandbox with whatever runs in it";
 }
 
@@ -81,44 +83,47 @@ pub(crate) fn network_word(seen: &Seen) -> &'static str {
     }
 }
 
-/// All that the caller may see, by space.
-pub(crate) async fn visible(app: &App, scope: &Scope) -> Result<Vec<Seen>, Failure> {
-    let spaces: BTreeSet<SpaceId> = app.sandboxes().spaces(scope).into_iter().map(|(_, space)| space).collect();
+/// All that the caller may see.
+pub(crate) async fn visible(app: &App, permit: Permit<ListSandboxes>) -> Result<Vec<Seen>, Failure> {
+    let scope = permit.scope();
+    let mut spaces: BTreeMap<SpaceId, Option<Space>> = BTreeMap::new();
     let mut seen = Vec::new();
-    for id in spaces {
-        let Some(space) = app.store().space_find(scope, id).await? else { continue };
-        if scope.may::<SeeSandboxes>(&space) {
-            seen.extend(app.sandboxes().seen(scope.authorize::<SeeSandboxes>(space)?));
+    for (id, session) in app.sandboxes().running(scope) {
+        let space = match spaces.entry(session.space().id()) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(unknown) => unknown.insert(app.store().space_find(scope, session.space().id()).await?),
+        };
+        let sandbox = space.clone().and_then(|space| Sandbox::entered_by(&session, space, id));
+        if let Some(sandbox) = sandbox.filter(|sandbox| scope.may::<SeeSandbox>(sandbox)) {
+            seen.extend(app.sandboxes().seen(scope.authorize::<SeeSandbox>(sandbox)?));
         }
     }
     Ok(seen)
 }
 
-/// The space whose files are in the sandbox that a path names.
-async fn find(app: &App, scope: &Scope, name: &str) -> Result<(SandboxId, Space), Failure> {
+/// The sandbox that a path names, with what its space is now.
+async fn find(app: &App, scope: &Scope, name: &str) -> Result<Sandbox, Failure> {
     let missing = || Failure::not_found("sandbox", name);
     let id: SandboxId = name.parse().map_err(|_| missing())?;
-    let running = app.sandboxes().spaces(scope).into_iter().find(|(sandbox, _)| *sandbox == id);
-    let (_, space) = running.ok_or_else(missing)?;
-    let space = app.store().space_find(scope, space).await?.ok_or_else(missing)?;
-    // Whoever may not see it is told nothing by its being there.
-    if scope.may::<SeeSandboxes>(&space) { Ok((id, space)) } else { Err(missing()) }
+    let running = app.sandboxes().running(scope).into_iter().find(|(sandbox, _)| *sandbox == id);
+    let (_, session) = running.ok_or_else(missing)?;
+    let space = app.store().space_find(scope, session.space().id()).await?.ok_or_else(missing)?;
+    Sandbox::entered_by(&session, space, id).ok_or_else(missing)
 }
 
 /// Ends one, on record before and after.
 pub(crate) async fn end_one(app: &App, scope: &Scope, name: &str) -> Result<SandboxId, Failure> {
-    let (id, space) = find(app, scope, name).await?;
-    let permit = scope.authorize::<EndSandbox>(space)?;
-    let detail = Map::from_iter([("sandbox".to_owned(), json!(id))]);
-    let act = record(app.store(), permit, detail.clone()).await?;
-    let there = app.sandboxes().end_one(&act, id);
-    act.settle(app.store(), if there { Verdict::Ok } else { Verdict::Fail }, detail).await?;
+    let permit = scope.authorize::<EndSandbox>(find(app, scope, name).await?)?;
+    let act = record(app.store(), permit, Map::new()).await?;
+    let (id, there) = (act.resource().id(), app.sandboxes().end_one(&act));
+    act.settle(app.store(), if there { Verdict::Ok } else { Verdict::Fail }, Map::new()).await?;
     // It ended by itself in between.
     if there { Ok(id) } else { Err(Failure::not_found("sandbox", name)) }
 }
 
 async fn list(State(app): State<App>, caller: Caller) -> Result<Response, Failure> {
-    let seen = visible(&app, &caller.scope()?).await?;
+    let scope = caller.scope()?;
+    let seen = visible(&app, scope.authorize::<ListSandboxes>(scope.account())?).await?;
     Ok(reply::done(seen.into_iter().map(Shown::from).collect::<Vec<_>>()))
 }
 

@@ -3,6 +3,7 @@
 use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
+use bailiwick_auth::access::verb::ListSandboxes;
 use bailiwick_sandbox::Seen;
 use bailiwick_types::{SandboxId, SpaceId};
 use serde_json::Value;
@@ -16,7 +17,7 @@ use crate::input::{Params, Segments};
 use crate::route::routes;
 
 routes! {
-    GET "/sandboxes" list, Known, [SeeSandboxes], Nothing, "The running sandboxes of the spaces that one manages";
+    GET "/sandboxes" list, Known, [ListSandboxes], Nothing, "The running sandboxes of the spaces that one manages";
     POST "/sandboxes/{sandbox}/end" end, Known, [EndSandbox], Form, "End a running sandbox";
 }
 
@@ -99,7 +100,9 @@ struct Page {
 }
 
 async fn list(State(app): State<App>, caller: Caller, Params(said): Params<Said>) -> Result<Response, Failure> {
-    let rows = visible(&app, &caller.scope()?).await?.into_iter().map(Row::from).collect();
+    let scope = caller.scope()?;
+    let seen = visible(&app, scope.authorize::<ListSandboxes>(scope.account())?).await?;
+    let rows = seen.into_iter().map(Row::from).collect();
     page(&Page { frame: Frame::of(&app, &caller, "/sandboxes").await?, notice: said.notice(), rows })
 }
 
@@ -123,6 +126,6 @@ mod tests {
             &mut facts,
         );
         let facts: Vec<String> = facts.into_iter().map(|(name, value)| format!("{name}={value}")).collect();
-        assert_eq!(facts, ["backend=linux", "fds=0, x", "limits memory bytes=3"]);
+        assert_eq!(facts, ["backend=linux", "limits memory bytes=3", "fds=0, x"]);
     }
 }

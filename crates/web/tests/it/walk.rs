@@ -35,6 +35,7 @@ const AGENT: &[&str] = &["agent"];
 const SPACE: &[&str] = &["own space"];
 const SESSION: &[&str] = &["my, own space"];
 const JOB: &[&str] = &["my, own space"];
+const SANDBOX: &[&str] = &["my, own space"];
 const APPROVAL: &[&str] = &["requested by me"];
 /// Nothing is asked of the policy.
 const NONE: &[&str] = &[];
@@ -153,10 +154,10 @@ pub(super) const ROWS: &[Row] = &[
     row("GET", "/api/v1/spaces/{space}/jobs/{job}", JOB),
     row("DELETE", "/api/v1/spaces/{space}/jobs/{job}", JOB),
     row("GET", "/api/v1/spaces/{space}/jobs/{job}/log", JOB),
-    row("GET", "/api/v1/sandboxes", SPACE),
-    row("DELETE", "/api/v1/sandboxes/{sandbox}", SPACE),
-    row("GET", "/sandboxes", SPACE),
-    row("POST", "/sandboxes/{sandbox}/end", SPACE),
+    row("GET", "/api/v1/sandboxes", ACCOUNT),
+    row("DELETE", "/api/v1/sandboxes/{sandbox}", SANDBOX),
+    row("GET", "/sandboxes", ACCOUNT),
+    row("POST", "/sandboxes/{sandbox}/end", SANDBOX),
     row("GET", "/api/v1/spaces/{space}/grants", SPACE),
     row("PUT", "/api/v1/spaces/{space}/grants", SPACE),
     row("DELETE", "/api/v1/spaces/{space}/grants/{user}", SPACE),

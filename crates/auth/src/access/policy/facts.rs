@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use super::own::PoliciesId;
 use super::{BASE, Base, Caller};
 use crate::access::resource::{
-    Account, Agent, Approval, Host, Job, Resource, SecretUse, Session, Space, ToolCall, User,
+    Account, Agent, Approval, Host, Job, Resource, Sandbox, SecretUse, Session, Space, ToolCall, User,
 };
 use crate::access::scope::Standing;
 use crate::principal::{Bounds, Tenant};
@@ -37,13 +37,14 @@ pub(super) enum Kind {
     Space,
     Session,
     Job,
+    Sandbox,
     Approval,
     ToolCall,
     SecretUse,
 }
 
 impl Kind {
-    const ALL: [(Self, &'static str); 11] = [
+    const ALL: [(Self, &'static str); 12] = [
         (Self::Host, "Host"),
         (Self::Operator, "Operator"),
         (Self::Account, "Account"),
@@ -52,6 +53,7 @@ impl Kind {
         (Self::Space, "Space"),
         (Self::Session, "Session"),
         (Self::Job, "Job"),
+        (Self::Sandbox, "Sandbox"),
         (Self::Approval, "Approval"),
         (Self::ToolCall, "ToolCall"),
         (Self::SecretUse, "SecretUse"),
@@ -298,10 +300,13 @@ impl Facts {
         name
     }
 
-    /// Takes the id off a session, a job, an approval or a call. The base policy names no single thing, and nothing
+    /// Takes the id off a session, a job, a sandbox, an approval or a call. The base policy names no single thing, and nothing
     /// refers to one of these, so which one it is decides nothing: what is known of it does.
     fn forget_which(&mut self, name: &mut Name) {
-        if matches!(name.kind, Kind::Session | Kind::Job | Kind::Approval | Kind::ToolCall | Kind::SecretUse) {
+        if matches!(
+            name.kind,
+            Kind::Session | Kind::Job | Kind::Sandbox | Kind::Approval | Kind::ToolCall | Kind::SecretUse
+        ) {
             self.0.iter_mut().filter(|(known, _)| known == name).for_each(|(known, _)| known.id.clear());
             name.id.clear();
         }
@@ -316,6 +321,20 @@ impl Facts {
             )),
             (Standing::User { .. }, None) => Err(Unreadable),
         }
+    }
+
+    /// A session, or what is one to the policy.
+    fn of_session(&mut self, name: Name, session: &Session) -> Name {
+        let (space, tenant) = (self.space(&session.space), &session.space.tenant);
+        self.add(
+            name,
+            vec![
+                ("account", Fact::Name(Name::account(tenant))),
+                ("space", Fact::Name(space)),
+                ("agent", Fact::text(&session.agent)),
+                ("initiator", Fact::Name(Name::user(tenant, session.initiator.as_str()))),
+            ],
+        )
     }
 
     fn space(&mut self, space: &Space) -> Name {
@@ -387,32 +406,19 @@ impl Describe for Space {
 
 impl Describe for Session {
     fn describe(&self, facts: &mut Facts) -> Name {
-        let (space, tenant) = (facts.space(&self.space), &self.space.tenant);
-        facts.add(
-            Name::new(Kind::Session, self.id),
-            vec![
-                ("account", Fact::Name(Name::account(tenant))),
-                ("space", Fact::Name(space)),
-                ("agent", Fact::text(&self.agent)),
-                ("initiator", Fact::Name(Name::user(tenant, self.initiator.as_str()))),
-            ],
-        )
+        facts.of_session(Name::new(Kind::Session, self.id), self)
     }
 }
 
 impl Describe for Job {
     fn describe(&self, facts: &mut Facts) -> Name {
-        let session = &self.session;
-        let (space, tenant) = (facts.space(&session.space), &session.space.tenant);
-        facts.add(
-            Name::new(Kind::Job, self.id),
-            vec![
-                ("account", Fact::Name(Name::account(tenant))),
-                ("space", Fact::Name(space)),
-                ("agent", Fact::text(&session.agent)),
-                ("initiator", Fact::Name(Name::user(tenant, session.initiator.as_str()))),
-            ],
-        )
+        facts.of_session(Name::new(Kind::Job, self.id), &self.session)
+    }
+}
+
+impl Describe for Sandbox {
+    fn describe(&self, facts: &mut Facts) -> Name {
+        facts.of_session(Name::new(Kind::Sandbox, self.id), &self.session)
     }
 }
 

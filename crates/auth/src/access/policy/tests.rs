@@ -5,13 +5,15 @@ use std::sync::Arc;
 
 use bailiwick_audit::Actor;
 use bailiwick_types::{
-    ApprovalId, CallId, GrantLevel, Incarnation, JobId, KeyScope, RequestId, Role, SessionId, SpaceId,
+    ApprovalId, CallId, GrantLevel, Incarnation, JobId, KeyScope, RequestId, Role, SandboxId, SessionId, SpaceId,
 };
 use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::access::resource::{Account, Agent, Approval, Asks, Host, Job, SecretUse, Session, Space, ToolCall, User};
+use crate::access::resource::{
+    Account, Agent, Approval, Asks, Host, Job, Sandbox, SecretUse, Session, Space, ToolCall, User,
+};
 use crate::access::scope::{Scope, Standing};
 use crate::access::tool::ToolVerdict;
 use crate::access::verb::{self, Verb as _};
@@ -176,6 +178,18 @@ fn r07_the_matrix_is_the_committed_one() {
                         |(whose, session)| {
                             let job = Job { id: JobId::new(), session };
                             let row = columns.iter().map(|(_, s)| answer(s, verb, &job)).collect();
+                            (format!("{whose}, {what} space"), row)
+                        },
+                    )
+                })
+                .collect(),
+            "Sandbox" => relations
+                .iter()
+                .flat_map(|(what, relation)| {
+                    [("my", world.session(*relation)), ("other", world.others_session(*relation))].map(
+                        |(whose, session)| {
+                            let sandbox = Sandbox { id: SandboxId::new(), session };
+                            let row = columns.iter().map(|(_, s)| answer(s, verb, &sandbox)).collect();
                             (format!("{whose}, {what} space"), row)
                         },
                     )
@@ -422,6 +436,9 @@ fn a_remembered_answer_is_the_one_that_the_engine_gives() {
                     "Space" => both(&caller, verb, &world.space(relation)),
                     "Session" => both(&caller, verb, &world.session(relation)),
                     "Job" => both(&caller, verb, &Job { id: JobId::new(), session: world.session(relation) }),
+                    "Sandbox" => {
+                        both(&caller, verb, &Sandbox { id: SandboxId::new(), session: world.session(relation) })
+                    }
                     _ => continue,
                 };
                 assert_eq!(said, asked, "{verb} {role:?}");
