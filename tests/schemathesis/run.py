@@ -116,7 +116,12 @@ def fill(server, account, admin):
     keys = [server.done("POST", f"{users}/carol/keys", key, {"name": name})["id"] for name in ("one", "two")]
     for agent in ("default", "careful", "spare"):
         asks = ["write_file"] if agent == "careful" else []
-        definition = {"tools": ["read_file", "write_file", "plan", "bash"], "require_approval": asks}
+        # By `scope`, the sandbox stays after the job.
+        definition = {
+            "tools": ["read_file", "write_file", "plan", "bash"],
+            "require_approval": asks,
+            "sandbox": {"scope": "agent"},
+        }
         server.done("PUT", f"/api/v1/agents/{agent}", key, definition)
     for secret in ("token", "spare"):
         server.done("PUT", f"/api/v1/secrets/{secret}", key, {"value": "a-value-of-some-length", "note": secret})
@@ -137,8 +142,10 @@ def fill(server, account, admin):
     jobs = f"/api/v1/spaces/{spaces[0]}/jobs"
     job = server.done("POST", jobs, key, {"command": "echo hello"})["id"]
     wait(lambda: server.done("GET", f"{jobs}/{job}", key)["state"] not in ("queued", "running"))
+    sandbox = server.done("GET", "/api/v1/sandboxes", key)[0]["id"]
     return key, {
         "job": job,
+        "sandbox": sandbox,
         "users": users,
         "keys": keys,
         "spaces": spaces,
@@ -248,6 +255,7 @@ def steer(things, protected):
         "space": things["spaces"][0],
         "session": things["sessions"][0],
         "job": things["job"],
+        "sandbox": things["sandbox"],
         "approval": things["approval"],
         "path": "a/b.txt",
         "secret": "token",

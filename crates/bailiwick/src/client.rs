@@ -110,6 +110,12 @@ impl Client {
         Ok(Self { http, base: settings.url.clone(), headers })
     }
 
+    /// The server's host, without brackets, and port.
+    pub(crate) fn host(&self) -> (&str, u16) {
+        let host = self.base.host_str().unwrap_or_default().trim_matches(['[', ']']);
+        (host, self.base.port_or_known_default().unwrap_or_default())
+    }
+
     /// The server's address, for people.
     pub(crate) fn url(&self) -> &str {
         self.base.as_str().trim_end_matches('/')

@@ -1,5 +1,5 @@
-//! `bailiwick prove-isolation`: two throw-away accounts on a running server, and every way over HTTP in
-//! which the one could reach the other.
+//! `bailiwick prove-isolation`: two throw-away accounts on a running server, and every way over HTTP, and from inside
+//! a sandbox, in which the one could reach the other.
 //!
 //! B asks for A's things by every route that the server describes, in every place that an id can stand.
 //! A probe holds if nothing of A came back and the answer is the one about things that never were. It
@@ -12,6 +12,7 @@ mod places;
 mod probe;
 mod report;
 mod routes;
+mod sandboxes;
 mod streams;
 mod tenant;
 
@@ -90,6 +91,7 @@ async fn play(operator: &Client, settings: &Settings, names: &Names, report: &mu
     let mut prober = Prober::new(a, b, report);
     prober.b_is_somebody().await?;
     streams::probe(&mut prober).await?;
+    sandboxes::probe(&mut prober).await?;
     let before = prober.a.snapshot().await?;
     routes::probe(&mut prober, &routes).await?;
     places::probe(&mut prober).await?;

@@ -8,12 +8,12 @@ use crate::out;
 
 /// There is no such sandbox, or it is not yours to see.
 #[derive(Debug, thiserror::Error)]
-#[error("there is no running sandbox {0} in a space that you manage: `bailiwick sandbox list` says which there are")]
+#[error("there is no running sandbox {0} that you may see: `bailiwick sandbox list` says which there are")]
 pub(crate) struct NotRunning(String);
 
 #[derive(Subcommand)]
 pub(crate) enum RunningCommand {
-    /// List those that run in the spaces that you manage; an admin's are all of the account.
+    /// List those that run: what you use, and what runs in the spaces that you manage; an admin sees all of the account.
     #[command(after_help = "Example:\n  bailiwick sandbox list")]
     List,
     /// Show one with its receipt: what the kernel said around its last command.
@@ -35,7 +35,7 @@ pub(crate) async fn run(context: &Context, command: RunningCommand) -> Result<()
         RunningCommand::List => {
             let listed = context.get(&["sandboxes"]).await?;
             let columns = ["id", "agent", "user", "backend", "scope", "network", "running", "commands", "started_at"];
-            out::rows(context.format, &listed, &columns, "Nothing runs in a space that you manage.");
+            out::rows(context.format, &listed, &columns, "No sandbox runs that you may see.");
         }
         RunningCommand::Show { id } => {
             let listed = context.get(&["sandboxes"]).await?;

@@ -182,6 +182,8 @@ fn turn(route: &Described) -> (u8, usize) {
     match (route.method.as_str(), route.path.as_str()) {
         ("get", _) => (0, 0),
         ("delete", "/api/v1/admin/accounts/{account}") => (5, 0),
+        // It goes with its space, and nothing else needs it.
+        ("delete", "/api/v1/sandboxes/{sandbox}") => (3, 0),
         ("delete", _) => (4, depth),
         // All of a user's keys die of it, so the one that is revoked comes before.
         (_, path) if path.ends_with("/key") => (4, depth),

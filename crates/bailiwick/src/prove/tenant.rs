@@ -88,6 +88,8 @@ impl Tenant {
         let definition = json!({
             "name": secret, "instructions": secret, "tools": ["read_file", "write_file", "bash"],
             "require_approval": ["write_file"],
+            // So that it stays after the job.
+            "sandbox": { "scope": "agent" },
         });
         admin.api(Method::PUT, &["agents", &agent], Ask::body(&definition)).await?;
         let space = json!({ "name": secret, "description": secret });
@@ -103,6 +105,11 @@ impl Tenant {
         admin.api(Method::PUT, &["spaces", &space, "grants"], Ask::body(&grant)).await?;
         // Before the rule, which it would break.
         let job = job(&admin, &space, &agent, &secret).await?;
+        let running = admin.api(Method::GET, &["sandboxes"], Ask::NOTHING).await.unwrap_or_default();
+        let sandbox = out::array(&running).iter().find_map(|row| row["id"].as_str()).map(str::to_owned);
+        if sandbox.is_none() {
+            report.note(format!("nothing runs in a sandbox of account {label}: ending one is not probed"));
+        }
         let rule = json!({ "text": rule(&secret) });
         admin.api(Method::PUT, &["policies"], Ask::body(&rule)).await?;
         let token = format!("token-{}", random()?);
@@ -120,6 +127,7 @@ impl Tenant {
             ("space", space),
             ("job", job),
         ]);
+        ids.extend(sandbox.map(|id| ("sandbox", id)));
         ids.extend(logins(operator, &ids["account"], [&chief, &ids["user"].clone()], &secret, report).await?);
         ids.extend(application(operator, &admin, &secret, report).await?);
         if let Some((session, approval)) = begin(&admin, &ids, &secret, label, report).await? {

@@ -14,6 +14,7 @@ mod demo;
 mod gate;
 mod job;
 mod prove;
+mod sandbox;
 mod serve;
 mod support;
 mod vault;

@@ -51,6 +51,8 @@ fn a13_a_server_holds_and_nothing_of_the_proof_stays() {
     for group in [
         "the audit stream",
         "session streams",
+        "sandboxes",
+        "routes of sandboxes",
         "routes of spaces",
         "routes of approvals",
         "routes of eve",

@@ -17,7 +17,7 @@ use crate::input::{Params, Segments};
 use crate::route::routes;
 
 routes! {
-    GET "/sandboxes" list, Known, [ListSandboxes], Nothing, "The running sandboxes of the spaces that one manages";
+    GET "/sandboxes" list, Known, [ListSandboxes], Nothing, "The running sandboxes that one may see";
     POST "/sandboxes/{sandbox}/end" end, Known, [EndSandbox], Form, "End a running sandbox";
 }
 
