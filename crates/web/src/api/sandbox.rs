@@ -66,7 +66,7 @@ impl From<Seen> for Shown {
 }
 
 /// As in an agent's definition (`sandbox.scope`).
-pub(crate) const fn scope_word(share: &Share) -> &'static str {
+const fn scope_word(share: &Share) -> &'static str {
     match share {
         Share::Session(_) => "session",
         Share::Agent(_) => "agent",

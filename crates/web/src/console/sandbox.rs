@@ -4,12 +4,12 @@ use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
 use bailiwick_auth::access::verb::ListSandboxes;
-use bailiwick_sandbox::Seen;
+use bailiwick_sandbox::{Seen, Share};
 use bailiwick_types::{SandboxId, SpaceId};
 use serde_json::Value;
 
 use super::frame::{Frame, Notice, Said, go, moment, page};
-use crate::api::sandbox::{end_one, network_word, scope_word, visible};
+use crate::api::sandbox::{end_one, network_word, visible};
 use crate::app::App;
 use crate::caller::Caller;
 use crate::error::Failure;
@@ -46,7 +46,11 @@ impl From<Seen> for Row {
         Self {
             id: seen.id,
             space: seen.space,
-            scope: scope_word(&seen.share),
+            scope: match seen.share {
+                Share::Session(_) => "one session",
+                Share::Agent(_) => "all sessions of the agent",
+                Share::Account => "all sessions of the account",
+            },
             network: match network_word(&seen) {
                 "gate" => "by the gate",
                 word => word,
