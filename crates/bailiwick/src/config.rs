@@ -128,6 +128,7 @@ pub(crate) struct SandboxSettings {
     pub(crate) limits: Limits,
     pub(crate) tool_time: Duration,
     pub(crate) idle: Duration,
+    pub(crate) ready: usize,
     pub(crate) container: Option<ContainerEngine>,
 }
 

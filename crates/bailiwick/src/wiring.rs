@@ -158,6 +158,7 @@ pub(crate) async fn start(mut config: Config, spoken: Option<Script>) -> Result<
     let settings = Settings {
         helper: HelperPath::CurrentExecutable,
         cgroups: config.sandbox.cgroups,
+        ready: config.sandbox.ready,
         host: config.sandbox.host,
         tmp,
         gate: config.gate.clone(),

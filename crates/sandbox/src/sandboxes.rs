@@ -54,6 +54,8 @@ pub struct Settings {
     pub helper: HelperPath,
     /// Whether control groups are used.
     pub cgroups: CgroupUse,
+    /// How many linux sandboxes are made ready in advance, of nobody yet.
+    pub ready: usize,
     /// Whether tools may run on the host.
     pub host: HostUse,
     /// A folder of the server's own for what virtual shells share as `/tmp`.
@@ -148,6 +150,9 @@ impl Sandboxes {
         }
         let found = Launcher::detect(self.settings.helper.clone(), self.settings.cgroups).await;
         let found = found.map_err(|error| reasons(&error));
+        if let Ok(launcher) = &found {
+            launcher.keep_ready(self.settings.ready);
+        }
         if let Err(why) = &found {
             tracing::warn!(why, "there is no linux sandbox on this host; `auto` is the virtual one");
         }

@@ -431,6 +431,7 @@ fn sandbox(layers: &mut Layers, raw: &Sandbox) -> SandboxSettings {
         },
         tool_time: Duration::from_secs(raw.tool_timeout_seconds),
         idle: Duration::from_secs(raw.idle_seconds),
+        ready: raw.ready.into(),
         container: raw.container.as_ref().map(|raw| container(layers, raw)),
     }
 }

@@ -222,6 +222,7 @@ pub(super) struct Sandbox {
     pub(super) tmp_mib: u64,
     pub(super) tool_timeout_seconds: u64,
     pub(super) idle_seconds: u64,
+    pub(super) ready: u8,
     pub(super) container: Option<Container>,
 }
 

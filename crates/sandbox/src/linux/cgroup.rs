@@ -141,8 +141,8 @@ impl Layout {
         seen.into_iter()
     }
 
-    /// Makes a jail's groups with its limits.
-    pub(crate) fn create(&self, name: &JailName, limits: &Limits) -> io::Result<Group> {
+    /// Makes a jail's groups. They have no limits yet.
+    pub(crate) fn create(&self, name: &JailName) -> io::Result<Group> {
         // Only what this call made may be removed: a second jail of the same
         // name is an error and must not touch the first.
         let mut group = Group { folders: Vec::new() };
@@ -151,6 +151,11 @@ impl Layout {
             fs::create_dir(&folder)?;
             group.folders.push(folder);
         }
+        Ok(group)
+    }
+
+    /// Sets the limits of a jail's groups.
+    pub(crate) fn limit(&self, name: &JailName, limits: &Limits) -> io::Result<()> {
         if let Some(place) = &self.memory {
             let folder = place.parent.join(name.as_str());
             let bytes = limits.memory_bytes.to_string();
@@ -180,7 +185,7 @@ impl Layout {
                 }
             }
         }
-        Ok(group)
+        Ok(())
     }
 
     /// What the groups of a jail are, and whether a process with this
@@ -210,7 +215,7 @@ impl Layout {
             .collect()
     }
 
-    /// What [`Self::create`] sets, as [`Self::observe`] shows it.
+    /// What [`Self::limit`] sets, as [`Self::observe`] shows it.
     pub(crate) fn declare(&self, limits: &Limits) -> Vec<(&'static str, u64)> {
         let all = [
             ("memory", &self.memory, limits.memory_bytes),

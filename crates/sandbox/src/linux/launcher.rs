@@ -4,15 +4,17 @@
 //! A host that cannot enforce the whole jail is an error with a reason here,
 //! before any command; nothing in this module weakens a jail to make it start.
 
+use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bailiwick_egress::Others;
+use bailiwick_types::SandboxId;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::thread::CapabilitySet;
 use tokio::io::AsyncReadExt;
@@ -150,6 +152,14 @@ pub(crate) struct Shared {
     filters: Vec<u8>,
     filter_count: u32,
     next_jail: AtomicU64,
+    ready: Mutex<Stock>,
+}
+
+/// Names under which the launcher keeps processes ready.
+#[derive(Default)]
+struct Stock {
+    names: VecDeque<JailName>,
+    wanted: usize,
 }
 
 impl Shared {
@@ -197,6 +207,7 @@ impl Launcher {
                 filter_count: u32::try_from(filters.len()).unwrap_or(u32::MAX),
                 filters: syscalls::encode(&filters),
                 next_jail: AtomicU64::new(1),
+                ready: Mutex::default(),
             }),
             way_out: WayOut::Gate,
         };
@@ -217,6 +228,34 @@ impl Launcher {
     #[must_use]
     pub fn promises(&self) -> Promises {
         Promises { way_out: self.way_out, ..self.shared.promises }
+    }
+
+    /// Has the launcher keep so many processes ready, each in namespaces and control groups of its own, for jails that
+    /// are asked for later: what takes longest is done then. They have nothing of anybody. By bubblewrap there is
+    /// none.
+    pub fn keep_ready(&self, count: usize) {
+        if self.shared.promises.launcher == LauncherKind::Native {
+            self.stock().wanted = count;
+            self.restock();
+        }
+    }
+
+    fn stock(&self) -> MutexGuard<'_, Stock> {
+        self.shared.ready.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Replaces what was used up.
+    fn restock(&self) {
+        let mut stock = self.stock();
+        while stock.names.len() < stock.wanted {
+            // One that nobody had before, whoever was killed and left groups behind.
+            let Ok(name) = JailName::parse(&SandboxId::new().to_string().to_lowercase()) else { return };
+            // A launcher that is gone or busy is no matter here: a jail is then built when it is asked for.
+            if wire::send(self.shared.socket.as_fd(), &ToLauncher::Prepare(name.clone()), &[], &[]).is_err() {
+                return;
+            }
+            stock.names.push_back(name);
+        }
     }
 
     /// Starts a jail and checks it against the kernel's view of it.
@@ -242,7 +281,19 @@ impl Launcher {
         self.build(spec, Omitted::new(walls, difference)).await
     }
 
-    async fn build(&self, spec: JailSpec, omitted: Omitted) -> Result<Jail, StartError> {
+    async fn build(&self, mut spec: JailSpec, omitted: Omitted) -> Result<Jail, StartError> {
+        if omitted.is_nothing()
+            && let Some(ready) = self.stock().names.pop_front()
+        {
+            spec.name = ready;
+        }
+        let started = self.build_as_named(spec, omitted).await;
+        // Not before, so that it does not stand in the way of this one.
+        self.restock();
+        started
+    }
+
+    async fn build_as_named(&self, spec: JailSpec, omitted: Omitted) -> Result<Jail, StartError> {
         if spec.user.uid < JailUser::LOWEST || spec.user.gid < JailUser::LOWEST {
             return Err(StartError::User(spec.user.uid, spec.user.gid));
         }

@@ -14,11 +14,12 @@ use rustix::process::{DumpableBehavior, Gid, Signal, Uid};
 use rustix::thread::{CapabilitiesSecureBits, CapabilitySet, CapabilitySets, UnshareFlags};
 
 use super::cgroup::Group;
+use super::listeners::{self, Outer};
 use super::omit::{LEFT_IN, Omitted, Wall};
 use super::rootfs::{self, Folders};
 use super::spec::JailUser;
 use super::wire::{Network, StartRequest};
-use super::{INIT_ROLE, listeners, raw};
+use super::{INIT_ROLE, raw};
 
 /// A step of the build that the kernel refused.
 #[derive(Debug, thiserror::Error)]
@@ -39,22 +40,20 @@ pub(crate) struct Materials<'a> {
     pub(crate) control: &'a OwnedFd,
     pub(crate) workspace: &'a OwnedFd,
     pub(crate) shared_tmp: Option<&'a OwnedFd>,
-    pub(crate) group: &'a Group,
     /// Our own executable.
     pub(crate) program: &'a OwnedFd,
 }
 
-/// Builds the jail and becomes its first process.
-pub(crate) fn become_init(materials: &Materials<'_>) -> Result<Infallible, SetupError> {
-    let request = materials.request;
-    if request.uid < JailUser::LOWEST || request.gid < JailUser::LOWEST {
-        return Err(SetupError { step: "accept the jail's user", errno: libc::EPERM });
-    }
-    let omitted = &request.omitted;
-    let left_open = omitted.has(Wall::Descriptors).then(|| rustix::fs::open("/", OFlags::RDONLY, Mode::empty()));
-    join_group(materials.group, omitted)?;
-    let folders = Folders::detach(materials.workspace, materials.shared_tmp)?;
-    let outer = listeners::Outer::of_this_thread()?;
+/// A process that is in groups and namespaces of its own, and in nobody's yet.
+pub(crate) struct Apart {
+    outer: Outer,
+}
+
+/// Takes this process out of the host's network, names and groups. What takes long of a build is here, so that it can
+/// be done before anybody asks.
+pub(crate) fn set_apart(group: &Group, omitted: &Omitted) -> Result<Apart, SetupError> {
+    join_group(group, omitted)?;
+    let outer = Outer::of_this_thread()?;
     unshare(omitted)?;
     if !omitted.has(Wall::HostName) {
         attempt("name the host", rustix::system::sethostname(b"sandbox"))?;
@@ -62,8 +61,24 @@ pub(crate) fn become_init(materials: &Materials<'_>) -> Result<Infallible, Setup
     if !omitted.has(Wall::Network) {
         attempt("bring up the loopback device", raw::loopback_up())?;
     }
+    Ok(Apart { outer })
+}
+
+/// Builds the jail and becomes its first process.
+pub(crate) fn become_init(apart: &Apart, materials: &Materials<'_>) -> Result<Infallible, SetupError> {
+    let request = materials.request;
+    if request.uid < JailUser::LOWEST || request.gid < JailUser::LOWEST {
+        return Err(SetupError { step: "accept the jail's user", errno: libc::EPERM });
+    }
+    let omitted = &request.omitted;
+    let left_open = omitted.has(Wall::Descriptors).then(|| rustix::fs::open("/", OFlags::RDONLY, Mode::empty()));
+    // While this process still sees the host's mounts.
+    let folders = Folders::detach(materials.workspace, materials.shared_tmp)?;
+    if !omitted.has(Wall::Mounts) {
+        attempt("make the mounts", raw::unshare(UnshareFlags::NEWNS))?;
+    }
     if request.network != Network::Nothing {
-        listeners::open(materials.control.as_fd(), &outer)?;
+        listeners::open(materials.control.as_fd(), &apart.outer)?;
     }
     if !omitted.has(Wall::Mounts) {
         rootfs::build(&folders, request)?;
@@ -90,7 +105,6 @@ pub(crate) fn join_group(group: &Group, omitted: &Omitted) -> Result<(), SetupEr
 
 fn unshare(omitted: &Omitted) -> Result<(), SetupError> {
     let flags = [
-        (Wall::Mounts, UnshareFlags::NEWNS),
         (Wall::Network, UnshareFlags::NEWNET),
         (Wall::Ipc, UnshareFlags::NEWIPC),
         (Wall::HostName, UnshareFlags::NEWUTS),

@@ -73,6 +73,11 @@ impl Omitted {
         Self { walls: walls.to_vec(), difference }
     }
 
+    /// Whether no wall is.
+    pub(crate) fn is_nothing(&self) -> bool {
+        self.walls.is_empty()
+    }
+
     /// Whether this wall is left out.
     pub(crate) fn has(&self, wall: Wall) -> bool {
         self.walls.contains(&wall)
@@ -86,6 +91,10 @@ impl Omitted {
 
 #[cfg(not(debug_assertions))]
 impl Omitted {
+    pub(crate) const fn is_nothing(&self) -> bool {
+        true
+    }
+
     pub(crate) const fn has(&self, _wall: Wall) -> bool {
         false
     }

@@ -15,7 +15,7 @@ use bailiwick_egress::Trust;
 
 /// An opaque name of a jail: it becomes a cgroup's folder name, and the host's
 /// process list shows it, so it must not name a tenant or a person.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct JailName(String);
 

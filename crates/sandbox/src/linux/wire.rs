@@ -34,7 +34,9 @@ const PACKET_FDS: usize = 5;
 pub(crate) enum ToLauncher {
     /// First message: how this launcher builds jails.
     Configure(LauncherSetup),
-    /// Build a jail. Descriptors: control socket, standard error of the
+    /// Keep a process ready that becomes the jail of this name when it is asked for. Native launchers alone.
+    Prepare(JailName),
+    /// Build a jail, by the process that was made ready under its name if there is one. Descriptors: control socket, standard error of the
     /// build, then (native) workspace and shared temporary folder if any.
     Start(StartRequest),
     /// Kill a jail at once, whatever its first process does.

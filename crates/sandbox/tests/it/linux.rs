@@ -11,6 +11,7 @@ pub(crate) mod gate;
 pub(crate) mod harness;
 mod limits;
 pub(crate) mod probe;
+mod ready;
 mod timing;
 mod unprivileged;
 #[cfg(debug_assertions)]

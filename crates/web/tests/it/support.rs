@@ -187,6 +187,7 @@ impl Server {
         let boxes = bailiwick_sandbox::Settings {
             helper: HelperPath::At("/nonexistent".into()),
             cgroups: CgroupUse::Never,
+            ready: 0,
             host: HostUse::Refused,
             tmp: dir.path().to_owned(),
             gate: GateSettings::default(),
