@@ -15,6 +15,7 @@ mod gate;
 mod job;
 mod prove;
 mod serve;
+mod storage;
 mod support;
 mod vault;
 mod walls;
