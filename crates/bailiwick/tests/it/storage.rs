@@ -13,11 +13,11 @@ const SCRIPT: &str = "turns:\n  - when: { user: write_it }\n    repeat: last\n  
     - text: \"{{last_tool_result}}\"\n  - default: true\n    repeat: last\n    steps:\n      \
     - tools: [{ name: bash, input: { command: \"{{user}}\" } }]\n      - text: \"{{last_tool_result}}\"\n";
 
-/// Writes a file of about a mebibyte twenty times a second at most, and ends by itself after so many. It would not
+/// Writes a file of 703 KiB twenty times a second at most, and ends by itself after so many. It would not
 /// listen to a request to stop.
 fn writes(files: u32) -> String {
     format!(
-        "trap '' TERM; n=0; while [ $n -lt {files} ]; do n=$((n+1)); seq 1 150000 > big.$n; sleep 0.05; done; echo done"
+        "trap '' TERM; n=0; while [ $n -lt {files} ]; do n=$((n+1)); seq 1000001 1090000 > big.$n; sleep 0.05; done; echo done"
     )
 }
 
@@ -107,7 +107,7 @@ fn b05_a_tool_call_is_killed_on_each_backend_and_the_model_is_told_why() {
         let say =
             |words: &str| server.talk(&home, &of.key, &["chat", "--agent", "worker"], &format!("{words}\n")).good();
         let said = say(&writes(3));
-        assert!(said.contains("done") && !said.contains("storage_full"), "{sandbox}: {said}");
+        assert!(said.contains(r#""status":"completed""#) && !said.contains("storage_full"), "{sandbox}: {said}");
         let begun = Instant::now();
         let said = say(&writes(WITHOUT_END));
         assert!(said.contains("storage_full") && said.contains("stopped, because the account"), "{sandbox}: {said}");
@@ -128,7 +128,7 @@ fn b05_a_workspace_has_a_limit_of_its_own_the_lower_of_the_agents_and_the_operat
             |words: &str| server.talk(&home, &of.key, &["chat", "--agent", "worker"], &format!("{words}\n")).good();
         assert!(say("write_it").contains("\"bytes\":14"), "the control: there is room");
         let said = say(&writes(2));
-        assert!(said.contains("done") && !said.contains("storage_full"), "{name}: {said}");
+        assert!(said.contains(r#""status":"completed""#) && !said.contains("storage_full"), "{name}: {said}");
         let said = say(&writes(WITHOUT_END));
         assert!(said.contains("storage_full") && said.contains(&format!("take up its {most} MiB")), "{name}: {said}");
         // Nothing more is written, by a command or by another tool; another space of the account has its own.
