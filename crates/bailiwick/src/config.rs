@@ -127,6 +127,8 @@ pub(crate) struct SandboxSettings {
     pub(crate) cgroups: CgroupUse,
     pub(crate) limits: Limits,
     pub(crate) tool_time: Duration,
+    /// MiB of one workspace, where there is such a limit.
+    pub(crate) disk_mib: Option<u64>,
     pub(crate) idle: Duration,
     pub(crate) ready: usize,
     pub(crate) container: Option<ContainerEngine>,

@@ -165,7 +165,8 @@ pub(crate) async fn start(mut config: Config, spoken: Option<Script>) -> Result<
         container: config.sandbox.container_use(&data),
     };
     let sandboxes = Arc::new(Sandboxes::new(settings, keeper));
-    let ceilings = Ceilings { sandbox: config.sandbox.limits, tool_time: config.sandbox.tool_time };
+    let sandbox = &config.sandbox;
+    let ceilings = Ceilings { sandbox: sandbox.limits, tool_time: sandbox.tool_time, disk_mib: sandbox.disk_mib };
     let tools = Arc::new(ToolManager::new(store.clone(), Arc::clone(&sandboxes), redactor, ceilings));
     let runtime = Runtime::new(store.clone(), Arc::clone(&walk), tools, models, RuntimeLimits::default());
     let passkeys = Passkeys::new(config.public_url.as_deref(), &config.name);

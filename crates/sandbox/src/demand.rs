@@ -1,6 +1,7 @@
 //! What a session's tools ask of a sandbox, and what comes of a command. Plain data.
 
 use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bailiwick_files::Workspace;
@@ -112,6 +113,39 @@ pub struct Run {
     pub timeout: Duration,
     /// Stops it.
     pub cancel: CancellationToken,
+    /// Kills it when there is no room left for what it writes.
+    pub no_room: NoRoom,
+}
+
+/// How a command is told that there is no room left for what it writes. It is killed at once and without a warning:
+/// whoever gets one could go on writing until the time for it is over.
+#[derive(Debug, Clone, Default)]
+pub struct NoRoom {
+    why: Arc<OnceLock<String>>,
+    said: CancellationToken,
+}
+
+impl NoRoom {
+    /// There is none, for this reason. The first one counts.
+    pub fn say(&self, why: String) {
+        let _ = self.why.set(why);
+        self.said.cancel();
+    }
+
+    /// Waits until it is said.
+    pub(crate) async fn said(&self) {
+        self.said.cancelled().await;
+    }
+
+    /// Why there is none, once it was said.
+    pub(crate) fn why(&self) -> Option<&str> {
+        self.why.get().map(String::as_str)
+    }
+
+    /// How a command ended that was killed for it.
+    pub(crate) fn status(&self) -> RanStatus {
+        RanStatus::StorageFull(self.why().unwrap_or_default().to_owned())
+    }
 }
 
 /// One of the two streams of a command.
@@ -162,6 +196,8 @@ pub enum RanStatus {
     Canceled,
     /// The sandbox's memory was used up.
     OutOfMemory,
+    /// There was no room left for what it wrote; why.
+    StorageFull(String),
     /// Another limit was reached; which.
     LimitReached(String),
 }

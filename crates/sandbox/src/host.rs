@@ -66,14 +66,23 @@ pub(crate) async fn run(folder: &Path, user: u32, run: Run) -> Result<Ran, HostE
         exited = child.wait() => (None, Some(exited)),
         () = tokio::time::sleep(run.timeout) => (Some(RanStatus::TimedOut), None),
         () = run.cancel.cancelled() => (Some(RanStatus::Canceled), None),
+        () = run.no_room.said() => (Some(run.no_room.status()), None),
     };
     let exited = match exited {
         Some(exited) => exited,
         None => {
-            signal(group, Signal::TERM);
-            match tokio::time::timeout(GRACE, child.wait()).await {
-                Ok(exited) => exited,
-                Err(_) => {
+            let grace = async {
+                if run.no_room.why().is_none() {
+                    signal(group, Signal::TERM);
+                    tokio::select! {
+                        () = tokio::time::sleep(GRACE) => {}
+                        () = run.no_room.said() => {}
+                    }
+                }
+            };
+            tokio::select! {
+                exited = child.wait() => exited,
+                () = grace => {
                     signal(group, Signal::KILL);
                     child.wait().await
                 }

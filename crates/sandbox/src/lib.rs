@@ -19,7 +19,7 @@ pub mod sandboxes;
 mod workers;
 
 pub use bailiwick_egress::fetch;
-pub use demand::{Backend, CpuDemand, Demand, Finished, HostUse, Inside, Ran, RanStatus, Run, Share, Stream};
+pub use demand::{Backend, CpuDemand, Demand, Finished, HostUse, Inside, NoRoom, Ran, RanStatus, Run, Share, Stream};
 pub use error::SandboxError;
 pub use receipt::Receipt;
 pub use running::{Running, Seen};

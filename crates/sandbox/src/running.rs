@@ -12,7 +12,7 @@ use bailiwick_types::limits::KILL_GRACE;
 use bailiwick_types::{AgentName, SandboxId, SessionId, SpaceId, Timestamp, UserName};
 use tokio_util::sync::CancellationToken;
 
-use crate::demand::{Backend, Finished, Ran, RanStatus, Run, Share, Stream};
+use crate::demand::{Backend, Finished, NoRoom, Ran, RanStatus, Run, Share, Stream};
 use crate::error::SandboxError;
 use crate::gate::{Caller, WayOut};
 use crate::host;
@@ -251,7 +251,8 @@ async fn stream_jail(
     run: Run,
     take: &(dyn Fn(Stream, &[u8]) + Sync),
 ) -> Result<Finished, SandboxError> {
-    let exec = Exec { timeout: run.timeout, grace: KILL_GRACE, ..Exec::shell(run.script) };
+    let no_room = run.no_room.clone();
+    let exec = Exec { timeout: run.timeout, grace: KILL_GRACE, no_room: run.no_room, ..Exec::shell(run.script) };
     let (stdout, stderr) = (|bytes: &[u8]| take(Stream::Stdout, bytes), |bytes: &[u8]| take(Stream::Stderr, bytes));
     let done = jail.exec_into(&exec, run.cancel, stdout, stderr).await.map_err(SandboxError::Exec)?;
     if let Some(way) = way {
@@ -259,7 +260,7 @@ async fn stream_jail(
             take(Stream::Stderr, format!("[network] {refused}\n").as_bytes());
         }
     }
-    Ok(Finished { status: of_linux(done.status), wall: done.wall, receipt: Receipt::Linux(done.receipt) })
+    Ok(Finished { status: of_linux(done.status, &no_room), wall: done.wall, receipt: Receipt::Linux(done.receipt) })
 }
 
 async fn stream_virtual(
@@ -272,26 +273,48 @@ async fn stream_virtual(
         bailiwick_shell::Stream::Stdout => take(Stream::Stdout, bytes),
         bailiwick_shell::Stream::Stderr => take(Stream::Stderr, bytes),
     };
-    let done = shell.exec(&run.script, run.timeout, &mut hand_on, run.cancel).await.map_err(SandboxError::Shell)?;
+    let done = exec_virtual(shell, &run, &mut hand_on).await?;
     for warning in &done.warnings {
         take(Stream::Stderr, format!("warning: {warning}\n").as_bytes());
     }
-    let status = of_virtual(done.status, &done.warnings);
+    let status = of_virtual(done.status, &done.warnings, &run.no_room);
     Ok(Finished { status, wall: began.elapsed(), receipt: Receipt::Virtual(done.confinement) })
 }
 
-fn of_linux(status: ExitStatus) -> RanStatus {
+/// Runs a script, which a missing room stops as its caller would: there is nothing in a virtual shell that could write
+/// on after that.
+async fn exec_virtual(
+    shell: &Shell,
+    run: &Run,
+    take: &mut (dyn FnMut(bailiwick_shell::Stream, &[u8]) + Send),
+) -> Result<bailiwick_shell::Output, SandboxError> {
+    let stop = run.cancel.child_token();
+    let command = shell.exec(&run.script, run.timeout, take, stop.clone());
+    tokio::pin!(command);
+    let ran = tokio::select! {
+        ran = &mut command => ran,
+        () = run.no_room.said() => {
+            stop.cancel();
+            command.await
+        }
+    };
+    ran.map_err(SandboxError::Shell)
+}
+
+fn of_linux(status: ExitStatus, no_room: &NoRoom) -> RanStatus {
     match status {
         ExitStatus::Exited(code) => RanStatus::Exited(code),
         ExitStatus::Signaled(signal) => RanStatus::Signaled(signal),
         ExitStatus::TimedOut => RanStatus::TimedOut,
         ExitStatus::Canceled => RanStatus::Canceled,
         ExitStatus::OutOfMemory => RanStatus::OutOfMemory,
+        ExitStatus::StorageFull => no_room.status(),
     }
 }
 
-fn of_virtual(status: bailiwick_shell::Status, warnings: &[String]) -> RanStatus {
+fn of_virtual(status: bailiwick_shell::Status, warnings: &[String], no_room: &NoRoom) -> RanStatus {
     match status {
+        bailiwick_shell::Status::Canceled if no_room.why().is_some() => no_room.status(),
         // Cut short, yet 0: whoever reads 0 would take the rest for granted.
         bailiwick_shell::Status::Exited(0) if !warnings.is_empty() => RanStatus::LimitReached(warnings.join("; ")),
         bailiwick_shell::Status::Exited(code) => RanStatus::Exited(code),
@@ -302,7 +325,9 @@ fn of_virtual(status: bailiwick_shell::Status, warnings: &[String]) -> RanStatus
 }
 
 async fn run_jail(jail: &Jail, way: Option<&WayOut>, run: Run) -> Result<Ran, SandboxError> {
-    let exec = Exec { command: CommandLine::Shell(run.script), timeout: run.timeout, ..Exec::shell("") };
+    let no_room = run.no_room.clone();
+    let command = CommandLine::Shell(run.script);
+    let exec = Exec { command, timeout: run.timeout, no_room: run.no_room, ..Exec::shell("") };
     let done = jail.exec(exec, run.cancel).await.map_err(SandboxError::Exec)?;
     let mut stderr = done.stderr;
     if let Some(way) = way {
@@ -312,7 +337,7 @@ async fn run_jail(jail: &Jail, way: Option<&WayOut>, run: Run) -> Result<Ran, Sa
             stderr.text.push('\n');
         }
     }
-    let status = of_linux(done.status);
+    let status = of_linux(done.status, &no_room);
     Ok(Ran { status, stdout: done.stdout, stderr, wall: done.wall, receipt: Receipt::Linux(done.receipt) })
 }
 
@@ -324,11 +349,11 @@ async fn run_virtual(shell: &Shell, run: Run) -> Result<Ran, SandboxError> {
         bailiwick_shell::Stream::Stdout => stdout.write(bytes),
         bailiwick_shell::Stream::Stderr => stderr.write(bytes),
     };
-    let done = shell.exec(&run.script, run.timeout, &mut take, run.cancel).await.map_err(SandboxError::Shell)?;
+    let done = exec_virtual(shell, &run, &mut take).await?;
     for warning in &done.warnings {
         stderr.write(format!("warning: {warning}\n").as_bytes());
     }
-    let status = of_virtual(done.status, &done.warnings);
+    let status = of_virtual(done.status, &done.warnings, &run.no_room);
     Ok(Ran {
         status,
         stdout: stdout.finish(),

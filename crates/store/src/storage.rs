@@ -10,7 +10,7 @@
 //! What a walk holds belongs to the walk: whoever asked for it may go away, and it is still the only one.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,10 @@ use tokio::sync::Semaphore;
 use crate::error::StoreError;
 use crate::quota;
 use crate::store::Store;
+
+mod watch;
+
+pub use watch::{Full, Look};
 
 /// Entries that are looked at, files and folders. Who has more is told to have too much.
 const MOST_ENTRIES: u64 = 1_000_000;
@@ -45,6 +49,8 @@ const REMEMBERED: usize = 4096;
 /// What is known of all accounts.
 pub(crate) struct Storage {
     accounts: Mutex<HashMap<Incarnation, Arc<Known>>>,
+    /// Of single workspaces, where somebody has a limit for one.
+    workspaces: Mutex<HashMap<PathBuf, Arc<Known>>>,
     walks: Arc<Semaphore>,
     long_walks: Arc<Semaphore>,
 }
@@ -52,7 +58,7 @@ pub(crate) struct Storage {
 impl Default for Storage {
     fn default() -> Self {
         let (walks, long_walks) = (Arc::new(Semaphore::new(WALKS)), Arc::new(Semaphore::new(LONG_WALKS)));
-        Self { accounts: Mutex::default(), walks, long_walks }
+        Self { accounts: Mutex::default(), workspaces: Mutex::default(), walks, long_walks }
     }
 }
 
@@ -125,6 +131,8 @@ struct State {
     deletions: u64,
     /// Bytes that we wrote, ever.
     written: u64,
+    /// How many walks in a row did not see everything.
+    parts: u32,
 }
 
 #[derive(Clone, Copy)]
@@ -160,6 +168,8 @@ enum Age {
     Recent,
     /// To refuse.
     Moment,
+    /// To let a command go on that runs.
+    Watch,
 }
 
 impl Memory {
@@ -175,6 +185,7 @@ impl Memory {
 
     fn lasts(&self, age: Age) -> Duration {
         let (least, walks) = match (self.since, age) {
+            (Since::Growth, Age::Watch) => return watch::lasts(self.took),
             (Since::Growth, Age::Recent) => (Duration::from_secs(5), 20),
             (Since::Growth, Age::Moment) => (Duration::from_secs(1), PAUSES),
             // Who made room is not refused by an old memory; but a deletion must not buy a long walk each time.
@@ -222,6 +233,7 @@ impl Known {
         found.bytes = found.bytes.saturating_add(state.written.saturating_sub(written));
         // What was deleted meanwhile may have been counted before it was gone.
         let since = if state.deletions == deletions { Since::Growth } else { Since::Deletion };
+        state.parts = if found.seen == Seen::Part { state.parts.saturating_add(1) } else { 0 };
         state.measured = Some(Memory { found, at: Instant::now(), took: begun.elapsed(), since });
         Ok(found)
     }

@@ -9,6 +9,8 @@ use bailiwick_auth::access::verb::{CallTool, StartJob};
 use bailiwick_auth::access::{Asks, Job};
 use bailiwick_auth::{Permit, Recorded, Scope};
 use bailiwick_sandbox::Inside;
+use bailiwick_store::StoreError;
+use bailiwick_store::storage::Full;
 use bailiwick_types::agent::{BackendChoice, SandboxMode};
 use bailiwick_types::{AgentDefinition, CallId, ToolName};
 use serde_json::{Map, json};
@@ -16,7 +18,7 @@ use serde_json::{Map, json};
 use crate::gate::{self, Judged, Refused, ToolRequest};
 use crate::run::{ToolError, ToolManager, asks};
 
-pub use bailiwick_sandbox::{Finished, RanStatus, Run};
+pub use bailiwick_sandbox::{Finished, NoRoom, RanStatus, Run};
 pub use log::{End, JobLog, Part, Said};
 
 /// The tool that a job is a call of.
@@ -67,13 +69,20 @@ impl ToolManager {
         log: &JobLog,
     ) -> Result<Finished, ToolError> {
         let job = act.resource();
+        self.store().storage_admit(act.scope().tenant()).await.map_err(|error| match error {
+            StoreError::Exhausted(exhausted) => ToolError::Full(Full::Account(exhausted)),
+            error => error.into(),
+        })?;
         let detail = Map::from_iter([("job".to_owned(), json!(job.id()))]);
         let entering = self.entering_as(act.scope(), job.session(), detail).await?;
-        let (sandbox, _) = self.enter_as(entering, agent, Inside::Sandbox(agent.sandbox.backend)).await?;
-        let finished = sandbox.stream(act, run, &|stream, bytes| log.write(stream, bytes)).await;
+        let (sandbox, area) = self.enter_as(entering, agent, Inside::Sandbox(agent.sandbox.backend)).await?;
+        let no_room = run.no_room.clone();
+        let take = |stream, bytes: &[u8]| log.write(stream, bytes);
+        let place = (act.scope().tenant(), agent, &area);
+        let finished = self.while_there_is_room(place, &no_room, sandbox.stream(act, run, &take)).await;
         drop(sandbox);
         // One that was this job's alone has no other use; where it is shared, this finds none.
         self.sandboxes().end_session(job.session().id());
-        Ok(finished?)
+        Ok(finished??)
     }
 }

@@ -11,6 +11,7 @@ pub mod gate;
 pub mod job;
 pub mod keeper;
 mod label;
+mod room;
 pub mod run;
 
 pub use catalogue::{ToolDefinition, is_known};

@@ -11,6 +11,7 @@ use bailiwick_sandbox::fetch::FetchError;
 use bailiwick_sandbox::linux::Limits;
 use bailiwick_sandbox::{CpuDemand, Demand, Inside, Running, SandboxError, Sandboxes, Share};
 use bailiwick_store::area::WorkArea;
+use bailiwick_store::storage::Full;
 use bailiwick_store::turn::Lease;
 use bailiwick_store::{Store, StoreError};
 use bailiwick_types::AgentDefinition;
@@ -29,11 +30,13 @@ pub struct Ceilings {
     pub sandbox: Limits,
     /// Of one tool call.
     pub tool_time: Duration,
+    /// MiB of one workspace while a sandbox's command runs in it, where there is such a limit.
+    pub disk_mib: Option<u64>,
 }
 
 impl Default for Ceilings {
     fn default() -> Self {
-        Self { sandbox: Limits::default(), tool_time: bailiwick_types::limits::TOOL_TIME }
+        Self { sandbox: Limits::default(), tool_time: bailiwick_types::limits::TOOL_TIME, disk_mib: None }
     }
 }
 
@@ -83,6 +86,9 @@ pub enum ToolError {
         #[source]
         why: FetchError,
     },
+    /// There is no room for what it may write.
+    #[error("{0}")]
+    Full(Full),
     /// No sandbox, or it failed.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
@@ -105,6 +111,7 @@ impl ToolError {
             Self::File { error, .. } => error.code(),
             Self::Fetch { why: FetchError::Refused(_), .. } => "fetch_refused",
             Self::Fetch { .. } => "fetch_failed",
+            Self::Full(_) => "storage_full",
             Self::Sandbox(error) => error.code(),
             Self::Store(_) => "store_failed",
             Self::Journal(_) => "journal_failed",
@@ -155,6 +162,10 @@ impl ToolManager {
 
     pub(crate) fn redactor(&self) -> &Arc<Redactor> {
         &self.redactor
+    }
+
+    pub(crate) fn ceilings(&self) -> &Ceilings {
+        &self.ceilings
     }
 
     pub(crate) fn store(&self) -> &Store {

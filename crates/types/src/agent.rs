@@ -147,6 +147,9 @@ pub struct AgentLimits {
     /// Memory of a sandbox, MiB.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_mib: Option<u64>,
+    /// All files of the workspace that its tools write to, MiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk_mib: Option<u64>,
     /// Processes in a sandbox.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pids: Option<u64>,
@@ -203,6 +206,7 @@ impl AgentDefinition {
             ("tool_timeout_seconds", l.tool_timeout_seconds == Some(0)),
             ("approval_timeout_seconds", l.approval_timeout_seconds == Some(0)),
             ("memory_mib", l.memory_mib == Some(0)),
+            ("disk_mib", l.disk_mib == Some(0)),
             ("pids", l.pids == Some(0)),
             ("cpu", l.cpu.is_some_and(|cpu| !(cpu.is_finite() && cpu > 0.0))),
             ("steps", l.steps == Some(0)),

@@ -9,7 +9,7 @@ use bailiwick_auth::access::verb::StartJob;
 use bailiwick_store::job::{Ending, JobRow, JobState};
 use bailiwick_store::session::Caller;
 use bailiwick_store::{Store, StoreError};
-use bailiwick_tools::job::{End, Finished, JobLog, Part, RanStatus, Run, Said};
+use bailiwick_tools::job::{End, Finished, JobLog, NoRoom, Part, RanStatus, Run, Said};
 use bailiwick_tools::run::ToolError;
 use bailiwick_types::AgentDefinition;
 use bailiwick_types::limits::JOB_LOG_TAIL;
@@ -42,6 +42,7 @@ impl Inner {
             script: row.command.clone(),
             timeout: Duration::from_secs(row.timeout_seconds),
             cancel: stop.token.clone(),
+            no_room: NoRoom::default(),
         };
         let command = async {
             let ran = self.tools.run_job(act, agent, run, &log).await;
@@ -126,6 +127,9 @@ fn end_of(ran: Result<Finished, ToolError>, stop: &Stop, seconds: u64) -> (JobSt
         RanStatus::Signaled(signal) => (JobState::Failed, Ending { signal: Some(signal), ..Ending::default() }),
         RanStatus::OutOfMemory => {
             (JobState::Failed, Ending::because("out_of_memory", "stopped, because the sandbox's memory was used up"))
+        }
+        RanStatus::StorageFull(why) => {
+            (JobState::Failed, Ending::because("storage_full", format!("stopped, because {why}")))
         }
         RanStatus::LimitReached(limit) => {
             let message = format!("cut short at a limit of the sandbox: {limit}");

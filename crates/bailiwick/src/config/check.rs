@@ -406,6 +406,7 @@ fn sandbox(layers: &mut Layers, raw: &Sandbox) -> SandboxSettings {
         ("open_files", raw.open_files > 0),
         ("file_mib", raw.file_mib > 0),
         ("tmp_mib", raw.tmp_mib > 0),
+        ("disk_mib", raw.disk_mib != Some(0)),
         ("tool_timeout_seconds", raw.tool_timeout_seconds > 0),
         ("idle_seconds", raw.idle_seconds > 0),
     ];
@@ -429,6 +430,7 @@ fn sandbox(layers: &mut Layers, raw: &Sandbox) -> SandboxSettings {
             file_bytes: mib(raw.file_mib),
             tmp_bytes: mib(raw.tmp_mib),
         },
+        disk_mib: raw.disk_mib,
         tool_time: Duration::from_secs(raw.tool_timeout_seconds),
         idle: Duration::from_secs(raw.idle_seconds),
         ready: raw.ready.into(),

@@ -220,6 +220,7 @@ pub(super) struct Sandbox {
     pub(super) open_files: u64,
     pub(super) file_mib: u64,
     pub(super) tmp_mib: u64,
+    pub(super) disk_mib: Option<u64>,
     pub(super) tool_timeout_seconds: u64,
     pub(super) idle_seconds: u64,
     pub(super) ready: u8,

@@ -16,6 +16,7 @@ mod job;
 mod prove;
 mod sandbox;
 mod serve;
+mod storage;
 mod support;
 mod vault;
 mod walls;

@@ -249,7 +249,8 @@ impl Jail {
     ///
     /// A canceled command, and one that is out of time, first gets `SIGTERM`
     /// and after [`Exec::grace`] `SIGKILL`, each to all of its processes; its
-    /// output until then is returned. Dropping the future kills at once.
+    /// output until then is returned. One that has no room left
+    /// ([`Exec::no_room`]) gets `SIGKILL` alone. Dropping the future kills at once.
     ///
     /// # Errors
     /// [`ExecError`]; after all but [`ExecError::TooLong`],
@@ -385,12 +386,19 @@ impl Waiting<'_> {
         let reason = tokio::select! {
             biased;
             report = &mut self.report => return self.report(report).map(|status| (status, None)),
+            () = request.no_room.said() => ExitStatus::StorageFull,
             () = cancel.cancelled() => ExitStatus::Canceled,
             () = tokio::time::sleep(request.timeout) => ExitStatus::TimedOut,
         };
-        for (force, patience) in [(StopForce::Terminate, request.grace), (StopForce::Kill, KILL_PATIENCE)] {
+        let politely = (reason != ExitStatus::StorageFull).then_some((StopForce::Terminate, request.grace));
+        for (force, patience) in politely.into_iter().chain([(StopForce::Kill, KILL_PATIENCE)]) {
             self.shared.stop(self.exec, force);
-            if let Ok(report) = tokio::time::timeout(patience, &mut self.report).await {
+            // Who is told to go, and writes on until the disk is full, goes at once.
+            let waited = tokio::select! {
+                waited = tokio::time::timeout(patience, &mut self.report) => waited.ok(),
+                () = request.no_room.said(), if force == StopForce::Terminate => None,
+            };
+            if let Some(report) = waited {
                 let status = self.report(report)?;
                 return Ok((status, Some(reason)));
             }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::receipt::{Receipt, WayOut};
+use crate::demand::NoRoom;
 use crate::output::{Captured, OutputLimits};
 use bailiwick_egress::Trust;
 
@@ -179,6 +180,8 @@ pub struct Exec {
     pub grace: Duration,
     /// How much output is kept.
     pub output: OutputLimits,
+    /// Kills it when there is no room left for what it writes.
+    pub no_room: NoRoom,
 }
 
 impl Exec {
@@ -192,6 +195,7 @@ impl Exec {
             timeout: Duration::from_secs(5 * 60),
             grace: Duration::from_secs(5),
             output: OutputLimits::default(),
+            no_room: NoRoom::default(),
         }
     }
 }
@@ -209,6 +213,8 @@ pub enum ExitStatus {
     Canceled,
     /// By the kernel, because the jail's memory was used up.
     OutOfMemory,
+    /// By us, because there is no room left for what it writes.
+    StorageFull,
 }
 
 /// A command that ran. None of its processes is left.

@@ -10,7 +10,7 @@ use bailiwick_auth::access::{Asks, Session, ToolCall, ToolVerdict};
 use bailiwick_auth::{Permit, Scope};
 use bailiwick_store::log::EventFilter;
 use bailiwick_store::session::{NewSession, SessionState, Tokens};
-use bailiwick_store::storage::Need;
+use bailiwick_store::storage::{Full, Need};
 use bailiwick_store::turn::{CallChange, CallRow, CallState, Change, Lease};
 use bailiwick_store::{Store, StoreError};
 use bailiwick_types::quota::Resource;
@@ -280,6 +280,40 @@ async fn i17_files_beyond_the_quota_find_no_room_and_deleting_makes_some() {
         f.store.storage_admit(scope.tenant()).await.unwrap();
         let found = f.store.usage_storage(&usage).await.unwrap().bytes;
         assert!((MIB as u64..MIB as u64 + 65536).contains(&found), "{found}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b05_a_look_at_what_a_command_writes_finds_the_account_or_the_workspace_full() {
+    on_every_backend(async |f| {
+        set(&f, &f.acme, QuotaOverrides { storage_mib: Some(Quota::new(2)), ..Default::default() }).await;
+        let (scope, space) = (f.scope(&f.acme.member).await, f.space(&f.acme.member, "files").await);
+        let files = f.store.space_files_to_write(&permit::<WriteSpace>(&scope, space.clone())).await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let look = async |most| f.store.storage_look(scope.tenant(), folder.path(), most).await.unwrap();
+        assert_eq!(look(Some(1)).await.full, None, "the control: there is room");
+        // What nobody told us of is found by looking, a moment later.
+        files.write(&"a".parse().unwrap(), &vec![1; 3 * MIB]).unwrap();
+        std::fs::write(folder.path().join("b"), vec![1; 2 * MIB]).unwrap();
+        f.store.storage_shrank(scope.tenant());
+        let full = look(None).await.full.unwrap();
+        assert!(matches!(&full, Full::Account(exhausted) if exhausted.most == 2), "{full:?}");
+        let theirs = f.scope(&f.globex.member).await;
+        let other = f.store.storage_look(theirs.tenant(), folder.path(), None).await.unwrap();
+        assert_eq!(other.full, None, "the neighbour");
+        files.remove(&"a".parse().unwrap()).unwrap();
+        f.store.storage_shrank(scope.tenant());
+        assert_eq!(look(None).await.full, None);
+        // A workspace by itself: another folder than the one that was measured a moment ago.
+        let second = tempfile::tempdir().unwrap();
+        std::fs::write(second.path().join("b"), vec![1; 2 * MIB]).unwrap();
+        let in_second = async |most| f.store.storage_look(scope.tenant(), second.path(), most).await.unwrap().full;
+        assert_eq!((in_second(Some(1)).await, in_second(Some(3)).await), (Some(Full::Workspace(1)), None));
+        let room = f.store.storage_reserve_in(second.path(), 3, Need::All(MIB as u64 - 8192)).await.unwrap();
+        let more = f.store.storage_reserve_in(second.path(), 3, Need::All(16_384)).await.unwrap();
+        assert_eq!(more.err(), Some(Full::Workspace(3)), "room that is held is taken");
+        room.unwrap().fill(MIB as u64 - 8192);
     })
     .await;
 }

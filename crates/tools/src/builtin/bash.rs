@@ -2,7 +2,7 @@
 
 use bailiwick_auth::Recorded;
 use bailiwick_auth::access::verb::CallTool;
-use bailiwick_sandbox::{RanStatus, Run};
+use bailiwick_sandbox::{NoRoom, RanStatus, Run};
 use serde_json::{Map, Value, json};
 
 use super::text;
@@ -14,16 +14,20 @@ pub(crate) async fn run(
     context: &Context<'_>,
     arguments: &Value,
 ) -> Result<Outcome, ToolError> {
-    let (sandbox, _) = manager.enter(act, context).await?;
+    let (sandbox, area) = manager.enter(act, context).await?;
     let timeout = manager.time(context.agent, arguments["timeout_seconds"].as_u64());
     let script = text(arguments, "command").to_owned();
-    let ran = sandbox.run(act, Run { script, timeout, cancel: context.cancel.clone() }).await?;
+    let no_room = NoRoom::default();
+    let run = Run { script, timeout, cancel: context.cancel.clone(), no_room: no_room.clone() };
+    let place = (act.scope().tenant(), context.agent, &area);
+    let ran = manager.while_there_is_room(place, &no_room, sandbox.run(act, run)).await??;
     let (status, code) = match &ran.status {
         RanStatus::Exited(code) => ("completed", Some(*code)),
         RanStatus::Signaled(signal) => ("completed", Some(128 + signal)),
         RanStatus::TimedOut => ("timeout", None),
         RanStatus::Canceled => ("canceled", None),
         RanStatus::OutOfMemory => ("out_of_memory", Some(137)),
+        RanStatus::StorageFull(_) => ("storage_full", None),
         RanStatus::LimitReached(_) => ("limit_reached", None),
     };
     let mut output = json!({
@@ -37,6 +41,7 @@ pub(crate) async fn run(
         RanStatus::TimedOut => Some(format!("stopped after {} seconds", timeout.as_secs())),
         RanStatus::Canceled => Some("stopped, because the turn was canceled".to_owned()),
         RanStatus::OutOfMemory => Some("stopped, because the sandbox's memory was used up".to_owned()),
+        RanStatus::StorageFull(why) => Some(format!("stopped, because {why}")),
         RanStatus::LimitReached(limit) => Some(format!("cut short at a limit of the sandbox: {limit}")),
         RanStatus::Exited(_) | RanStatus::Signaled(_) => None,
     };

@@ -3,6 +3,7 @@
 use bailiwick_auth::Recorded;
 use bailiwick_auth::access::verb::CallTool;
 use bailiwick_files::{Expect, FileError, Workspace, content_hash};
+use bailiwick_store::storage::{Need, Room};
 use bailiwick_types::WorkspacePath;
 use bailiwick_types::limits::{OUTPUT_BYTES, OUTPUT_LINE_CHARS, OUTPUT_LINES};
 use serde_json::{Map, Value, json};
@@ -75,13 +76,15 @@ pub(crate) async fn write(
     let path = path(arguments)?;
     let content = text(arguments, "content").as_bytes().to_vec();
     let seen = manager.store().turn_file_seen(context.lease, path.as_str()).await?;
-    let files = manager.files(act, context).await?.files;
-    let named = path.clone();
+    let area = manager.files(act, context).await?;
+    let room = manager.room_in(context.agent, &area, Need::All(content.len() as u64)).await?;
+    let (files, named) = (area.files, path.clone());
     let written = blocking(move || {
         let expect = seen.map_or(Expect::Absent, Expect::Hash);
         put(&files, &named, &content, expect)
     })
     .await?;
+    fill(room, written.size);
     manager.store().storage_grew(act.scope().tenant(), written.size);
     let mut detail = about(&path);
     detail.insert("bytes".to_owned(), json!(written.size));
@@ -126,8 +129,9 @@ pub(crate) async fn edit(
     let Some(seen) = manager.store().turn_file_seen(context.lease, path.as_str()).await? else {
         return Err(ToolError::Said(format!("{}: read it first, then edit", path.in_sandbox())));
     };
-    let files = manager.files(act, context).await?.files;
-    let named = path.clone();
+    let area = manager.files(act, context).await?;
+    let room = manager.room_in(context.agent, &area, Need::All(new.len() as u64)).await?;
+    let (files, named) = (area.files, path.clone());
     let written = blocking(move || {
         let content = files.read(&named, LARGEST).map_err(failed(&named))?;
         if content_hash(&content) != seen {
@@ -146,6 +150,7 @@ pub(crate) async fn edit(
         }
     })
     .await?;
+    fill(room, written.size);
     manager.store().storage_grew(act.scope().tenant(), written.size);
     let mut detail = about(&path);
     detail.insert("bytes".to_owned(), json!(written.size));
@@ -156,6 +161,13 @@ pub(crate) async fn edit(
         seen: vec![(path.as_str().to_owned(), written.sha256)],
         detail,
     })
+}
+
+/// What was written is there now, until it is measured.
+fn fill(room: Option<Room>, size: u64) {
+    if let Some(room) = room {
+        room.fill(size);
+    }
 }
 
 fn about(path: &WorkspacePath) -> Map<String, Value> {

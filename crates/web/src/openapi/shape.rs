@@ -322,7 +322,7 @@ fn agent() -> Value {
             "limits": closed(&[], json!({
                 "tool_timeout_seconds": positive.clone(), "approval_timeout_seconds": positive.clone(),
                 "memory_mib": positive.clone(), "pids": positive.clone(), "steps": positive.clone(),
-                "session_tokens": positive.clone(), "output_tokens": positive,
+                "disk_mib": positive.clone(), "session_tokens": positive.clone(), "output_tokens": positive,
                 "cpu": { "type": "number", "exclusiveMinimum": 0 },
             })),
             "skills": { "type": "array", "items": { "type": "string" } },
