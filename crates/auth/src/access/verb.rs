@@ -1,7 +1,9 @@
 //! The sealed list of verbs. A verb says what it is called on the record and on what it acts; the
 //! policy says who may. A test compares this list with the policy's schema, in both directions.
 
-use super::resource::{Account, Agent, Approval, Host, Job, Resource, SecretUse, Session, Space, ToolCall, User};
+use super::resource::{
+    Account, Agent, Approval, Host, Job, Notification, Resource, SecretUse, Session, Space, ToolCall, User,
+};
 
 mod sealed {
     pub trait Sealed {}
@@ -101,6 +103,16 @@ verbs! {
     DeleteSecret(Account) = "secret.delete";
     /// Seal all secrets of the account anew under a new data key.
     RotateDataKey(Account) = "secret.key.rotate";
+    /// List the account's targets of notifications, without their addresses.
+    ListNotifications(Account) = "notification.list";
+    /// Add a target.
+    CreateNotification(Account) = "notification.create";
+    /// Change, pause or resume a target.
+    UpdateNotification(Account) = "notification.update";
+    /// Remove a target.
+    DeleteNotification(Account) = "notification.delete";
+    /// Try a target.
+    TestNotification(Account) = "notification.test";
 
     /// See a user.
     ReadUser(User) = "user.read";
@@ -190,6 +202,8 @@ verbs! {
 
     /// Put a secret into a request that a sandbox makes, or into a call of a model.
     ReleaseSecret(SecretUse) = "secret.release";
+    /// Tell a target of notifications something.
+    SendNotification(Notification) = "notification.send";
 
     /// Run a tool with given arguments.
     CallTool(ToolCall) = "tool.call";

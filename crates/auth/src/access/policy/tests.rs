@@ -11,7 +11,9 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::access::resource::{Account, Agent, Approval, Asks, Host, Job, SecretUse, Session, Space, ToolCall, User};
+use crate::access::resource::{
+    Account, Agent, Approval, Asks, Host, Job, Notification, SecretUse, Session, Space, ToolCall, User,
+};
 use crate::access::scope::{Scope, Standing};
 use crate::access::tool::ToolVerdict;
 use crate::access::verb::{self, Verb as _};
@@ -216,6 +218,15 @@ fn r07_the_matrix_is_the_committed_one() {
                     })
                 })
                 .collect(),
+            "Notification" => {
+                let target = Notification {
+                    tenant: world.acme.clone(),
+                    name: "ops".parse().unwrap(),
+                    kind: bailiwick_types::notification::TargetKind::Slack,
+                    host: "hooks.slack.com".parse().unwrap(),
+                };
+                vec![("target".to_owned(), columns.iter().map(|(_, s)| answer(s, verb, &target)).collect())]
+            }
             other => panic!("the matrix does not know {other}"),
         };
         for (what, answers) in rows {
