@@ -8,6 +8,7 @@ mod check;
 mod gate;
 mod issuer;
 mod layers;
+mod notifications;
 mod raw;
 mod secret;
 mod sign_in;
@@ -26,6 +27,7 @@ use bailiwick_auth::lockout::LockoutSettings;
 use bailiwick_auth::password::Algorithm;
 use bailiwick_sandbox::HostUse;
 use bailiwick_sandbox::container::{ContainerSettings, ContainerUse, RuntimeChoice};
+use bailiwick_outbound::HookSettings;
 use bailiwick_sandbox::gate::GateSettings;
 use bailiwick_sandbox::linux::{CgroupUse, Limits};
 use bailiwick_store::DatabaseUrl;
@@ -55,6 +57,8 @@ pub(crate) struct Config {
     pub(crate) models: BTreeMap<ModelName, bailiwick_model::Config>,
     pub(crate) sandbox: SandboxSettings,
     pub(crate) gate: GateSettings,
+    /// Where the services of notifications are, if not where the world says.
+    pub(crate) hooks: HookSettings,
     pub(crate) vault: VaultSettings,
     pub(crate) agents_dir: Option<PathBuf>,
     pub(crate) agents_account: AccountName,

@@ -202,6 +202,17 @@ const ACTS: &[Act] = &[
     Act("PUT", "/api/v1/policies", OWN, r#"{"text":""}"#, "policy.put"),
     Act("PUT", "/api/v1/agents/{agent}", &[("agent", "spare")], "{}", "agent.put"),
     Act("DELETE", "/api/v1/agents/{agent}", &[("agent", "spare")], "", "agent.delete"),
+    Act(
+        "POST",
+        "/api/v1/notifications",
+        OWN,
+        r#"{"name":"made","kind":"telegram","address":"1:a-token","chat":"1","events":["failed"]}"#,
+        "notification.create",
+    ),
+    Act("PATCH", "/api/v1/notifications/{notification}", OWN, r#"{"paused":true}"#, "notification.update"),
+    // Nobody answers at the address to which the tests' server is led, and that is on record.
+    Act("POST", "/api/v1/notifications/{notification}/test", OWN, "", "notification.send"),
+    Act("DELETE", "/api/v1/notifications/{notification}", OWN, "", "notification.delete"),
     Act("PUT", "/api/v1/secrets/{secret}", OWN, r#"{"value":"a-value-of-some-length"}"#, "secret.set"),
     Act("PUT", "/api/v1/secrets/{secret}/grants/{agent}/{hosts}", OWN, "", "secret.grant"),
     Act("DELETE", "/api/v1/secrets/{secret}/grants/{agent}/{hosts}", OWN, "", "secret.grant"),
