@@ -73,7 +73,9 @@ mod tests {
             assert!(matches!(said(Slack, status, None, &none), Outcome::Later { after: None, .. }), "{status}");
         }
         let error = |error| judge(Slack, Err(error));
-        for later in [SendError::Network, SendError::Unreachable, SendError::TimedOut(Waited::Connect), SendError::Broken] {
+        for later in
+            [SendError::Network, SendError::Unreachable, SendError::TimedOut(Waited::Connect), SendError::Broken]
+        {
             assert!(matches!(error(later), Outcome::Later { .. }));
         }
         assert!(matches!(error(SendError::Address), Outcome::Refused { .. }));
@@ -90,7 +92,9 @@ mod tests {
         assert_eq!(wait(TargetKind::Telegram, None, &telegram), Some(7_000));
         let discord = json!({ "message": "…", "retry_after": 1.5, "global": false });
         assert_eq!(wait(TargetKind::Discord, Some(1), &discord), Some(1_500), "the longer of the two");
-        for odd in [json!({ "retry_after": -1 }), json!({ "retry_after": "x" }), json!([]), json!({ "retry_after": 1e300 })] {
+        for odd in
+            [json!({ "retry_after": -1 }), json!({ "retry_after": "x" }), json!([]), json!({ "retry_after": 1e300 })]
+        {
             assert_eq!(wait(TargetKind::Discord, None, &odd), None);
         }
     }

@@ -14,8 +14,10 @@ pub(crate) enum NotificationCommand {
     #[command(after_help = "Example:\n  bailiwick notification list")]
     List,
     /// Add a target. The webhook's URL, or the bot's token, comes from standard input or a prompt.
-    #[command(after_help = "Examples:\n  bailiwick notification add ops --kind slack --on approval,question,failed\n  \
-        pass show telegram-bot | bailiwick notification add phone --kind telegram --chat 12345 --on approval")]
+    #[command(
+        after_help = "Examples:\n  bailiwick notification add ops --kind slack --on approval,question,failed\n  \
+        pass show telegram-bot | bailiwick notification add phone --kind telegram --chat 12345 --on approval"
+    )]
     Add {
         /// Its name.
         name: String,

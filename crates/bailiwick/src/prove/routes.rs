@@ -24,8 +24,19 @@ pub(super) struct Described {
 
 /// Variable parts whose ids are one account's alone. The others are names in the account, which two
 /// accounts may both have.
-const OWNED: [&str; 11] =
-    ["account", "space", "session", "job", "notification", "approval", "key", "device", "login", "application", "client"];
+const OWNED: [&str; 11] = [
+    "account",
+    "space",
+    "session",
+    "job",
+    "notification",
+    "approval",
+    "key",
+    "device",
+    "login",
+    "application",
+    "client",
+];
 
 impl Described {
     fn parts(&self) -> Vec<&str> {

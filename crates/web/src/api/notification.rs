@@ -121,8 +121,7 @@ async fn update(
     let permit = scope.authorize::<UpdateNotification>(scope.account())?;
     let name = named(&name)?;
     let there = app.store().notification_read(&permit, &name).await?;
-    let Changed { address, chat, events, paused } =
-        typed(body.json_or_nothing().await?.unwrap_or_else(|| json!({})))?;
+    let Changed { address, chat, events, paused } = typed(body.json_or_nothing().await?.unwrap_or_else(|| json!({})))?;
     let address = match address {
         Some(address) => {
             let host = looked_at(there.kind, &address, chat.as_deref())?;
@@ -169,7 +168,8 @@ fn owner(scope: &Scope) -> Result<UserName, Failure> {
 
 /// Looks at an address, and says which host it leads to.
 fn looked_at(kind: TargetKind, address: &str, chat: Option<&str>) -> Result<HostName, Failure> {
-    let parsed = Address::parse(kind, address, chat).map_err(|error| Failure::Parameters(format!("address: {error}")))?;
+    let parsed =
+        Address::parse(kind, address, chat).map_err(|error| Failure::Parameters(format!("address: {error}")))?;
     HostName::parse(parsed.host()).map_err(|_| Failure::Defect("a service without a host"))
 }
 
@@ -186,12 +186,7 @@ fn chosen(mut events: Vec<Occasion>) -> Result<Vec<Occasion>, Failure> {
 
 /// Seals an address under the account's data key, as secrets are: the key is opened before the transaction, so that
 /// nobody else's writing waits for a key program; if it is another one by then, in it.
-async fn sealing(
-    app: &App,
-    scope: &Scope,
-    name: TargetName,
-    address: Zeroizing<String>,
-) -> Result<Sealing, Failure> {
+async fn sealing(app: &App, scope: &Scope, name: TargetName, address: Zeroizing<String>) -> Result<Sealing, Failure> {
     let (vault, tenant) = (app.vault(), scope.tenant().clone());
     let found = app.store().notification_key(scope).await?.map(wrapped);
     let prepared = waiting(move || {

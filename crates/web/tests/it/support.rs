@@ -206,13 +206,8 @@ impl Server {
             ..HookSettings::default()
         };
         let (vaulted, walked) = (Arc::clone(&vault), Arc::clone(&walk));
-        let notifier = Notifier::new(NotifierParts {
-            store: store.clone(),
-            walk: walked,
-            vault: vaulted,
-            console: None,
-            hooks,
-        });
+        let notifier =
+            Notifier::new(NotifierParts { store: store.clone(), walk: walked, vault: vaulted, console: None, hooks });
         let parts =
             Parts { passkeys, providers, documents, store, walk, sign_ins, seal, vault, runtime, notifier, sandboxes };
         let app = App::new(parts, settings);

@@ -267,8 +267,7 @@ impl World {
             "name": notification, "kind": "discord", "address": "https://discord.com/api/webhooks/1/walked-token",
             "events": ["done"],
         });
-        let (status, target) =
-            taken(server.send("POST", "/api/v1/notifications", admin, target).await).await;
+        let (status, target) = taken(server.send("POST", "/api/v1/notifications", admin, target).await).await;
         assert!(status == 200 || status == 409, "{target}");
         let own_keys = server.done("GET", &format!("{users}/{owner_name}/keys"), owner, Value::Null).await;
         let mine = own_keys[0]["id"].as_str().unwrap().to_owned();
