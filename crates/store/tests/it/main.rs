@@ -15,6 +15,7 @@ mod event;
 mod fixture;
 mod hood;
 mod job;
+mod notification;
 mod key;
 mod passkey;
 mod postgres;
