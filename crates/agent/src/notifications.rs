@@ -5,7 +5,7 @@
 
 mod answer;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use bailiwick_auth::access::verb::{SendNotification, TestNotification};
 use bailiwick_auth::authn::{Rejection, Walk};
 use bailiwick_auth::{Recorded, Scope};
 use bailiwick_outbound::{HookSettings, Hooks};
-use bailiwick_store::notification::{Claim, Outcome, StoredAddress};
+use bailiwick_store::notification::{Claim, Leases, Outcome, StoredAddress};
 use bailiwick_store::{Store, StoreError};
 use bailiwick_types::notification::{Address, Notice, SealedOf, What, message};
 use bailiwick_types::{Incarnation, TargetName, Timestamp};
@@ -116,17 +116,23 @@ impl Inner {
         let store = &self.parts.store;
         let mut due = BTreeMap::new();
         let mut look_at = Timestamp::now();
+        // Of a predecessor alone, whose leases would hold up what it was telling when it ended.
+        let mut lost: Option<HashSet<Incarnation>> = None;
         while !self.stopping.is_cancelled() {
             let now = Timestamp::now();
             if look_at <= now {
                 self.look(&mut due, &mut look_at).await;
+                let found = || if store.notices_shared() { HashSet::new() } else { due.keys().copied().collect() };
+                lost.get_or_insert_with(found);
             }
             due.extend(store.notices_told().into_iter().map(|account| (account, now)));
             let ready: Vec<Incarnation> =
                 due.iter().filter(|(_, at)| **at <= now).map(|(account, _)| *account).collect();
             for account in ready {
                 due.remove(&account);
-                if let Some(next) = self.take(account).await {
+                let was_lost = lost.as_mut().is_some_and(|lost| lost.remove(&account));
+                let leases = if was_lost { Leases::Lost } else { Leases::Held };
+                if let Some(next) = self.take(account, leases).await {
                     due.insert(account, next);
                 }
             }
@@ -159,8 +165,8 @@ impl Inner {
     }
 
     /// Takes what is due in an account, and says when to come again.
-    async fn take(self: &Arc<Self>, account: Incarnation) -> Option<Timestamp> {
-        match self.parts.store.notices_claim(account).await {
+    async fn take(self: &Arc<Self>, account: Incarnation, leases: Leases) -> Option<Timestamp> {
+        match self.parts.store.notices_claim(account, leases).await {
             Ok((claims, next)) => {
                 for claim in claims {
                     let inner = Arc::clone(self);

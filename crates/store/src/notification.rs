@@ -22,7 +22,7 @@ use crate::secret::Sealing;
 use crate::sql::{Row, Sql, args};
 use crate::store::Store;
 
-pub use outbox::{Claim, Outcome, StoredAddress};
+pub use outbox::{Claim, Leases, Outcome, StoredAddress};
 pub(crate) use outbox::{Place, tell};
 
 /// Most targets of an account.

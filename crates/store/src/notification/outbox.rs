@@ -63,6 +63,15 @@ impl Claim {
     }
 }
 
+/// Whether somebody may still be telling what was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leases {
+    /// This server, or another one on the same database.
+    Held,
+    /// Nobody: they are of a server that has ended, and there was no other.
+    Lost,
+}
+
 /// A sealed address, and the key under which it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredAddress {
@@ -197,11 +206,16 @@ impl Store {
         !self.keeps_files()
     }
 
-    /// Takes what is due in an account, and says when to look again, if anything waits.
+    /// Takes what is due in an account, and says when to look again, if anything waits. Leases that are known to be
+    /// lost hold nobody up.
     ///
     /// # Errors
     /// If the database fails.
-    pub async fn notices_claim(&self, account: Incarnation) -> Result<(Vec<Claim>, Option<Timestamp>), StoreError> {
+    pub async fn notices_claim(
+        &self,
+        account: Incarnation,
+        leases: Leases,
+    ) -> Result<(Vec<Claim>, Option<Timestamp>), StoreError> {
         let columns = self
             .host()
             .read(|sql| {
@@ -220,7 +234,13 @@ impl Store {
             return Ok((Vec::new(), None));
         }
         let of = tenant.clone();
-        self.write(&tenant, move |tx| claim(tx, &of)).await
+        self.write(&tenant, move |tx| {
+            if leases == Leases::Lost {
+                tx.exec("UPDATE notification SET lease_until = 0 WHERE account = ?1 AND lease_until > 0", args![])?;
+            }
+            claim(tx, &of)
+        })
+        .await
     }
 
     /// Puts the intent to tell a target something on record, and gives its sealed address. `claim` is what is told;

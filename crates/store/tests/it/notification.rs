@@ -9,7 +9,7 @@ use bailiwick_auth::{Permit, Scope};
 use bailiwick_store::StoreError;
 use bailiwick_store::data_key::{Sealed, StoredKey};
 use bailiwick_store::job::{JobKind, NewJob};
-use bailiwick_store::notification::{NewTarget, Outcome, Paused, TargetChange, TargetRow};
+use bailiwick_store::notification::{Leases, NewTarget, Outcome, Paused, TargetChange, TargetRow};
 use bailiwick_store::secret::Sealing;
 use bailiwick_types::CallId;
 use bailiwick_types::notification::{Occasion, SealedOf, TRIES, TargetKind};
@@ -76,15 +76,22 @@ async fn g09_what_waits_is_taken_by_one_and_told_once() {
         happen(&f, &scope, &space).await;
         let (acme, globex) = (scope.tenant().incarnation(), f.scope(&f.globex.admin).await.tenant().incarnation());
         assert!(f.store.notices_told().contains(&acme));
-        let (one, two) = tokio::join!(f.store.notices_claim(acme), f.store.notices_claim(acme));
+        let (one, two) =
+            tokio::join!(f.store.notices_claim(acme, Leases::Held), f.store.notices_claim(acme, Leases::Held));
         let mut claims = [one.unwrap().0, two.unwrap().0].concat();
         assert_eq!(claims.len(), 1, "one of them has it, and the other target wanted to know of something else");
         let claim = claims.remove(0);
         assert_eq!((claim.notices().len(), claim.row().name.as_str()), (1, "ops"));
-        assert!(f.store.notices_claim(globex).await.unwrap().0.is_empty(), "the neighbour has nothing to tell");
+        let (held, next) = f.store.notices_claim(acme, Leases::Held).await.unwrap();
+        assert!(held.is_empty() && next.is_some(), "until the lease ends");
+        assert!(
+            f.store.notices_claim(globex, Leases::Held).await.unwrap().0.is_empty(),
+            "the neighbour has nothing to tell"
+        );
         // It is told when the intent is on record, and then it waits no more.
         let order = f.walk.standing(&f.store, claim.tenant().account(), &claim.row().owner).await.unwrap();
-        let (act, address) = f.store.notification_begin(order.send(claim.target()).unwrap(), Some(&claim)).await.unwrap();
+        let (act, address) =
+            f.store.notification_begin(order.send(claim.target()).unwrap(), Some(&claim)).await.unwrap();
         assert_eq!(address.bytes, b"sealed:1");
         // What happens meanwhile waits for the next time.
         happen(&f, &scope, &space).await;
@@ -95,7 +102,7 @@ async fn g09_what_waits_is_taken_by_one_and_told_once() {
         let again = f.store.notification_begin(order.send(claim.target()).unwrap(), Some(&claim)).await;
         assert!(matches!(again, Err(StoreError::Fenced)));
         // A second apart.
-        let (soon, next) = f.store.notices_claim(acme).await.unwrap();
+        let (soon, next) = f.store.notices_claim(acme, Leases::Held).await.unwrap();
         assert!(soon.is_empty() && next.is_some());
         assert!(f.verify(&f.acme).await.is_ok());
     })
@@ -123,12 +130,12 @@ async fn g09_what_waits_is_bounded_and_given_up_after_so_many_tries() {
             let owner = admin.user().unwrap().clone();
             f.store.notification_update(permit, "ops".parse().unwrap(), owner, change).await.unwrap()
         };
-        let claim = f.store.notices_claim(acme).await.unwrap().0.remove(0);
+        let claim = f.store.notices_claim(acme, Leases::Held).await.unwrap().0.remove(0);
         f.store.notification_unsent(claim, later()).await.unwrap();
-        assert!(f.store.notices_claim(acme).await.unwrap().0.is_empty(), "it waits for its next try");
+        assert!(f.store.notices_claim(acme, Leases::Held).await.unwrap().0.is_empty(), "it waits for its next try");
         assert!(TRIES > 1 && target(&f, &f.acme, "ops").await.waiting == 100);
         change(Some(Paused::No)).await;
-        let claim = f.store.notices_claim(acme).await.unwrap().0.remove(0);
+        let claim = f.store.notices_claim(acme, Leases::Held).await.unwrap().0.remove(0);
         assert_eq!(claim.notices().len(), 100);
         // Paused in the middle: what was taken is not sent any more.
         change(Some(Paused::Yes)).await;
@@ -153,14 +160,17 @@ async fn g09_z04_an_address_goes_with_the_data_key_and_an_order_with_its_owner()
                 assert_eq!(values.len(), 1);
                 assert!(matches!(&values[0].of, SealedOf::Target(name) if name.as_str() == "ops"));
                 let anew = |value: Sealed| Sealed { bytes: b"anew".to_vec(), ..value };
-                Ok((StoredKey { by: "two".to_owned(), bytes: b"two:key".to_vec() }, values.into_iter().map(anew).collect()))
+                Ok((
+                    StoredKey { by: "two".to_owned(), bytes: b"two:key".to_vec() },
+                    values.into_iter().map(anew).collect(),
+                ))
             }),
         );
         assert_eq!(rotated.await.unwrap(), 0, "no secrets");
         let member = f.scope(&f.acme.member).await;
         let space = f.space(&f.acme.member, "work").await;
         happen(&f, &member, &space).await;
-        let claim = f.store.notices_claim(scope.tenant().incarnation()).await.unwrap().0.remove(0);
+        let claim = f.store.notices_claim(scope.tenant().incarnation(), Leases::Held).await.unwrap().0.remove(0);
         let order = f.walk.standing(&f.store, claim.tenant().account(), &claim.row().owner).await.unwrap();
         let (_, address) = f.store.notification_begin(order.send(claim.target()).unwrap(), Some(&claim)).await.unwrap();
         assert_eq!((address.bytes.as_slice(), address.key.by.as_str()), (&b"anew"[..], "two"));
@@ -175,7 +185,7 @@ async fn g09_z04_an_address_goes_with_the_data_key_and_an_order_with_its_owner()
         // Gone with what waits for it.
         let gone = permit::<DeleteNotification>(&scope, scope.account());
         f.store.notification_delete(gone, "ops".parse().unwrap()).await.unwrap();
-        assert!(f.store.notices_claim(scope.tenant().incarnation()).await.unwrap().0.is_empty());
+        assert!(f.store.notices_claim(scope.tenant().incarnation(), Leases::Held).await.unwrap().0.is_empty());
     })
     .await;
 }
