@@ -97,7 +97,7 @@ impl Notifier {
     pub async fn test(&self, scope: &Scope, name: &TargetName) -> Result<Outcome, RuntimeError> {
         let store = &self.0.parts.store;
         let permit = scope.authorize::<TestNotification>(scope.account())?;
-        let (target, _) = store.notification_find(&permit, name).await?;
+        let target = store.notification_test(permit, name.clone()).await?;
         let sending = scope.authorize::<SendNotification>(target)?;
         let inner = Arc::clone(&self.0);
         whole(async move {

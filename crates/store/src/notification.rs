@@ -247,20 +247,28 @@ impl Store {
         .await
     }
 
-    /// A target that somebody tries, as the policy sees it, and its row.
+    /// Writes down that somebody tries a target, and gives it as the policy sees it.
     ///
     /// # Errors
     /// [`StoreError::NotFound`].
-    pub async fn notification_find(
+    pub async fn notification_test(
         &self,
-        permit: &Permit<TestNotification>,
-        name: &TargetName,
-    ) -> Result<(Notification, TargetRow), StoreError> {
-        let row = self.database(permit.tenant())?.read(|sql| there_row(sql, name)).await?;
-        Ok((resource(permit.tenant(), &row), row))
+        permit: Permit<TestNotification>,
+        name: TargetName,
+    ) -> Result<Notification, StoreError> {
+        let mut draft = permit.draft(Phase::Act, Verdict::Ok, Map::new());
+        let row = self
+            .write(permit.tenant(), move |tx| {
+                let row = there_row(tx, &name)?;
+                draft.resource = format!("notification:{name}");
+                log::append(tx, draft)?;
+                Ok(row)
+            })
+            .await?;
+        Ok(resource(permit.tenant(), &row))
     }
 
-    /// A target of an account as it is read, by its columns.
+    /// A target that somebody is about to change.
     ///
     /// # Errors
     /// [`StoreError::NotFound`].
