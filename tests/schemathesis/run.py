@@ -61,6 +61,9 @@ root_api_key_file = "root.key"
 [model.default]
 provider = "scripted"
 script = "model.yaml"
+# Nobody is called: nobody listens there.
+[notifications]
+hosts = { "hooks.slack.com" = "127.0.0.1:1", "discord.com" = "127.0.0.1:1", "discordapp.com" = "127.0.0.1:1", "api.telegram.org" = "127.0.0.1:1" }
 """
 
 
@@ -126,6 +129,10 @@ def fill(server, account, admin):
     for secret in ("token", "spare"):
         server.done("PUT", f"/api/v1/secrets/{secret}", key, {"value": "a-value-of-some-length", "note": secret})
         server.call("PUT", f"/api/v1/secrets/{secret}/grants/default/api.example", key)
+    for target in ("target", "spare"):
+        address = "https://discord.com/api/webhooks/1/a-token"
+        body = {"name": target, "kind": "discord", "address": address, "events": ["question"]}
+        server.done("POST", "/api/v1/notifications", key, body)
     spaces = [server.done("POST", "/api/v1/spaces", key, {"name": name})["id"] for name in ("one", "two")]
     for space in spaces:
         server.done("PUT", f"/api/v1/spaces/{space}/files/content?path=a/b.txt", key, data=b"content")
@@ -227,7 +234,7 @@ def wait(look):
 def picture(server, key, things):
     """All that a tenant can see of its own, but for what the looking itself changes."""
     paths = ["/api/v1/agents", "/api/v1/spaces", "/api/v1/sessions", "/api/v1/approvals", "/api/v1/policies"]
-    paths += ["/api/v1/secrets"]
+    paths += ["/api/v1/secrets", "/api/v1/notifications"]
     paths += [things["users"], things["users"] + "/carol"]
     for space in things["spaces"]:
         paths += [f"/api/v1/spaces/{space}/{what}" for what in ("files?recursive=true", "grants", "plan", "sessions")]
@@ -259,6 +266,7 @@ def steer(things, protected):
         "approval": things["approval"],
         "path": "a/b.txt",
         "secret": "token",
+        "notification": "target",
         "hosts": "api.example",
     }
     spare = {
@@ -271,6 +279,7 @@ def steer(things, protected):
         "POST /eve/v1/session/{session}/reset": {"session": things["sessions"][1]},
         "DELETE /api/v1/agents/{agent}": {"agent": "spare"},
         "DELETE /api/v1/secrets/{secret}": {"secret": "spare"},
+        "DELETE /api/v1/notifications/{notification}": {"notification": "spare"},
     }
     return {"real": real, "spare": spare, "protected": [*protected, *real.values()]}
 

@@ -10,9 +10,11 @@ mod event;
 mod jobs;
 pub mod message;
 mod models;
+mod notifications;
 mod runtime;
 mod schema;
 
 pub use jobs::Wanted;
 pub use models::{Models, OwnKey};
+pub use notifications::{Notifier, NotifierParts};
 pub use runtime::{Control, ControlAnswer, Incoming, IncomingPart, Resolution, Runtime, RuntimeError, RuntimeLimits};

@@ -11,6 +11,7 @@ pub mod oidc;
 pub mod outbound;
 pub mod passkey;
 pub mod sign_in;
+mod standing;
 
 use std::fmt;
 use std::future::Future;
@@ -31,6 +32,7 @@ use basic::Basic;
 use jwt::Issuer;
 use passkey::PasskeyRecord;
 use sign_in::{SignInError, SignInRecord, SignIns};
+pub use standing::StandingOrder;
 
 /// The rows that authentication reads. The store implements it; nobody else may (`xtask tidy` checks).
 pub trait Directory: Send + Sync {
@@ -413,7 +415,7 @@ impl Walk {
                 }
                 Found::User(record.member(*expires_at))
             }
-            Credential::SignIn => return Err(Rejection::Invalid),
+            Credential::SignIn | Credential::Standing => return Err(Rejection::Invalid),
             Credential::Basic(_) if !self.admits_basic() => return Err(Rejection::Invalid),
             Credential::Basic(mark) => {
                 let record = directory.sign_in(account, user).await?.ok_or(Rejection::Invalid)?;

@@ -4,14 +4,15 @@
 use std::sync::Arc;
 
 use bailiwick_types::host::HostName;
+use bailiwick_types::notification::TargetKind;
 use bailiwick_types::{
-    AccountName, AgentName, ApprovalId, GrantLevel, Incarnation, JobId, SecretName, SessionId, SpaceId, UsedBy,
-    UserName,
+    AccountName, AgentName, ApprovalId, GrantLevel, Incarnation, JobId, SecretName, SessionId, SpaceId, TargetName,
+    UsedBy, UserName,
 };
 
 use crate::access::policy::AccountPolicies;
 use crate::access::verb::{CallTool, Verb};
-use crate::access::{Approval, Job, Permit, Recorded, SecretUse, Session, Space, Unapproved};
+use crate::access::{Approval, Job, Notification, Permit, Recorded, SecretUse, Session, Space, Unapproved};
 use crate::principal::{Tenant, TenantFacts};
 
 /// A tenant, from its row.
@@ -53,6 +54,11 @@ pub fn secret_use(
     granted: Vec<AgentName>,
 ) -> SecretUse {
     SecretUse { session, secret, host, used_by, granted }
+}
+
+/// A target of notifications, from its row.
+pub fn notification(tenant: &Tenant, name: TargetName, kind: TargetKind, host: HostName) -> Notification {
+    Notification { tenant: tenant.clone(), name, kind, host }
 }
 
 /// An act whose intent was written in a transaction of the store.

@@ -95,6 +95,8 @@ pub enum Credential {
     },
     /// What a person showed to sign in, in the request that does so; nothing goes on with it.
     SignIn,
+    /// An order that a user left, which goes on without them: with their rights of now, for one act alone.
+    Standing,
     /// Nothing but a loopback socket, in dev mode.
     LocalDev,
     /// Nothing, where the configuration ends in `none`.
@@ -113,6 +115,7 @@ impl Credential {
             Self::Basic(PasswordMark(mark)) => format!("basic:{mark:08x}"),
             Self::Jwt { name, expires_at, role } => token_text("jwt", name, *expires_at, *role),
             Self::Oidc { name, expires_at, role } => token_text("oidc", name, *expires_at, *role),
+            Self::Standing => "standing".to_owned(),
             Self::LocalDev => "local-dev".to_owned(),
             Self::Anonymous => "none".to_owned(),
         }
@@ -124,6 +127,7 @@ impl Credential {
             "local-dev" => Some(Self::LocalDev),
             "none" => Some(Self::Anonymous),
             "sign-in" => Some(Self::SignIn),
+            "standing" => Some(Self::Standing),
             _ => match text.split_once(':')? {
                 ("root-key", mark) => u32::from_str_radix(mark, 16).ok().map(|mark| Self::RootKey(RootMark(mark))),
                 ("key", id) => id.parse().ok().map(Self::Key),
@@ -152,6 +156,7 @@ impl Credential {
             Self::Basic(_) => "http-basic",
             Self::Jwt { .. } => "jwt",
             Self::Oidc { .. } => "oidc",
+            Self::Standing => "standing",
             Self::LocalDev => "local-dev",
             Self::Anonymous => "none",
         }

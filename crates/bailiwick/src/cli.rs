@@ -6,7 +6,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::client::Given;
 use crate::command::{
-    account, agent, approval, audit, database, job, key, policy, sandbox, secret, session, space, user, vault,
+    account, agent, approval, audit, database, job, key, notification, policy, sandbox, secret, session, space, user,
+    vault,
 };
 use crate::out::Format;
 
@@ -114,6 +115,9 @@ pub(crate) enum Command {
     /// Commands that run in the background.
     #[command(subcommand)]
     Job(job::JobCommand),
+    /// Where people are told what happens: Slack, Discord, Telegram.
+    #[command(subcommand)]
+    Notification(notification::NotificationCommand),
     /// Calls that wait for a person.
     #[command(subcommand)]
     Approval(approval::ApprovalCommand),

@@ -8,6 +8,7 @@ pub(crate) mod audit;
 pub(crate) mod database;
 pub(crate) mod job;
 pub(crate) mod key;
+pub(crate) mod notification;
 pub(crate) mod policy;
 pub(crate) mod sandbox;
 pub(crate) mod secret;
@@ -74,6 +75,10 @@ impl Context {
 
     pub(crate) async fn put(&self, path: &[&str], body: &Value) -> Result<Value, ClientError> {
         self.client.api(Method::PUT, path, Ask::body(body)).await
+    }
+
+    pub(crate) async fn patch(&self, path: &[&str], body: &Value) -> Result<Value, ClientError> {
+        self.client.api(Method::PATCH, path, Ask::body(body)).await
     }
 
     pub(crate) async fn delete(&self, path: &[&str]) -> Result<Value, ClientError> {

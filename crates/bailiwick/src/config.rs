@@ -8,6 +8,7 @@ mod check;
 mod gate;
 mod issuer;
 mod layers;
+mod notifications;
 mod raw;
 mod secret;
 mod sign_in;
@@ -24,6 +25,7 @@ use bailiwick_auth::authn::jwt::{Issuer, IssuerSettings};
 use bailiwick_auth::authn::oidc::ProviderSettings;
 use bailiwick_auth::lockout::LockoutSettings;
 use bailiwick_auth::password::Algorithm;
+use bailiwick_outbound::HookSettings;
 use bailiwick_sandbox::HostUse;
 use bailiwick_sandbox::container::{ContainerSettings, ContainerUse, RuntimeChoice};
 use bailiwick_sandbox::gate::GateSettings;
@@ -55,6 +57,8 @@ pub(crate) struct Config {
     pub(crate) models: BTreeMap<ModelName, bailiwick_model::Config>,
     pub(crate) sandbox: SandboxSettings,
     pub(crate) gate: GateSettings,
+    /// Where the services of notifications are, if not where the world says.
+    pub(crate) hooks: HookSettings,
     pub(crate) vault: VaultSettings,
     pub(crate) agents_dir: Option<PathBuf>,
     pub(crate) agents_account: AccountName,

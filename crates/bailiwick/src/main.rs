@@ -87,6 +87,7 @@ async fn dispatch(command: Command, global: &cli::Global) -> Result<(), Failure>
         Command::Space(command) => command::space::run(&context()?, command).await,
         Command::Session(command) => command::session::run(&context()?, command).await,
         Command::Job(command) => command::job::run(&context()?, command).await,
+        Command::Notification(command) => command::notification::run(&context()?, command).await,
         Command::Approval(command) => command::approval::run(&context()?, command).await,
         Command::Audit(command) => command::audit::run(&context()?, command).await,
         Command::Usage => command::usage::run(&context()?).await,

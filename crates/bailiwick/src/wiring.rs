@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bailiwick_agent::{Models, OwnKey, Runtime, RuntimeLimits};
+use bailiwick_agent::{Models, Notifier, NotifierParts, OwnKey, Runtime, RuntimeLimits};
 use bailiwick_auth::authn::jwt::{Issuer, IssuerError};
 use bailiwick_auth::authn::oidc::{Provider as IdentityProvider, Providers};
 use bailiwick_auth::authn::outbound::Outbound;
@@ -92,6 +92,7 @@ pub(crate) struct Server {
     address: SocketAddr,
     store: Store,
     runtime: Runtime,
+    notifier: Notifier,
     sandboxes: Arc<Sandboxes>,
     ending: CancellationToken,
     serving: JoinHandle<io::Result<()>>,
@@ -169,6 +170,13 @@ pub(crate) async fn start(mut config: Config, spoken: Option<Script>) -> Result<
     let ceilings = Ceilings { sandbox: sandbox.limits, tool_time: sandbox.tool_time, disk_mib: sandbox.disk_mib };
     let tools = Arc::new(ToolManager::new(store.clone(), Arc::clone(&sandboxes), redactor, ceilings));
     let runtime = Runtime::new(store.clone(), Arc::clone(&walk), tools, models, RuntimeLimits::default());
+    let notifier = Notifier::new(NotifierParts {
+        store: store.clone(),
+        walk: Arc::clone(&walk),
+        vault: Arc::clone(&vault),
+        console: config.public_url.clone(),
+        hooks: config.hooks.clone(),
+    });
     let passkeys = Passkeys::new(config.public_url.as_deref(), &config.name);
     let parts = web::Parts {
         passkeys,
@@ -180,6 +188,7 @@ pub(crate) async fn start(mut config: Config, spoken: Option<Script>) -> Result<
         seal: keys.seal(),
         vault,
         runtime: runtime.clone(),
+        notifier: notifier.clone(),
         sandboxes: Arc::clone(&sandboxes),
     };
     let app = web::App::new(parts, web::Settings { setup_code: setup_code.clone(), ..edge(&config, names) });
@@ -191,7 +200,8 @@ pub(crate) async fn start(mut config: Config, spoken: Option<Script>) -> Result<
     let serving = tokio::spawn(web::serve(listener, app, ending.clone()));
     background(&store, &runtime, &sandboxes, config.sandbox.idle, &ending);
     keep_record(&store, &config.audit, &ending);
-    Ok(Server { address, store, runtime, sandboxes, ending, serving, setup_code })
+    notifier.start();
+    Ok(Server { address, store, runtime, notifier, sandboxes, ending, serving, setup_code })
 }
 
 /// The ring of keys above the data keys.
@@ -338,6 +348,8 @@ impl Server {
         if served.is_err() {
             tracing::warn!("some connections were cut");
         }
+        // After the turns, whose last words it may take up.
+        self.notifier.stop(patience).await;
         self.sandboxes.close().await;
         self.store.close();
         // What was written last is signed, too.

@@ -1,4 +1,4 @@
-//! The server's own calls: to models, to identity providers, for documents of clients. The only crate of the
+//! The server's own calls: to models, to identity providers, for documents of clients, of webhooks. The only crate of the
 //! server that opens a socket to the world for itself; the way out of sandboxes is the gate's (crate `egress`).
 //!
 //! Every call says what it may reach ([`Reach`]): the one origin that the operator wrote into the configuration,
@@ -14,12 +14,14 @@
 
 mod address;
 mod client;
+mod hooks;
 mod lazy;
 mod names;
 mod reach;
 mod transport;
 
 pub use client::{Client, Patience};
+pub use hooks::{Answered, HookSettings, Hooks};
 pub use lazy::Lazy;
 pub use reach::{Origin, OriginError, Plain, Reach};
 pub use transport::{Answer, Bounds, Request, SendError, Transport, TransportError, Waited};

@@ -3,12 +3,15 @@
 //! rustls on ring with the system's certificates, HTTP/1.1, no redirects, no proxies taken from the environment,
 //! no cookies, no decompression, no second try.
 
+use std::collections::BTreeMap;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method};
+use rustls::pki_types::CertificateDer;
 use rustls_platform_verifier::BuilderVerifierExt as _;
 use tokio::time::Instant;
 use url::Url;
@@ -82,6 +85,9 @@ pub enum TransportError {
     /// The TLS settings contradict each other; a defect of this build.
     #[error("the TLS client cannot be set up")]
     Tls(#[source] rustls::Error),
+    /// What the operator says is an authority is none.
+    #[error("the authorities that are to be believed are no certificates in PEM")]
+    Authorities,
     /// The client cannot be built.
     #[error("the HTTP client cannot be set up")]
     Client(#[source] reqwest::Error),
@@ -131,6 +137,20 @@ impl Transport {
     /// If TLS cannot be set up.
     pub fn new(connect: Duration) -> Result<Self, TransportError> {
         Self::by(connect, &Names::System, &tls()?)
+    }
+
+    /// The same, where some names lead where the operator says, and authorities are believed besides the system's.
+    ///
+    /// # Errors
+    /// If TLS cannot be set up, or an authority is none.
+    pub(crate) fn led(
+        connect: Duration,
+        hosts: BTreeMap<String, SocketAddr>,
+        authorities: Vec<CertificateDer<'static>>,
+    ) -> Result<Self, TransportError> {
+        let names = if hosts.is_empty() { Names::System } else { Names::Led(Arc::new(hosts)) };
+        let tls = if authorities.is_empty() { tls()? } else { believing(authorities)? };
+        Self::by(connect, &names, &tls)
     }
 
     pub(crate) fn by(connect: Duration, names: &Names, tls: &rustls::ClientConfig) -> Result<Self, TransportError> {
@@ -282,6 +302,18 @@ fn refused_by_us(error: &reqwest::Error) -> bool {
         cause = error.source();
     }
     false
+}
+
+/// As [`tls`], with authorities besides the system's.
+fn believing(authorities: Vec<CertificateDer<'static>>) -> Result<rustls::ClientConfig, TransportError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = rustls_platform_verifier::Verifier::new_with_extra_roots(authorities, Arc::clone(&provider));
+    Ok(rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(TransportError::Tls)?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier.map_err(TransportError::Tls)?))
+        .with_no_client_auth())
 }
 
 fn tls() -> Result<rustls::ClientConfig, TransportError> {

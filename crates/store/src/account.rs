@@ -392,6 +392,7 @@ fn empty(sql: &Sql<'_>) -> Result<(), StoreError> {
         "DELETE FROM usage_day WHERE account = ?1",
         "DELETE FROM account_limits WHERE account = ?1",
         "DELETE FROM secret WHERE account = ?1",
+        "DELETE FROM notification WHERE account = ?1",
         "DELETE FROM data_key WHERE account = ?1",
     ] {
         sql.exec(statement, args![])?;

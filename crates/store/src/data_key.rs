@@ -11,7 +11,8 @@ use bailiwick_audit::{Draft, Phase, Verdict};
 use bailiwick_auth::Permit;
 use bailiwick_auth::access::HostPermit;
 use bailiwick_auth::access::verb::{ReadVault, RewrapKeys, RotateDataKey, SetSecret};
-use bailiwick_types::{AccountName, Incarnation, SecretName, Timestamp};
+use bailiwick_types::notification::SealedOf;
+use bailiwick_types::{AccountName, Incarnation, Timestamp};
 use serde_json::{Map, json};
 
 use crate::engine::{Database, Tx};
@@ -36,8 +37,8 @@ pub struct StoredKey {
 
 /// A sealed value as it lies here.
 pub struct Sealed {
-    /// Whose.
-    pub name: SecretName,
+    /// Of what.
+    pub of: SealedOf,
     /// Which of the values that it had.
     pub version: u64,
     /// The value, encrypted.
@@ -92,17 +93,29 @@ impl Store {
         let mut draft = permit.draft(Phase::Act, Verdict::Ok, Map::new());
         let done = self.write(permit.tenant(), move |tx| {
             let key = data_key(tx)?.ok_or(NO_DATA_KEY)?;
-            let sealed =
+            let mut sealed =
                 tx.all("SELECT name, version, sealed FROM secret WHERE account = ?1 ORDER BY name", args![], |row| {
-                    Ok(Sealed { name: row.parse(0)?, version: row.count(1)?, bytes: row.blob(2)? })
+                    Ok(Sealed { of: SealedOf::Secret(row.parse(0)?), version: row.count(1)?, bytes: row.blob(2)? })
                 })?;
+            let secrets = sealed.len() as u64;
+            sealed.extend(tx.all(
+                "SELECT name, version, sealed FROM notification WHERE account = ?1 ORDER BY name",
+                args![],
+                |row| Ok(Sealed { of: SealedOf::Target(row.parse(0)?), version: row.count(1)?, bytes: row.blob(2)? }),
+            )?);
             let there = sealed.len() as u64;
             let (new, sealed) = resealing(key, sealed)?;
-            for Sealed { name, version, bytes } in &sealed {
-                let changed = tx.exec(
-                    "UPDATE secret SET sealed = ?4 WHERE account = ?1 AND name = ?2 AND version = ?3",
-                    args![name, *version, bytes.as_slice()],
-                )?;
+            for Sealed { of, version, bytes } in &sealed {
+                let changed = match of {
+                    SealedOf::Secret(name) => tx.exec(
+                        "UPDATE secret SET sealed = ?4 WHERE account = ?1 AND name = ?2 AND version = ?3",
+                        args![name, *version, bytes.as_slice()],
+                    )?,
+                    SealedOf::Target(name) => tx.exec(
+                        "UPDATE notification SET sealed = ?4 WHERE account = ?1 AND name = ?2 AND version = ?3",
+                        args![name, *version, bytes.as_slice()],
+                    )?,
+                };
                 if changed != 1 {
                     return Err(StoreError::Corrupt("a secret that was sealed anew"));
                 }
@@ -110,11 +123,12 @@ impl Store {
             if sealed.len() as u64 != there {
                 return Err(StoreError::Corrupt("secrets that were sealed anew"));
             }
-            draft.detail.insert("secrets".to_owned(), json!(there));
+            draft.detail.insert("secrets".to_owned(), json!(secrets));
+            draft.detail.insert("notifications".to_owned(), json!(there - secrets));
             draft.detail.insert("under".to_owned(), json!(new.by));
             keep(tx, &new)?;
             log::append(tx, draft)?;
-            Ok(there)
+            Ok(secrets)
         });
         let there = done.await?;
         // What the old key opens is in the write-ahead log still, and so is that key.

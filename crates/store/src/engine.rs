@@ -41,12 +41,17 @@ pub(crate) struct Database {
 
 /// The logs that grew since they were last asked for, so that whoever signs their heads looks at no others.
 #[derive(Default)]
-pub(crate) struct Grown(Mutex<HashSet<String>>);
+pub(crate) struct Grown {
+    logs: Mutex<HashSet<String>>,
+    /// Those of accounts that have something to tell their targets of notifications.
+    told: Mutex<HashSet<String>>,
+    wake: tokio::sync::Notify,
+}
 
 impl Grown {
     /// Notes that a log grew.
     pub(crate) fn note(&self, log: &LogId) {
-        let mut logs = lock(&self.0);
+        let mut logs = lock(&self.logs);
         if !logs.contains(log.as_str()) {
             logs.insert(log.as_str().to_owned());
         }
@@ -54,7 +59,22 @@ impl Grown {
 
     /// All of them, once.
     pub(crate) fn take(&self) -> HashSet<String> {
-        std::mem::take(&mut *lock(&self.0))
+        std::mem::take(&mut *lock(&self.logs))
+    }
+
+    fn note_told(&self, log: &LogId) {
+        lock(&self.told).insert(log.as_str().to_owned());
+        self.wake.notify_one();
+    }
+
+    /// The logs of the accounts that have something to tell, once.
+    pub(crate) fn take_told(&self) -> HashSet<String> {
+        std::mem::take(&mut *lock(&self.told))
+    }
+
+    /// Returns when there are some, for the one who asks.
+    pub(crate) async fn wait_told(&self) {
+        self.wake.notified().await;
     }
 }
 
@@ -202,6 +222,9 @@ impl Database {
             self.grown.note(&self.log);
             self.log_grew.send_modify(|n| *n += 1);
         }
+        if notices.told {
+            self.grown.note_told(&self.log);
+        }
         if !notices.sessions.is_empty() {
             let sessions = lock(&self.sessions);
             for id in &notices.sessions {
@@ -217,6 +240,7 @@ impl Database {
 #[derive(Default)]
 pub(crate) struct Notices {
     log: bool,
+    told: bool,
     sessions: Vec<SessionId>,
 }
 
@@ -247,6 +271,11 @@ impl Tx<'_> {
         if !self.group.notices.sessions.contains(&session) {
             self.group.notices.sessions.push(session);
         }
+    }
+
+    /// Wakes whoever tells the account's targets of notifications, once this is committed.
+    pub(crate) fn told(&mut self) {
+        self.group.notices.told = true;
     }
 
     /// Wakes those who watch the log, once this is committed.

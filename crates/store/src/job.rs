@@ -11,6 +11,7 @@ use bailiwick_auth::{Permit, Scope, for_store};
 use bailiwick_types::limits::{
     BUILD_JOB_TIME, CLONE_JOB_TIME, JOBS_KEPT, JOBS_WAITING, SHORT_JOB_TIME, USER_JOBS_WAITING,
 };
+use bailiwick_types::notification::What;
 use bailiwick_types::{AgentName, JobId, SpaceId, Timestamp, UserName};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -18,6 +19,7 @@ use serde_json::{Map, Value, json};
 use crate::agent::{self, AgentRow};
 use crate::engine::Tx;
 use crate::error::StoreError;
+use crate::notification::{self, Place};
 use crate::session::Caller;
 use crate::sql::{Row, Sql, args};
 use crate::store::Store;
@@ -225,7 +227,12 @@ fn end(tx: &mut Tx<'_>, id: JobId, state: JobState, ending: &Ending) -> Result<(
     }
     let mut fields = ending;
     fields["state"] = json!(state);
-    write_event(tx, id, "done", fields).map(drop)
+    write_event(tx, id, "done", fields)?;
+    let place = tx.one("SELECT agent, space FROM job WHERE account = ?1 AND id = ?2", args![id], |row| {
+        Ok(Place { agent: row.parse(0)?, space: row.parse(1)? })
+    })?;
+    let what = What::JobEnded { state: state.as_str().to_owned() };
+    place.map_or(Ok(()), |place| notification::tell(tx, what, &place))
 }
 
 /// Makes room for one more: the oldest that have ended go, with what they said.

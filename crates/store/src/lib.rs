@@ -21,6 +21,7 @@ pub mod job;
 pub mod key;
 pub mod log;
 mod migrate;
+pub mod notification;
 pub mod passkey;
 pub mod password;
 pub mod postgres;

@@ -117,6 +117,7 @@ into_arg! {
     bailiwick_types::Incarnation, Text: id => Arg::Owned(id.to_string());
     &'a bailiwick_types::AccountName, Text: name => Arg::Text(name.as_str());
     &'a bailiwick_types::UserName, Text: name => Arg::Text(name.as_str());
+    &'a bailiwick_types::TargetName, Text: name => Arg::Text(name.as_str());
     &'a bailiwick_types::AgentName, Text: name => Arg::Text(name.as_str());
     &'a bailiwick_types::SecretName, Text: name => Arg::Text(name.as_str());
     &'a bailiwick_types::ToolName, Text: name => Arg::Text(name.as_str());

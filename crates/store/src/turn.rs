@@ -22,7 +22,7 @@ use crate::sql::{Sql, args};
 use crate::store::Store;
 use crate::usage::{Spending, Spent};
 use crate::{log, quota, space, usage};
-use change::{write_call, write_events, write_messages};
+use change::{tell, write_call, write_events, write_messages};
 
 /// The right to write into one session until somebody takes it over.
 #[derive(Clone)]
@@ -238,6 +238,7 @@ fn apply(tx: &mut Tx<'_>, lease: &Lease, change: &Change) -> Result<(), StoreErr
         }
         approval::insert(tx, new)?;
     }
+    tell(tx, id, change)?;
     for (approval, to) in &change.settled {
         // A turn can give up waiting. It cannot decide.
         if !matches!(to, ApprovalState::Ignored | ApprovalState::Canceled) {

@@ -217,6 +217,7 @@ impl Store {
                 tx.exec("DELETE FROM session WHERE account = ?1 AND initiator = ?2", args![&name])?;
                 tx.exec("DELETE FROM job WHERE account = ?1 AND initiator = ?2", args![&name])?;
                 approval::forget_approver(tx, &name)?;
+                crate::notification::forget_owner(tx, &name)?;
                 usage::forget_user(tx, &name)?;
                 tx.exec("DELETE FROM account_user WHERE account = ?1 AND name = ?2", args![&name])?;
                 draft.detail.insert("keys".to_owned(), json!(keys.len()));

@@ -49,24 +49,37 @@ impl FarSide {
     /// whoever shows this `Authorization`.
     pub async fn start_with(names: &[&str], files: Option<Files>) -> Self {
         let files = Arc::new(files);
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        let key = KeyPair::generate().unwrap();
-        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let leaf = CertificateParams::new(names).unwrap().signed_by(&key, &issuer).unwrap();
-        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-        let mut config = builder.with_no_client_auth().with_single_cert(vec![leaf.der().clone()], key).unwrap();
+        let Certified { mut config, root, root_pem } = certified(names);
         config.alpn_protocols = [b"h2".as_slice(), b"http/1.1"].map(<[u8]>::to_vec).to_vec();
         Self {
             tls: host(Some(Arc::new(config)), Arc::clone(&files)).await,
             http: host(None, files).await,
-            root: issuer.der().clone(),
-            root_pem: issuer.pem(),
+            root,
+            root_pem,
         }
     }
+}
+
+/// What a host of TLS has, and who signed it.
+pub(crate) struct Certified {
+    pub(crate) config: ServerConfig,
+    pub(crate) root: CertificateDer<'static>,
+    pub(crate) root_pem: String,
+}
+
+/// A certificate for these names, by an authority of its own.
+pub(crate) fn certified(names: &[&str]) -> Certified {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let leaf = CertificateParams::new(names).unwrap().signed_by(&key, &issuer).unwrap();
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = builder.with_no_client_auth().with_single_cert(vec![leaf.der().clone()], key).unwrap();
+    Certified { config, root: issuer.der().clone(), root_pem: issuer.pem() }
 }
 
 /// A host that says what it was asked.

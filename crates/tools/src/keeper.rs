@@ -11,6 +11,7 @@ use bailiwick_auth::{Recorded, Scope};
 use bailiwick_sandbox::gate::{Caller, Keeping, Lease, Line, Named};
 use bailiwick_store::{Store, StoreError};
 use bailiwick_types::host::HostName;
+use bailiwick_types::notification::SealedOf;
 use bailiwick_types::{SecretName, UsedBy};
 use bailiwick_vault::{Released, SealError, SealedSecret, Vault, WrappedKey};
 use futures::future::join_all;
@@ -109,7 +110,7 @@ impl Keeper {
         let opening = tokio::task::spawn_blocking(move || {
             let key = WrappedKey { by: stored.key.by, bytes: stored.key.bytes };
             let name = act.resource().secret().clone();
-            let sealed = SealedSecret { name, version: stored.version, bytes: stored.bytes };
+            let sealed = SealedSecret { of: SealedOf::Secret(name), version: stored.version, bytes: stored.bytes };
             let opened = vault.open(&act, &key, &sealed);
             (act, opened.map(|value| (sealed.version, value)).map_err(Withheld::from))
         });

@@ -13,6 +13,7 @@ pub mod host;
 pub mod id;
 pub mod limits;
 pub mod name;
+pub mod notification;
 pub mod path;
 pub mod quota;
 pub mod role;
@@ -27,7 +28,7 @@ pub use id::{
     ApplicationId, ApprovalId, CallId, ClientId, DeviceId, EventId, Incarnation, JobId, KeyId, PasskeyId, RequestId,
     SandboxId, SessionId, SpaceId,
 };
-pub use name::{AccountName, AgentName, ModelName, NameError, SecretName, ToolName, UserName};
+pub use name::{AccountName, AgentName, ModelName, NameError, SecretName, TargetName, ToolName, UserName};
 pub use path::{PathError, WorkspacePath};
 pub use quota::{Day, Exhausted, Quota, QuotaOverrides, Quotas};
 pub use role::{GrantLevel, KeyScope, Role};

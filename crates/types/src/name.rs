@@ -134,6 +134,8 @@ names! {
     ModelName, "model", check_tool;
     /// A secret's name inside one account.
     SecretName, "secret", check_tool;
+    /// The name of a target of notifications inside one account.
+    TargetName, "notification", check_tool;
     /// A tool's name, as a model sees it.
     ToolName, "tool", check_tool;
 }

@@ -4,9 +4,10 @@
 //! account, the name, the version; so is whose a data key is. A value that is moved to another row does not open,
 //! and one of an account whose data key is gone opens nowhere, wherever a copy of it lies.
 
-use bailiwick_auth::access::verb::ReleaseSecret;
+use bailiwick_auth::access::verb::{ReleaseSecret, SendNotification};
 use bailiwick_auth::{Recorded, Tenant};
-use bailiwick_types::{Incarnation, SecretName};
+use bailiwick_types::notification::SealedOf;
+use bailiwick_types::{Incarnation, SecretName, TargetName};
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use hmac::Mac as _;
@@ -117,8 +118,8 @@ pub struct WrappedKey {
 /// A value as it lies in the database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SealedSecret {
-    /// Its name.
-    pub name: SecretName,
+    /// Of what.
+    pub of: SealedOf,
     /// Which of the values that it had.
     pub version: u64,
     /// The value, encrypted.
@@ -143,7 +144,15 @@ impl DataKey {
     /// # Errors
     /// [`SealError`].
     pub fn seal(&self, name: &SecretName, version: u64, value: &str) -> Result<SealedSecret, SealError> {
-        self.sealed(name, version, value.as_bytes())
+        self.sealed(&SealedOf::Secret(name.clone()), version, value.as_bytes())
+    }
+
+    /// Seals the address of a target of notifications.
+    ///
+    /// # Errors
+    /// [`SealError`].
+    pub fn seal_target(&self, name: &TargetName, version: u64, address: &str) -> Result<SealedSecret, SealError> {
+        self.sealed(&SealedOf::Target(name.clone()), version, address.as_bytes())
     }
 
     /// The same value of the same account under another data key of it. Nobody is shown it on the way.
@@ -154,13 +163,13 @@ impl DataKey {
         if self.account != under.account {
             return Err(SealError::Closed);
         }
-        let opened = open(&self.key, &purpose(self.account, &sealed.name, sealed.version), &sealed.bytes)?;
-        under.sealed(&sealed.name, sealed.version, &opened)
+        let opened = open(&self.key, &purpose(self.account, &sealed.of, sealed.version), &sealed.bytes)?;
+        under.sealed(&sealed.of, sealed.version, &opened)
     }
 
-    fn sealed(&self, name: &SecretName, version: u64, value: &[u8]) -> Result<SealedSecret, SealError> {
-        let bytes = close(&self.key, &purpose(self.account, name, version), value)?;
-        Ok(SealedSecret { name: name.clone(), version, bytes })
+    fn sealed(&self, of: &SealedOf, version: u64, value: &[u8]) -> Result<SealedSecret, SealError> {
+        let bytes = close(&self.key, &purpose(self.account, of, version), value)?;
+        Ok(SealedSecret { of: of.clone(), version, bytes })
     }
 }
 
@@ -245,12 +254,34 @@ impl Vault {
         key: &WrappedKey,
         sealed: &SealedSecret,
     ) -> Result<Released, SealError> {
-        if act.resource().secret() != &sealed.name {
-            return Err(SealError::Closed);
+        match &sealed.of {
+            SealedOf::Secret(name) if name == act.resource().secret() => {}
+            SealedOf::Secret(_) | SealedOf::Target(_) => return Err(SealError::Closed),
         }
-        let account = act.scope().tenant().incarnation();
+        self.opened(act.scope().tenant().incarnation(), key, sealed)
+    }
+
+    /// Opens the address of a target against the record of what is sent there. A key program is asked: this may
+    /// block.
+    ///
+    /// # Errors
+    /// [`SealError::Closed`], also for another target than the recorded one, and for every secret.
+    pub fn open_target(
+        &self,
+        act: &Recorded<SendNotification>,
+        key: &WrappedKey,
+        sealed: &SealedSecret,
+    ) -> Result<Released, SealError> {
+        match &sealed.of {
+            SealedOf::Target(name) if name == act.resource().name() => {}
+            SealedOf::Target(_) | SealedOf::Secret(_) => return Err(SealError::Closed),
+        }
+        self.opened(act.scope().tenant().incarnation(), key, sealed)
+    }
+
+    fn opened(&self, account: Incarnation, key: &WrappedKey, sealed: &SealedSecret) -> Result<Released, SealError> {
         let key = self.data_key(account, key)?;
-        let opened = open(&key, &purpose(account, &sealed.name, sealed.version), &sealed.bytes)?;
+        let opened = open(&key, &purpose(account, &sealed.of, sealed.version), &sealed.bytes)?;
         let text = std::str::from_utf8(&opened).map_err(|_| SealError::Closed)?;
         Ok(Released(Zeroizing::new(text.to_owned())))
     }
@@ -273,8 +304,12 @@ fn of_account(account: Incarnation) -> Vec<u8> {
     format!("data key\0{account}").into_bytes()
 }
 
-fn purpose(account: Incarnation, name: &SecretName, version: u64) -> Vec<u8> {
-    format!("secret\0{account}\0{name}\0{version}").into_bytes()
+fn purpose(account: Incarnation, of: &SealedOf, version: u64) -> Vec<u8> {
+    let (kind, name) = match of {
+        SealedOf::Secret(name) => ("secret", name.as_str()),
+        SealedOf::Target(name) => ("notification", name.as_str()),
+    };
+    format!("{kind}\0{account}\0{name}\0{version}").into_bytes()
 }
 
 fn close(key: &[u8; KEY_BYTES], purpose: &[u8], value: &[u8]) -> Result<Vec<u8>, SealError> {
@@ -301,6 +336,10 @@ mod tests {
 
     fn key(byte: u8) -> Box<dyn KeyEncryption> {
         Box::new(LocalKey::new(Zeroizing::new([byte; KEY_BYTES])))
+    }
+
+    fn secret(name: &str) -> SealedOf {
+        SealedOf::Secret(name.parse().unwrap())
     }
 
     fn made(vault: &Vault, account: Incarnation) -> (WrappedKey, Zeroizing<[u8; KEY_BYTES]>) {
@@ -346,7 +385,7 @@ mod tests {
             key: Zeroizing::new([byte; KEY_BYTES]),
             wrapped: WrappedKey { by: "x".to_owned(), bytes: vec![byte] },
         };
-        let (name, purpose) = ("token".parse().unwrap(), purpose(one, &"token".parse().unwrap(), 3));
+        let (name, purpose) = ("token".parse().unwrap(), purpose(one, &secret("token"), 3));
         let sealed = data(one, 1).seal(&name, 3, "a-secret-value").unwrap();
         let again = data(one, 1).reseal(&data(one, 2), &sealed).unwrap();
         assert_eq!(*open(&[2; KEY_BYTES], &purpose, &again.bytes).unwrap(), b"a-secret-value");
@@ -371,13 +410,15 @@ mod tests {
         let (vault, account) = (Vault::new(key(7)), Incarnation::new());
         let (wrapped, _) = made(&vault, account);
         let data = vault.data_key(account, &wrapped).unwrap();
-        let (name, value): (SecretName, _) = ("token".parse().unwrap(), b"a-secret-value");
+        let (name, value) = (secret("token"), b"a-secret-value");
         let sealed = close(&data, &purpose(account, &name, 3), value).unwrap();
         assert_ne!(sealed, close(&data, &purpose(account, &name, 3), value).unwrap(), "another nonce");
         assert_eq!(*open(&data, &purpose(account, &name, 3), &sealed).unwrap(), value);
         for other in [
             purpose(account, &name, 2),
-            purpose(account, &"other".parse().unwrap(), 3),
+            purpose(account, &secret("other"), 3),
+            // A target of notifications that has the name of a secret is another thing.
+            purpose(account, &SealedOf::Target("token".parse().unwrap()), 3),
             purpose(Incarnation::new(), &name, 3),
         ] {
             assert_eq!(open(&data, &other, &sealed).err(), Some(SealError::Closed));

@@ -13,6 +13,7 @@ mod file;
 mod grant;
 mod job;
 pub(crate) mod key;
+mod notification;
 mod plan;
 mod policy;
 mod proof;
@@ -46,6 +47,7 @@ pub(crate) fn tables() -> impl Iterator<Item = &'static [Route]> {
         policy::ROUTES,
         agent::ROUTES,
         secret::ROUTES,
+        notification::ROUTES,
         space::ROUTES,
         grant::ROUTES,
         plan::ROUTES,

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use bailiwick_agent::Runtime;
+use bailiwick_agent::{Notifier, Runtime};
 use bailiwick_auth::authn::Walk;
 use bailiwick_auth::authn::oidc::Providers;
 use bailiwick_auth::authn::passkey::{Passkeys, UnfitOrigin};
@@ -43,6 +43,8 @@ pub struct Parts {
     pub documents: Documents,
     /// Sessions at work.
     pub runtime: Runtime,
+    /// Tells targets of notifications.
+    pub notifier: Notifier,
     /// For the count of what runs.
     pub sandboxes: Arc<Sandboxes>,
 }
@@ -243,6 +245,10 @@ impl App {
     /// The documents by which programs are known.
     pub(crate) fn documents(&self) -> &Documents {
         &self.0.parts.documents
+    }
+
+    pub(crate) fn notifier(&self) -> &Notifier {
+        &self.0.parts.notifier
     }
 
     pub(crate) fn vault(&self) -> Arc<Vault> {

@@ -61,6 +61,7 @@ fn runtime(dir: &Path, store: &Store, walk: &Arc<Walk>, script: &str) -> Runtime
     let settings = Settings {
         helper: HelperPath::At("/nonexistent".into()),
         cgroups: CgroupUse::Never,
+        ready: 0,
         host: HostUse::Refused,
         tmp: dir.to_owned(),
         gate: GateSettings::default(),

@@ -70,6 +70,7 @@ async fn provided(fake: &FakeAnthropic, whose: Whose) -> Inside {
     let settings = Settings {
         helper: HelperPath::At("/nonexistent".into()),
         cgroups: CgroupUse::Never,
+        ready: 0,
         host: HostUse::Refused,
         tmp: inside.dir.path().to_owned(),
         gate: GateSettings::default(),

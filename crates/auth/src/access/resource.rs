@@ -2,9 +2,10 @@
 //! tenant; the fields are private, and the makers stand in `for_store`.
 
 use bailiwick_types::host::HostName;
+use bailiwick_types::notification::TargetKind;
 use bailiwick_types::{
-    AgentName, ApprovalId, CallId, GrantLevel, JobId, SandboxId, SecretName, SessionId, SpaceId, ToolName, UsedBy,
-    UserName,
+    AgentName, ApprovalId, CallId, GrantLevel, JobId, SandboxId, SecretName, SessionId, SpaceId, TargetName, ToolName,
+    UsedBy, UserName,
 };
 use serde_json::Value;
 
@@ -445,5 +446,42 @@ impl Resource for SecretUse {
     }
     fn agent_name(&self) -> Option<&AgentName> {
         self.session.agent_name()
+    }
+}
+
+/// A target of notifications.
+#[derive(Clone)]
+pub struct Notification {
+    pub(crate) tenant: Tenant,
+    pub(crate) name: TargetName,
+    pub(crate) kind: TargetKind,
+    pub(crate) host: HostName,
+}
+
+impl Notification {
+    /// Its name.
+    pub fn name(&self) -> &TargetName {
+        &self.name
+    }
+
+    /// The service.
+    pub fn kind(&self) -> TargetKind {
+        self.kind
+    }
+
+    /// The host that is called.
+    pub fn host(&self) -> &HostName {
+        &self.host
+    }
+}
+
+impl Resource for Notification {
+    const KIND: &'static str = "Notification";
+    const SEEN_BY: Option<&'static str> = None;
+    fn tenant(&self) -> Option<&Tenant> {
+        Some(&self.tenant)
+    }
+    fn label(&self) -> String {
+        format!("notification:{}", self.name)
     }
 }

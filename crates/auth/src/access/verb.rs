@@ -2,7 +2,7 @@
 //! policy says who may. A test compares this list with the policy's schema, in both directions.
 
 use super::resource::{
-    Account, Agent, Approval, Host, Job, Resource, Sandbox, SecretUse, Session, Space, ToolCall, User,
+    Account, Agent, Approval, Host, Job, Notification, Resource, Sandbox, SecretUse, Session, Space, ToolCall, User,
 };
 
 mod sealed {
@@ -105,6 +105,16 @@ verbs! {
     DeleteSecret(Account) = "secret.delete";
     /// Seal all secrets of the account anew under a new data key.
     RotateDataKey(Account) = "secret.key.rotate";
+    /// List the account's targets of notifications, without their addresses.
+    ListNotifications(Account) = "notification.list";
+    /// Add a target.
+    CreateNotification(Account) = "notification.create";
+    /// Change, pause or resume a target.
+    UpdateNotification(Account) = "notification.update";
+    /// Remove a target.
+    DeleteNotification(Account) = "notification.delete";
+    /// Try a target.
+    TestNotification(Account) = "notification.test";
 
     /// See a user.
     ReadUser(User) = "user.read";
@@ -199,6 +209,8 @@ verbs! {
 
     /// Put a secret into a request that a sandbox makes, or into a call of a model.
     ReleaseSecret(SecretUse) = "secret.release";
+    /// Tell a target of notifications something.
+    SendNotification(Notification) = "notification.send";
 
     /// Run a tool with given arguments.
     CallTool(ToolCall) = "tool.call";

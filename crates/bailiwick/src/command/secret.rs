@@ -112,12 +112,12 @@ pub(crate) async fn run(context: &Context, command: SecretCommand) -> Result<(),
             out::rows(context.format, &listed, &columns, "No secrets.");
         }
         SecretCommand::Set { name, note } => {
-            let value = read_value()?;
+            let value = read_value("Value")?;
             let set = context.put(&["secrets", &name], &json!({ "value": value.as_str(), "note": note })).await?;
             say_set(context, &name, &set);
         }
         SecretCommand::Rotate { name } => {
-            let value = read_value()?;
+            let value = read_value("Value")?;
             let body = json!({ "value": value.as_str(), "expect": "existing" });
             let set = context.put(&["secrets", &name], &body).await?;
             say_set(context, &name, &set);
@@ -183,10 +183,10 @@ fn typed() -> std::io::Result<Option<Zeroizing<String>>> {
 }
 
 /// The value: typed without being shown, or what comes in. Never an argument: others can see those.
-fn read_value() -> Result<Zeroizing<String>, Failure> {
+pub(crate) fn read_value(what: &str) -> Result<Zeroizing<String>, Failure> {
     let mut text = Zeroizing::new(String::new());
     if std::io::stdin().is_terminal() {
-        out::note("Value (it is not shown; Enter ends it):");
+        out::note(&format!("{what} (it is not shown; Enter ends it):"));
         text = typed().map_err(unread)?.ok_or(Failure::Reported)?;
     } else {
         std::io::stdin().lock().read_to_string(&mut text).map_err(unread)?;

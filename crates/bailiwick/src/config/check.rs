@@ -22,7 +22,7 @@ use super::layers::{Layers, Origin};
 use super::raw::{Audit, AuthMode, Cgroups, Container, Database, Raw, Sandbox};
 use super::{
     AuditSettings, Config, ContainerEngine, Loaded, Problem, Problems, SandboxSettings, Sources, gate, issuer,
-    read_secret, sign_in, vault, width_problem,
+    notifications, read_secret, sign_in, vault, width_problem,
 };
 
 /// A root key that is shorter can be guessed. On loopback too: that is where a proxy's requests come from.
@@ -122,6 +122,7 @@ fn judge(layers: &mut Layers, raw: Raw, sources: &Sources) -> Option<Config> {
         layers.warn("sandbox.allow_host", "agents may run tools on the host, without walls");
     }
     let gate = gate::check(layers, raw.gate, raw.egress);
+    let hooks = notifications::check(layers, raw.notifications);
     let vault = vault::check(layers, raw.vault);
     let data_dir = resolve(layers, "server.data_dir", &raw.server.data_dir);
     let misfit = |c: char| c.is_whitespace() || c.is_control() || c == '+';
@@ -160,6 +161,7 @@ fn judge(layers: &mut Layers, raw: Raw, sources: &Sources) -> Option<Config> {
         models,
         sandbox,
         gate,
+        hooks,
         vault,
         agents_dir,
         agents_account: raw.agents.account,

@@ -48,7 +48,7 @@ pub(super) fn check(layers: &mut Layers, raw: Gate, ceiling: Egress) -> GateSett
     GateSettings {
         ceiling,
         hosts,
-        authorities: authorities.map(|path| read(layers, &path)).unwrap_or_default(),
+        authorities: authorities.map(|path| read(layers, "gate.ca_file", &path)).unwrap_or_default(),
         limits: Limits {
             connections: raw.connections,
             requests_per_minute: raw.requests_per_minute,
@@ -57,20 +57,21 @@ pub(super) fn check(layers: &mut Layers, raw: Gate, ceiling: Egress) -> GateSett
     }
 }
 
-fn read(layers: &mut Layers, path: &Path) -> String {
+/// Reads a file of authorities; `key` is the setting that names it.
+pub(super) fn read(layers: &mut Layers, key: &str, path: &Path) -> String {
     let size = std::fs::metadata(path).map(|about| about.len());
     match size.and_then(|size| Ok((size, std::fs::read_to_string(path)?))) {
         Ok((size, _)) if size > LARGEST => {
-            layers.wrong("gate.ca_file", format!("{}: has more than {LARGEST} bytes", path.display()));
+            layers.wrong(key, format!("{}: has more than {LARGEST} bytes", path.display()));
             String::new()
         }
         Ok((_, text)) if !text.contains("-----BEGIN CERTIFICATE-----") => {
-            layers.wrong("gate.ca_file", format!("{}: holds no certificate (PEM)", path.display()));
+            layers.wrong(key, format!("{}: holds no certificate (PEM)", path.display()));
             String::new()
         }
         Ok((_, text)) => text,
         Err(error) => {
-            layers.wrong("gate.ca_file", format!("{}: {error}", path.display()));
+            layers.wrong(key, format!("{}: {error}", path.display()));
             String::new()
         }
     }

@@ -265,8 +265,8 @@ fn flatten<'a>(table: &'a Table, path: &mut KeyPath, out: &mut Vec<(KeyPath, &'a
 }
 
 /// Sections that may stand empty.
-const KNOWN_SECTIONS: [&str; 10] =
-    ["server", "auth", "database", "objects", "model", "sandbox", "gate", "vault", "agents", "log"];
+const KNOWN_SECTIONS: [&str; 11] =
+    ["server", "auth", "database", "objects", "model", "sandbox", "gate", "notifications", "vault", "agents", "log"];
 
 fn offsets(table: &DeTable<'_>, path: &mut KeyPath, out: &mut BTreeMap<KeyPath, usize>) {
     for (name, value) in table {

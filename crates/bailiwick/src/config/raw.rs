@@ -21,6 +21,7 @@ pub(super) struct Raw {
     pub(super) model: BTreeMap<ModelName, bailiwick_model::Config>,
     pub(super) sandbox: Sandbox,
     pub(super) gate: Gate,
+    pub(super) notifications: Notifications,
     pub(super) vault: Vault,
     pub(super) agents: Agents,
     pub(super) audit: Audit,
@@ -284,6 +285,14 @@ pub(super) struct Gate {
     pub(super) connections: u32,
     pub(super) requests_per_minute: u32,
     pub(super) traffic_mib: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Notifications {
+    #[serde(default)]
+    pub(super) hosts: BTreeMap<String, String>,
+    pub(super) ca_file: Option<PathBuf>,
 }
 
 #[derive(Deserialize)]

@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use super::tenant::{Tenant, rule};
 
 /// Routes that answer nobody, and why: there is no control for them.
-pub(super) const ANSWER_NOBODY: [(&str, &str); 15] = [
+pub(super) const ANSWER_NOBODY: [(&str, &str); 16] = [
+    ("/api/v1/notifications/{notification}/test", "it calls a service of somebody else's"),
     ("/api/v1/ws", "it is a WebSocket, which a request without its handshake is told"),
     ("/api/auth/2fa/totp/confirm", "it asks for an app's present code"),
     ("/api/auth/2fa/totp/remove", "it asks for an app's present code"),
@@ -59,6 +60,10 @@ pub(super) fn body(method: &str, path: &str, whose: &Tenant, new: &str) -> Value
         ("post", "/api/v1/admin/accounts") => json!({ "account_id": new, "admin_user_id": "chief" }),
         ("put", "/api/v1/admin/accounts/{account}/limits") => json!({ "tokens_per_day": 1_000_000 }),
         ("put", "/api/v1/secrets/{secret}") => json!({ "value": whose.secret }),
+        ("post", "/api/v1/notifications") => json!({
+            "name": new, "kind": "discord", "address": "https://discord.com/api/webhooks/1/token", "events": ["done"],
+        }),
+        ("patch", "/api/v1/notifications/{notification}") => json!({ "paused": true }),
         ("put", "/api/v1/policies") => json!({ "text": rule(new) }),
         ("post", "/api/v1/spaces") => json!({ "name": new }),
         ("post", "/api/v1/spaces/{space}/jobs") => json!({ "command": "true" }),

@@ -24,8 +24,20 @@ pub(super) struct Described {
 
 /// Variable parts whose ids are one account's alone. The others are names in the account, which two
 /// accounts may both have.
-const OWNED: [&str; 11] =
-    ["account", "space", "session", "job", "sandbox", "approval", "key", "device", "login", "application", "client"];
+const OWNED: [&str; 12] = [
+    "account",
+    "space",
+    "session",
+    "job",
+    "sandbox",
+    "notification",
+    "approval",
+    "key",
+    "device",
+    "login",
+    "application",
+    "client",
+];
 
 impl Described {
     fn parts(&self) -> Vec<&str> {

@@ -117,7 +117,17 @@ impl Tenant {
         admin.api(Method::PUT, &["secrets", &token], Ask::body(&sealed)).await?;
         let granted = ["secrets", &token, "grants", &agent, HOST];
         admin.api(Method::PUT, &granted, Ask::NOTHING).await?;
+        let notification = format!("target-{}", random()?);
+        // Paused at once: nobody is to be called.
+        let target = json!({
+            "name": notification, "kind": "discord", "events": ["done"],
+            "address": format!("https://discord.com/api/webhooks/1/{secret}"),
+        });
+        admin.api(Method::POST, &["notifications"], Ask::body(&target)).await?;
+        let paused = json!({ "paused": true });
+        admin.api(Method::PATCH, &["notifications", &notification], Ask::body(&paused)).await?;
         let mut ids = BTreeMap::from([
+            ("notification", notification),
             ("secret", token),
             ("hosts", HOST.to_owned()),
             ("account", account),
@@ -157,6 +167,7 @@ impl Tenant {
             format!("/api/v1/agents/{}", self.id("agent")),
             "/api/v1/policies".to_owned(),
             "/api/v1/secrets".to_owned(),
+            "/api/v1/notifications".to_owned(),
             format!("/api/v1/spaces/{space}"),
             format!("/api/v1/spaces/{space}/grants"),
             format!("/api/v1/spaces/{space}/plan"),

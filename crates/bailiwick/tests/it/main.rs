@@ -13,6 +13,7 @@ mod crash;
 mod demo;
 mod gate;
 mod job;
+mod notification;
 mod prove;
 mod sandbox;
 mod serve;

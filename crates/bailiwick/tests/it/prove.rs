@@ -178,7 +178,7 @@ fn replied(kind: Fake, asked: &str, seen: &str, sets_up: bool) -> (u16, String) 
         return (404, json!({ "ok": false, "error": "Session not found." }).to_string());
     }
     let made = json!({ "user_key": "bwk_aaaaaaaaaaaaaaaa_x", "id": "spc_01ARZ3NDEKTSV4RRFFQ69G5FAV" });
-    let sets_up = sets_up && ["POST", "PUT"].iter().any(|method| asked.starts_with(method))
+    let sets_up = sets_up && ["POST", "PUT", "PATCH"].iter().any(|method| asked.starts_with(method))
         || asked.starts_with("DELETE /api/v1/admin/");
     match kind {
         Fake::Leaks => (200, json!({ "status": "ok", "result": made, "seen": seen }).to_string()),

@@ -10,7 +10,7 @@ BEGIN
     'agent, space, space_grant, session, session_event, session_message, delivery, tool_call, approval, file_seen, '
     'account_password, device, totp, recovery_code, passkey, sign_in_tally, account_limits, usage_day, '
     'application, application_token, oauth_client, data_key, secret, secret_grant, vault_key, '
-    'job, job_event TO %I', r);
+    'job, job_event, notification, notice TO %I', r);
   EXECUTE format('GRANT SELECT, INSERT, UPDATE ON tree_head TO %I', r);
   EXECUTE format('GRANT SELECT, INSERT ON tree_tile, event TO %I', r);
   EXECUTE format('GRANT UPDATE (at, actor, credential, address, request, action, resource, space, agent, phase, verdict, '

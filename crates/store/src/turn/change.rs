@@ -1,11 +1,15 @@
 //! How a turn's change is written: the stream, what the model is shown, and the calls.
 
+use bailiwick_types::notification::What;
 use bailiwick_types::{EventId, SessionId, Timestamp};
 use serde_json::{Value, json};
 
 use super::{CallChange, Change, Messages};
+use crate::approval;
 use crate::engine::Tx;
 use crate::error::StoreError;
+use crate::notification::{self, Place};
+use crate::session::SessionState;
 use crate::sql::args;
 
 pub(super) fn write_events(tx: &mut Tx<'_>, id: SessionId, change: &Change) -> Result<(), StoreError> {
@@ -77,5 +81,25 @@ pub(super) fn write_call(tx: &mut Tx<'_>, id: SessionId, change: &CallChange) ->
             args![id, *call, output.to_string()],
         )?,
     };
+    Ok(())
+}
+
+/// Tells the account's targets of notifications what a person should know of.
+pub(super) fn tell(tx: &mut Tx<'_>, id: SessionId, change: &Change) -> Result<(), StoreError> {
+    let failed = change.state == Some(SessionState::Failed);
+    if change.approvals.is_empty() && !failed {
+        return Ok(());
+    }
+    let Some(place) = Place::of_session(tx, id)? else { return Ok(()) };
+    for new in &change.approvals {
+        let what = match new.kind {
+            approval::Kind::ToolApproval => What::Approval { tool: new.tool.clone() },
+            approval::Kind::Question => What::Question,
+        };
+        notification::tell(tx, what, &place)?;
+    }
+    if failed {
+        notification::tell(tx, What::TurnFailed, &place)?;
+    }
     Ok(())
 }

@@ -193,7 +193,8 @@ async fn z04_a_grant_of_an_older_file_is_for_sandboxes_and_for_nobody_else() {
     let f = f.restart_around(|| {
         let file = rusqlite::Connection::open(&path).unwrap();
         file.execute_batch(
-            "DROP TABLE job_event; DROP TABLE job; DROP TABLE secret_grant; CREATE TABLE secret_grant (account TEXT NOT NULL, secret TEXT NOT NULL, \
+            "DROP TABLE notice; DROP TABLE notification; DROP TABLE job_event; DROP TABLE job; \
+             DROP TABLE secret_grant; CREATE TABLE secret_grant (account TEXT NOT NULL, secret TEXT NOT NULL, \
              agent TEXT NOT NULL, hosts TEXT NOT NULL, created_at INTEGER NOT NULL, \
              PRIMARY KEY (account, secret, agent, hosts)) STRICT, WITHOUT ROWID; \
              INSERT INTO secret_grant SELECT account, 'token', 'helper', 'api.example', 1 FROM secret; \

@@ -32,7 +32,7 @@ async fn a_directory_of_a_newer_version_is_refused_and_left_alone() {
         let hood = Hood::of_host(&f).await;
         let (newer, known) = match backend {
             Backend::Sqlite => ("PRAGMA user_version = 99", "PRAGMA user_version = 5"),
-            Backend::Postgres(_) => ("UPDATE schema_version SET version = 99", "UPDATE schema_version SET version = 7"),
+            Backend::Postgres(_) => ("UPDATE schema_version SET version = 99", "UPDATE schema_version SET version = 8"),
         };
         f.store.close();
         hood.run(newer).await;
@@ -181,7 +181,7 @@ async fn an_older_file_is_brought_to_the_newest_version_when_it_is_opened() {
                  ALTER TABLE api_key RENAME COLUMN holder TO user; ALTER TABLE space_grant RENAME COLUMN grantee TO user; \
                  DROP TABLE account_password; DROP TABLE device; DROP TABLE totp; DROP TABLE recovery_code; \
                  DROP TABLE passkey; DROP TABLE account_limits; DROP TABLE usage_day; DROP TABLE application_token; DROP TABLE application; \
-                 DROP TABLE job_event; DROP TABLE job; DROP TABLE secret_grant; DROP TABLE secret; DROP TABLE data_key; DROP TABLE tree_tile; DROP TRIGGER event_is_not_changed; ALTER TABLE event DROP COLUMN untold; \
+                 DROP TABLE notice; DROP TABLE notification; DROP TABLE job_event; DROP TABLE job; DROP TABLE secret_grant; DROP TABLE secret; DROP TABLE data_key; DROP TABLE tree_tile; DROP TRIGGER event_is_not_changed; ALTER TABLE event DROP COLUMN untold; \
                  CREATE TRIGGER event_is_not_changed BEFORE UPDATE ON event BEGIN SELECT RAISE(ABORT, 'x'); END; \
                  PRAGMA user_version = 1",
             )

@@ -16,6 +16,7 @@ mod fixture;
 mod hood;
 mod job;
 mod key;
+mod notification;
 mod passkey;
 mod postgres;
 mod proof;

@@ -230,6 +230,28 @@ pub(super) fn body(route: &Route) -> Value {
                 "expect": { "type": "string", "enum": ["either", "existing"] },
             }),
         ),
+        ("POST", "/api/v1/notifications") => closed(
+            &["name", "kind", "address", "events"],
+            json!({
+                "name": schema("ToolName"),
+                "kind": { "type": "string", "enum": ["slack", "discord", "telegram"] },
+                "address": {
+                    "type": "string", "maxLength": 1024,
+                    "examples": ["https://discord.com/api/webhooks/123456789012345678/a-token"],
+                },
+                "chat": nullable(line(65)),
+                "events": occasions(),
+            }),
+        ),
+        ("PATCH", "/api/v1/notifications/{notification}") => closed(
+            &[],
+            json!({
+                "address": { "type": ["string", "null"], "maxLength": 1024 },
+                "chat": nullable(line(65)),
+                "events": { "oneOf": [occasions(), { "type": "null" }] },
+                "paused": { "type": ["boolean", "null"] },
+            }),
+        ),
         ("PUT", "/api/v1/policies") => closed(&["text"], json!({ "text": { "type": "string" } })),
         ("PUT", "/api/v1/agents/{agent}") => agent(),
         ("POST", "/api/v1/approvals/{approval}") => closed(
@@ -390,6 +412,12 @@ pub(super) fn query(route: &Route) -> Vec<Value> {
         _ => Vec::new(),
     };
     fields.into_iter().map(|(name, schema)| json!({ "name": name, "in": "query", "schema": schema })).collect()
+}
+
+/// What a target of notifications is told.
+fn occasions() -> Value {
+    let word = json!({ "type": "string", "enum": ["approval", "question", "failed", "done"] });
+    json!({ "type": "array", "minItems": 1, "items": word })
 }
 
 /// What comes back if all went well, by media type.

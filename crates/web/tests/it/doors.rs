@@ -24,6 +24,7 @@ fn filled(route: &Route, space: &str) -> String {
         .replace("{client}", "aaaaaaaaaaaaaaaa")
         .replace("{agent}", "default")
         .replace("{secret}", "token")
+        .replace("{notification}", "target")
         .replace("{hosts}", "api.example")
         .replace("{space}", space)
         .replace("{session}", "ses_01ARZ3NDEKTSV4RRFFQ69G5FAV")

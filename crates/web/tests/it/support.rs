@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bailiwick_agent::{Models, Runtime, RuntimeLimits};
+use bailiwick_agent::{Models, Notifier, NotifierParts, Runtime, RuntimeLimits};
 use bailiwick_auth::authn::jwt::Issuer;
 use bailiwick_auth::authn::oidc::Providers;
 use bailiwick_auth::authn::passkey::Passkeys;
@@ -14,6 +14,7 @@ use bailiwick_auth::authn::{RootKeyUse, Step, Walk};
 use bailiwick_auth::lockout::LockoutSettings;
 use bailiwick_auth::password::{Algorithm, Passwords};
 use bailiwick_model::{Provider, Script};
+use bailiwick_outbound::HookSettings;
 use bailiwick_sandbox::container::ContainerUse;
 use bailiwick_sandbox::gate::GateSettings;
 use bailiwick_sandbox::linux::{CgroupUse, HelperPath};
@@ -203,7 +204,16 @@ impl Server {
         let passkeys = Passkeys::new(None, "bailiwick.test");
         let Terms { providers, documents, .. } = terms;
         let (store, seal) = (store.clone(), keys.seal());
-        let parts = Parts { passkeys, providers, documents, store, walk, sign_ins, seal, vault, runtime, sandboxes };
+        // Nobody is called: the one service whose targets tests make leads to where nobody listens.
+        let hooks = HookSettings {
+            hosts: BTreeMap::from([("discord.com".to_owned(), SocketAddr::from(([127, 0, 0, 1], 1)))]),
+            ..HookSettings::default()
+        };
+        let (vaulted, walked) = (Arc::clone(&vault), Arc::clone(&walk));
+        let notifier =
+            Notifier::new(NotifierParts { store: store.clone(), walk: walked, vault: vaulted, console: None, hooks });
+        let parts =
+            Parts { passkeys, providers, documents, store, walk, sign_ins, seal, vault, runtime, notifier, sandboxes };
         let app = App::new(parts, settings);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

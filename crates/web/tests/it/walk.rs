@@ -138,6 +138,11 @@ pub(super) const ROWS: &[Row] = &[
     row("GET", "/api/v1/agents/{agent}", AGENT),
     row("PUT", "/api/v1/agents/{agent}", ACCOUNT),
     row("DELETE", "/api/v1/agents/{agent}", AGENT),
+    row("GET", "/api/v1/notifications", ACCOUNT),
+    row("POST", "/api/v1/notifications", ACCOUNT),
+    row("PATCH", "/api/v1/notifications/{notification}", ACCOUNT),
+    row("DELETE", "/api/v1/notifications/{notification}", ACCOUNT),
+    row("POST", "/api/v1/notifications/{notification}/test", ACCOUNT),
     row("GET", "/api/v1/secrets", ACCOUNT),
     row("PUT", "/api/v1/secrets/{secret}", ACCOUNT),
     row("DELETE", "/api/v1/secrets/{secret}", ACCOUNT),
@@ -265,6 +270,13 @@ impl World {
         let secret = format!("walked_{account}");
         let value = json!({ "value": "a-walked-value" });
         server.done("PUT", &format!("/api/v1/secrets/{secret}"), admin, value).await;
+        let notification = format!("walked_{account}");
+        let target = json!({
+            "name": notification, "kind": "discord", "address": "https://discord.com/api/webhooks/1/walked-token",
+            "events": ["done"],
+        });
+        let (status, target) = taken(server.send("POST", "/api/v1/notifications", admin, target).await).await;
+        assert!(status == 200 || status == 409, "{target}");
         let own_keys = server.done("GET", &format!("{users}/{owner_name}/keys"), owner, Value::Null).await;
         let mine = own_keys[0]["id"].as_str().unwrap().to_owned();
         let keys = server.done("GET", &format!("{users}/{other}/keys"), admin, Value::Null).await;
@@ -285,6 +297,7 @@ impl World {
             ("sandbox", sandbox),
             ("approval", approval),
             ("secret", secret),
+            ("notification", notification),
             ("hosts", "api.example".to_owned()),
             ("passkey", "aaaaaaaaaaaaaaaa".to_owned()),
             ("provider", "corp".to_owned()),

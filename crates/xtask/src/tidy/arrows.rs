@@ -21,7 +21,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("sandbox", &["types", "audit", "auth", "files", "egress", "shell"]),
     ("model", &["outbound", "vault"]),
     ("tools", &["types", "audit", "auth", "files", "vault", "store", "sandbox"]),
-    ("agent", &["types", "audit", "auth", "files", "vault", "store", "model", "tools"]),
+    ("agent", &["types", "audit", "auth", "outbound", "files", "vault", "store", "model", "tools"]),
     ("web", &["types", "audit", "auth", "files", "vault", "store", "sandbox", "tools", "agent"]),
     ("crash", &["types"]),
     ("bench", &["types", "audit", "auth", "files", "egress", "sandbox", "shell", "store", "testkit"]),

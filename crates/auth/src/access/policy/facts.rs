@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use super::own::PoliciesId;
 use super::{BASE, Base, Caller};
 use crate::access::resource::{
-    Account, Agent, Approval, Host, Job, Resource, Sandbox, SecretUse, Session, Space, ToolCall, User,
+    Account, Agent, Approval, Host, Job, Notification, Resource, Sandbox, SecretUse, Session, Space, ToolCall, User,
 };
 use crate::access::scope::Standing;
 use crate::principal::{Bounds, Tenant};
@@ -41,10 +41,11 @@ pub(super) enum Kind {
     Approval,
     ToolCall,
     SecretUse,
+    Notification,
 }
 
 impl Kind {
-    const ALL: [(Self, &'static str); 12] = [
+    const ALL: [(Self, &'static str); 13] = [
         (Self::Host, "Host"),
         (Self::Operator, "Operator"),
         (Self::Account, "Account"),
@@ -57,6 +58,7 @@ impl Kind {
         (Self::Approval, "Approval"),
         (Self::ToolCall, "ToolCall"),
         (Self::SecretUse, "SecretUse"),
+        (Self::Notification, "Notification"),
     ];
 
     /// The kind of that name.
@@ -474,6 +476,20 @@ impl Describe for SecretUse {
                 ("host", Fact::text(&self.host)),
                 ("used_by", Fact::text(self.used_by.as_str())),
                 ("granted", Fact::Texts(self.granted.iter().map(ToString::to_string).collect())),
+            ],
+        )
+    }
+}
+
+impl Describe for Notification {
+    fn describe(&self, facts: &mut Facts) -> Name {
+        facts.add(
+            Name::new(Kind::Notification, &self.name),
+            vec![
+                ("account", Fact::Name(Name::account(&self.tenant))),
+                ("name", Fact::text(&self.name)),
+                ("kind", Fact::text(self.kind.as_str())),
+                ("host", Fact::text(&self.host)),
             ],
         )
     }

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::*;
 use crate::access::resource::{
-    Account, Agent, Approval, Asks, Host, Job, Sandbox, SecretUse, Session, Space, ToolCall, User,
+    Account, Agent, Approval, Asks, Host, Job, Notification, Sandbox, SecretUse, Session, Space, ToolCall, User,
 };
 use crate::access::scope::{Scope, Standing};
 use crate::access::tool::ToolVerdict;
@@ -230,6 +230,15 @@ fn r07_the_matrix_is_the_committed_one() {
                     })
                 })
                 .collect(),
+            "Notification" => {
+                let target = Notification {
+                    tenant: world.acme.clone(),
+                    name: "ops".parse().unwrap(),
+                    kind: bailiwick_types::notification::TargetKind::Slack,
+                    host: "hooks.slack.com".parse().unwrap(),
+                };
+                vec![("target".to_owned(), columns.iter().map(|(_, s)| answer(s, verb, &target)).collect())]
+            }
             other => panic!("the matrix does not know {other}"),
         };
         for (what, answers) in rows {

@@ -202,6 +202,17 @@ const ACTS: &[Act] = &[
     Act("PUT", "/api/v1/policies", OWN, r#"{"text":""}"#, "policy.put"),
     Act("PUT", "/api/v1/agents/{agent}", &[("agent", "spare")], "{}", "agent.put"),
     Act("DELETE", "/api/v1/agents/{agent}", &[("agent", "spare")], "", "agent.delete"),
+    Act(
+        "POST",
+        "/api/v1/notifications",
+        OWN,
+        r#"{"name":"made","kind":"telegram","address":"1:a-token","chat":"1","events":["failed"]}"#,
+        "notification.create",
+    ),
+    Act("PATCH", "/api/v1/notifications/{notification}", OWN, r#"{"paused":true}"#, "notification.update"),
+    // Nobody answers at the address to which the tests' server is led.
+    Act("POST", "/api/v1/notifications/{notification}/test", OWN, "", "notification.test"),
+    Act("DELETE", "/api/v1/notifications/{notification}", OWN, "", "notification.delete"),
     Act("PUT", "/api/v1/secrets/{secret}", OWN, r#"{"value":"a-value-of-some-length"}"#, "secret.set"),
     Act("PUT", "/api/v1/secrets/{secret}/grants/{agent}/{hosts}", OWN, "", "secret.grant"),
     Act("DELETE", "/api/v1/secrets/{secret}/grants/{agent}/{hosts}", OWN, "", "secret.grant"),
@@ -346,10 +357,11 @@ async fn e01_a03_what_is_hidden_from_its_asker_stands_in_the_admins_log_alone() 
     let mut lines = Vec::new();
     for route in changing() {
         let path = acmes.path(route);
-        // A route without an id is about the asker's own; the name of an agent or a secret is one of their account.
+        // A route without an id is about the asker's own; the name of an agent, a secret or a target is one of their account.
         if path == route.path
             || route.path.contains("{agent}")
             || route.path.contains("{secret}")
+            || route.path.contains("{notification}")
             || route.path.starts_with("/users/")
         {
             continue;

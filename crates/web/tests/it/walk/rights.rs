@@ -91,9 +91,10 @@ async fn r02_r03_e01_every_route_answers_every_weak_caller_as_the_policy_says_an
             if ELSEWHERE.iter().any(|(who, path, _)| (*who, *path) == (column, route.path)) {
                 continue;
             }
-            // Without an id in its path a route is about the caller's own account; so are names of agents and secrets.
-            let ids = parts(route.path).iter().any(|part| !matches!(*part, "agent" | "secret" | "hosts"))
-                && !route.path.starts_with("/users/");
+            // Without an id in its path a route is about the caller's own account; so are names of agents, secrets, targets.
+            let ids =
+                parts(route.path).iter().any(|part| !matches!(*part, "agent" | "secret" | "notification" | "hosts"))
+                    && !route.path.starts_with("/users/");
             if column == "foreign-admin" && !ids {
                 continue;
             }
