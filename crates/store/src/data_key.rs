@@ -11,7 +11,7 @@ use bailiwick_audit::{Draft, Phase, Verdict};
 use bailiwick_auth::Permit;
 use bailiwick_auth::access::HostPermit;
 use bailiwick_auth::access::verb::{ReadVault, RewrapKeys, RotateDataKey, SetSecret};
-use bailiwick_types::{AccountName, Incarnation, SecretName, Timestamp};
+use bailiwick_types::{AccountName, Incarnation, SecretKind, SecretName, Timestamp};
 use serde_json::{Map, json};
 
 use crate::engine::{Database, Tx};
@@ -38,6 +38,8 @@ pub struct StoredKey {
 pub struct Sealed {
     /// Whose.
     pub name: SecretName,
+    /// What it is.
+    pub kind: SecretKind,
     /// Which of the values that it had.
     pub version: u64,
     /// The value, encrypted.
@@ -92,13 +94,17 @@ impl Store {
         let mut draft = permit.draft(Phase::Act, Verdict::Ok, Map::new());
         let done = self.write(permit.tenant(), move |tx| {
             let key = data_key(tx)?.ok_or(NO_DATA_KEY)?;
-            let sealed =
-                tx.all("SELECT name, version, sealed FROM secret WHERE account = ?1 ORDER BY name", args![], |row| {
-                    Ok(Sealed { name: row.parse(0)?, version: row.count(1)?, bytes: row.blob(2)? })
-                })?;
+            let sealed = tx.all(
+                "SELECT name, version, sealed, kind FROM secret WHERE account = ?1 ORDER BY name",
+                args![],
+                |row| {
+                    let kind = crate::secret::kind(row, 3)?;
+                    Ok(Sealed { name: row.parse(0)?, kind, version: row.count(1)?, bytes: row.blob(2)? })
+                },
+            )?;
             let there = sealed.len() as u64;
             let (new, sealed) = resealing(key, sealed)?;
-            for Sealed { name, version, bytes } in &sealed {
+            for Sealed { name, version, bytes, .. } in &sealed {
                 let changed = tx.exec(
                     "UPDATE secret SET sealed = ?4 WHERE account = ?1 AND name = ?2 AND version = ?3",
                     args![name, *version, bytes.as_slice()],

@@ -21,6 +21,7 @@ const STEPS: &[&str] = &[
     include_str!("schema/postgres_5.sql"),
     include_str!("schema/postgres_6.sql"),
     include_str!("schema/postgres_7.sql"),
+    include_str!("schema/postgres_8.sql"),
 ];
 const GRANTS: &str = include_str!("schema/postgres_grants.sql");
 

@@ -6,7 +6,7 @@ use bailiwick_auth::access::verb::{DeleteSecret, GrantSecret, ListSecrets, Relea
 use bailiwick_auth::access::{SecretUse, Session};
 use bailiwick_auth::{Permit, Recorded, Scope, for_store};
 use bailiwick_types::host::{HostName, HostPattern};
-use bailiwick_types::{AgentName, SecretName, Timestamp, UsedBy};
+use bailiwick_types::{AgentName, SecretKind, SecretName, Timestamp, UsedBy};
 use serde_json::{Map, json};
 
 use crate::data_key::{StoredKey, data_key, keep};
@@ -15,6 +15,10 @@ use crate::error::StoreError;
 use crate::log;
 use crate::sql::{Row, Sql, args};
 use crate::store::Store;
+
+mod refresh;
+
+pub use refresh::{Refresh, Taken};
 
 /// Most secrets of an account.
 const MOST: u64 = 1000;
@@ -28,10 +32,14 @@ const NOTED_EACH: i64 = 60 * 1_000_000;
 pub struct StoredSecret {
     /// The data key.
     pub key: StoredKey,
+    /// What it is.
+    pub kind: SecretKind,
     /// Which of the values that it had, from 1.
     pub version: u64,
     /// The value, encrypted.
     pub bytes: Vec<u8>,
+    /// What is with its refresh, if it is a grant.
+    pub refresh: Refresh,
 }
 
 /// What is known of a secret. Not its value.
@@ -41,7 +49,11 @@ pub struct SecretRow {
     pub name: SecretName,
     /// What it is for, in its owner's words.
     pub note: String,
-    /// How many values it has had.
+    /// What it is.
+    pub kind: SecretKind,
+    /// The error for which a grant has to be set again: nothing is released until it is.
+    pub set_again: Option<String>,
+    /// How many values it has had; each refresh of a grant makes one.
     pub version: u64,
     /// When it got the newest.
     pub updated_at: Timestamp,
@@ -92,7 +104,8 @@ impl Store {
         self.database(permit.tenant())?
             .read(|sql| {
                 let mut rows = sql.all(
-                    "SELECT name, note, version, updated_at, released_at FROM secret WHERE account = ?1 ORDER BY name",
+                    "SELECT name, note, version, updated_at, released_at, kind, refresh, refresh_until FROM secret \
+                     WHERE account = ?1 ORDER BY name",
                     args![],
                     secret_row,
                 )?;
@@ -122,6 +135,7 @@ impl Store {
         &self,
         permit: Permit<SetSecret>,
         name: SecretName,
+        kind: SecretKind,
         note: Option<String>,
         expect: Expect,
         sealing: Sealing,
@@ -143,13 +157,14 @@ impl Store {
                 keep(tx, &used)?;
             }
             tx.exec(
-                "INSERT INTO secret (account, name, note, version, sealed, updated_at) \
-                 VALUES (?1, ?2, coalesce(?3, ''), ?4, ?5, ?6) ON CONFLICT (account, name) DO UPDATE SET \
+                "INSERT INTO secret (account, name, note, version, sealed, updated_at, kind) \
+                 VALUES (?1, ?2, coalesce(?3, ''), ?4, ?5, ?6, ?7) ON CONFLICT (account, name) DO UPDATE SET \
                  note = coalesce(?3, secret.note), version = excluded.version, sealed = excluded.sealed, \
-                 updated_at = excluded.updated_at",
-                args![&name, note.as_ref(), version, sealed.as_slice(), now],
+                 updated_at = excluded.updated_at, kind = excluded.kind, refresh = '', refresh_until = 0",
+                args![&name, note.as_ref(), version, sealed.as_slice(), now, kind.as_str()],
             )?;
             draft.resource = format!("secret:{name}");
+            draft.detail.insert("kind".to_owned(), json!(kind));
             draft.detail.insert("version".to_owned(), json!(version));
             log::append(tx, draft)?;
             Ok(version)
@@ -262,13 +277,14 @@ impl Store {
             .read(|sql| {
                 // One statement, so that the key is the one under which the value is, also while keys are changed.
                 let found = sql.one(
-                    "SELECT data_key.wrapped_by, data_key.wrapped, secret.version, secret.sealed, secret.released_at \
-                     FROM secret JOIN data_key ON data_key.account = secret.account \
+                    "SELECT data_key.wrapped_by, data_key.wrapped, secret.version, secret.sealed, secret.released_at, \
+                     secret.kind, secret.refresh, secret.refresh_until FROM secret JOIN data_key ON data_key.account = secret.account \
                      WHERE secret.account = ?1 AND secret.name = ?2",
                     args![&name],
                     |row| {
                         let key = StoredKey { by: row.text(0)?, bytes: row.blob(1)? };
-                        let found = StoredSecret { key, version: row.count(2)?, bytes: row.blob(3)? };
+                        let (kind, refresh) = (kind(row, 5)?, Refresh::read(row, 6)?);
+                        let found = StoredSecret { key, kind, version: row.count(2)?, bytes: row.blob(3)?, refresh };
                         Ok((found, row.optional_time(4)?))
                     },
                 )?;
@@ -303,12 +319,18 @@ fn version(sql: &Sql<'_>, name: &SecretName) -> Result<Option<u64>, StoreError> 
 fn secret_row(row: &Row<'_>) -> Result<SecretRow, StoreError> {
     Ok(SecretRow {
         name: row.parse(0)?,
+        kind: kind(row, 5)?,
+        set_again: Refresh::read(row, 6)?.failed(),
         note: row.text(1)?,
         version: row.count(2)?,
         updated_at: row.time(3)?,
         released_at: row.optional_time(4)?,
         grants: Vec::new(),
     })
+}
+
+pub(crate) fn kind(row: &Row<'_>, at: usize) -> Result<SecretKind, StoreError> {
+    row.text(at)?.parse().map_err(|_| StoreError::Corrupt("a secret's kind"))
 }
 
 fn grant(row: &Row<'_>, at: usize) -> Result<Grant, StoreError> {

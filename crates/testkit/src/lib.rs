@@ -7,3 +7,4 @@ pub mod eve;
 pub mod fake_model;
 pub mod far_side;
 pub mod podman;
+pub mod token_endpoint;

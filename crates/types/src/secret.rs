@@ -1,4 +1,4 @@
-//! Secrets of accounts: by whom they are used.
+//! Secrets of accounts: what they are, by whom they are used, and for how long.
 
 use std::fmt;
 use std::str::FromStr;
@@ -45,6 +45,45 @@ impl FromStr for UsedBy {
             "sandbox" => Ok(Self::Sandbox),
             "model" => Ok(Self::Model),
             _ => Err(UsedByError),
+        }
+    }
+}
+
+/// What a secret is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SecretKind {
+    /// A value that goes out as it was set.
+    #[default]
+    Value,
+    /// A refresh grant of an OAuth client (RFC 6749, section 6). What goes out are its access tokens, one after the
+    /// other, and nothing else of it.
+    OAuth,
+}
+
+impl SecretKind {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Value => "value",
+            Self::OAuth => "oauth",
+        }
+    }
+}
+
+/// The word names no kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a secret is a \"value\" or \"oauth\"")]
+pub struct SecretKindError;
+
+impl FromStr for SecretKind {
+    type Err = SecretKindError;
+
+    fn from_str(text: &str) -> Result<Self, SecretKindError> {
+        match text {
+            "value" => Ok(Self::Value),
+            "oauth" => Ok(Self::OAuth),
+            _ => Err(SecretKindError),
         }
     }
 }

@@ -6,13 +6,14 @@
 
 use bailiwick_auth::access::verb::ReleaseSecret;
 use bailiwick_auth::{Recorded, Tenant};
-use bailiwick_types::{Incarnation, SecretName};
+use bailiwick_types::{Incarnation, SecretKind, SecretName};
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use hmac::Mac as _;
 use zeroize::Zeroizing;
 
 use crate::Released;
+use crate::oauth::RefreshGrant;
 use crate::seal::SealError;
 
 /// The first byte of what is sealed so; another way would have another.
@@ -119,6 +120,8 @@ pub struct WrappedKey {
 pub struct SealedSecret {
     /// Its name.
     pub name: SecretName,
+    /// What it is.
+    pub kind: SecretKind,
     /// Which of the values that it had.
     pub version: u64,
     /// The value, encrypted.
@@ -143,7 +146,16 @@ impl DataKey {
     /// # Errors
     /// [`SealError`].
     pub fn seal(&self, name: &SecretName, version: u64, value: &str) -> Result<SealedSecret, SealError> {
-        self.sealed(name, version, value.as_bytes())
+        self.sealed(name, SecretKind::Value, version, value.as_bytes())
+    }
+
+    /// Seals a refresh grant.
+    ///
+    /// # Errors
+    /// [`SealError`].
+    pub fn seal_grant(&self, name: &SecretName, version: u64, grant: &RefreshGrant) -> Result<SealedSecret, SealError> {
+        let kept = grant.kept().map_err(|_| SealError::Closed)?;
+        self.sealed(name, SecretKind::OAuth, version, kept.as_bytes())
     }
 
     /// The same value of the same account under another data key of it. Nobody is shown it on the way.
@@ -154,13 +166,20 @@ impl DataKey {
         if self.account != under.account {
             return Err(SealError::Closed);
         }
-        let opened = open(&self.key, &purpose(self.account, &sealed.name, sealed.version), &sealed.bytes)?;
-        under.sealed(&sealed.name, sealed.version, &opened)
+        let opened = open(&self.key, &sealed.purpose(self.account), &sealed.bytes)?;
+        under.sealed(&sealed.name, sealed.kind, sealed.version, &opened)
     }
 
-    fn sealed(&self, name: &SecretName, version: u64, value: &[u8]) -> Result<SealedSecret, SealError> {
-        let bytes = close(&self.key, &purpose(self.account, name, version), value)?;
-        Ok(SealedSecret { name: name.clone(), version, bytes })
+    fn sealed(
+        &self,
+        name: &SecretName,
+        kind: SecretKind,
+        version: u64,
+        value: &[u8],
+    ) -> Result<SealedSecret, SealError> {
+        let sealed = SealedSecret { name: name.clone(), kind, version, bytes: Vec::new() };
+        let bytes = close(&self.key, &sealed.purpose(self.account), value)?;
+        Ok(SealedSecret { bytes, ..sealed })
     }
 }
 
@@ -238,21 +257,49 @@ impl Vault {
     /// Opens a value against the record of its release. A key program is asked: this may block.
     ///
     /// # Errors
-    /// [`SealError::Closed`], also for another secret than the recorded one.
+    /// [`SealError::Closed`], also for another secret than the recorded one, and for one that is no value.
     pub fn open(
         &self,
         act: &Recorded<ReleaseSecret>,
         key: &WrappedKey,
         sealed: &SealedSecret,
     ) -> Result<Released, SealError> {
+        if sealed.kind != SecretKind::Value {
+            return Err(SealError::Closed);
+        }
+        self.opened(act, key, sealed).map(Released)
+    }
+
+    /// Opens a refresh grant against the record of its release. A key program is asked: this may block.
+    ///
+    /// # Errors
+    /// [`SealError::Closed`], also for another secret than the recorded one, and for one that is no grant.
+    pub fn open_grant(
+        &self,
+        act: &Recorded<ReleaseSecret>,
+        key: &WrappedKey,
+        sealed: &SealedSecret,
+    ) -> Result<RefreshGrant, SealError> {
+        if sealed.kind != SecretKind::OAuth {
+            return Err(SealError::Closed);
+        }
+        RefreshGrant::read(&*self.opened(act, key, sealed)?).ok_or(SealError::Closed)
+    }
+
+    fn opened(
+        &self,
+        act: &Recorded<ReleaseSecret>,
+        key: &WrappedKey,
+        sealed: &SealedSecret,
+    ) -> Result<Zeroizing<String>, SealError> {
         if act.resource().secret() != &sealed.name {
             return Err(SealError::Closed);
         }
         let account = act.scope().tenant().incarnation();
         let key = self.data_key(account, key)?;
-        let opened = open(&key, &purpose(account, &sealed.name, sealed.version), &sealed.bytes)?;
+        let opened = open(&key, &sealed.purpose(account), &sealed.bytes)?;
         let text = std::str::from_utf8(&opened).map_err(|_| SealError::Closed)?;
-        Ok(Released(Zeroizing::new(text.to_owned())))
+        Ok(Zeroizing::new(text.to_owned()))
     }
 
     fn find(&self, id: &str) -> Option<&dyn KeyEncryption> {
@@ -273,8 +320,19 @@ fn of_account(account: Incarnation) -> Vec<u8> {
     format!("data key\0{account}").into_bytes()
 }
 
-fn purpose(account: Incarnation, name: &SecretName, version: u64) -> Vec<u8> {
-    format!("secret\0{account}\0{name}\0{version}").into_bytes()
+impl SealedSecret {
+    /// What it is sealed for. A grant that a changed row calls a value does not open: its refresh token would go out.
+    fn purpose(&self, account: Incarnation) -> Vec<u8> {
+        purpose(account, self.kind, &self.name, self.version)
+    }
+}
+
+fn purpose(account: Incarnation, kind: SecretKind, name: &SecretName, version: u64) -> Vec<u8> {
+    let what = match kind {
+        SecretKind::Value => "secret",
+        SecretKind::OAuth => "oauth grant",
+    };
+    format!("{what}\0{account}\0{name}\0{version}").into_bytes()
 }
 
 fn close(key: &[u8; KEY_BYTES], purpose: &[u8], value: &[u8]) -> Result<Vec<u8>, SealError> {
@@ -346,7 +404,7 @@ mod tests {
             key: Zeroizing::new([byte; KEY_BYTES]),
             wrapped: WrappedKey { by: "x".to_owned(), bytes: vec![byte] },
         };
-        let (name, purpose) = ("token".parse().unwrap(), purpose(one, &"token".parse().unwrap(), 3));
+        let (name, purpose) = ("token".parse().unwrap(), purpose(one, SecretKind::Value, &"token".parse().unwrap(), 3));
         let sealed = data(one, 1).seal(&name, 3, "a-secret-value").unwrap();
         let again = data(one, 1).reseal(&data(one, 2), &sealed).unwrap();
         assert_eq!(*open(&[2; KEY_BYTES], &purpose, &again.bytes).unwrap(), b"a-secret-value");
@@ -372,21 +430,26 @@ mod tests {
         let (wrapped, _) = made(&vault, account);
         let data = vault.data_key(account, &wrapped).unwrap();
         let (name, value): (SecretName, _) = ("token".parse().unwrap(), b"a-secret-value");
-        let sealed = close(&data, &purpose(account, &name, 3), value).unwrap();
-        assert_ne!(sealed, close(&data, &purpose(account, &name, 3), value).unwrap(), "another nonce");
-        assert_eq!(*open(&data, &purpose(account, &name, 3), &sealed).unwrap(), value);
+        let sealed = close(&data, &purpose(account, SecretKind::Value, &name, 3), value).unwrap();
+        assert_ne!(
+            sealed,
+            close(&data, &purpose(account, SecretKind::Value, &name, 3), value).unwrap(),
+            "another nonce"
+        );
+        assert_eq!(*open(&data, &purpose(account, SecretKind::Value, &name, 3), &sealed).unwrap(), value);
         for other in [
-            purpose(account, &name, 2),
-            purpose(account, &"other".parse().unwrap(), 3),
-            purpose(Incarnation::new(), &name, 3),
+            purpose(account, SecretKind::Value, &name, 2),
+            purpose(account, SecretKind::Value, &"other".parse().unwrap(), 3),
+            purpose(Incarnation::new(), SecretKind::Value, &name, 3),
+            purpose(account, SecretKind::OAuth, &name, 3),
         ] {
             assert_eq!(open(&data, &other, &sealed).err(), Some(SealError::Closed));
         }
         for at in 0..sealed.len() {
             let mut changed = sealed.clone();
             changed[at] ^= 1;
-            assert!(open(&data, &purpose(account, &name, 3), &changed).is_err(), "byte {at}");
-            assert!(open(&data, &purpose(account, &name, 3), &sealed[..at]).is_err(), "cut at {at}");
+            assert!(open(&data, &purpose(account, SecretKind::Value, &name, 3), &changed).is_err(), "byte {at}");
+            assert!(open(&data, &purpose(account, SecretKind::Value, &name, 3), &sealed[..at]).is_err(), "cut at {at}");
         }
     }
 }

@@ -22,11 +22,16 @@ pub(crate) enum SecretCommand {
     /// Give a secret a value, from standard input or a prompt. The value before is gone.
     #[command(
         after_help = "Examples:\n  bailiwick secret set github_token --note 'read-only, for the developer agent'\n  \
-        pass show github | bailiwick secret set github_token"
+        pass show github | bailiwick secret set github_token\n  \
+        bailiwick secret set mail --oauth < grant.json"
     )]
     Set {
         /// Its name, as agents' files write it: secret:NAME.
         name: String,
+        /// It is an OAuth client's refresh grant, as JSON: token_url, client_id, refresh_token, with or without
+        /// client_secret, scope and auth (basic or body). What goes out are its access tokens.
+        #[arg(long)]
+        oauth: bool,
         /// What it is for.
         #[arg(long, value_name = "TEXT")]
         note: Option<String>,
@@ -36,6 +41,9 @@ pub(crate) enum SecretCommand {
     Rotate {
         /// Its name.
         name: String,
+        /// It is an OAuth client's refresh grant, as for `set`.
+        #[arg(long)]
+        oauth: bool,
     },
     /// Let an agent use a secret for a host: in its sandboxes' requests, or in the calls of its model.
     #[command(after_help = "Examples:\n  bailiwick secret grant github_token --agent developer --host github.com\n  \
@@ -108,17 +116,18 @@ pub(crate) async fn run(context: &Context, command: SecretCommand) -> Result<(),
                     secret["grants"] = json!(grants.collect::<Vec<_>>().join(", "));
                 }
             }
-            let columns = ["name", "version", "updated_at", "released_at", "grants", "note"];
+            let columns = ["name", "kind", "set_again", "version", "updated_at", "released_at", "grants", "note"];
             out::rows(context.format, &listed, &columns, "No secrets.");
         }
-        SecretCommand::Set { name, note } => {
-            let value = read_value()?;
-            let set = context.put(&["secrets", &name], &json!({ "value": value.as_str(), "note": note })).await?;
+        SecretCommand::Set { name, oauth, note } => {
+            let mut body = read_body(oauth)?;
+            body["note"] = json!(note);
+            let set = context.put(&["secrets", &name], &body).await?;
             say_set(context, &name, &set);
         }
-        SecretCommand::Rotate { name } => {
-            let value = read_value()?;
-            let body = json!({ "value": value.as_str(), "expect": "existing" });
+        SecretCommand::Rotate { name, oauth } => {
+            let mut body = read_body(oauth)?;
+            body["expect"] = json!("existing");
             let set = context.put(&["secrets", &name], &body).await?;
             say_set(context, &name, &set);
         }
@@ -180,6 +189,21 @@ fn typed() -> std::io::Result<Option<Zeroizing<String>>> {
             _ => {}
         }
     }
+}
+
+/// A value or a grant, as it is sent.
+fn read_body(oauth: bool) -> Result<Value, Failure> {
+    let value = read_value()?;
+    if !oauth {
+        return Ok(json!({ "value": value.as_str() }));
+    }
+    let grant = serde_json::from_str::<Value>(&value);
+    // The error would show what stands there.
+    let grant = grant.map_err(|_| Failure::Usage {
+        text: "standard input is not JSON".to_owned(),
+        hint: "a grant is an object of token_url, client_id and refresh_token",
+    })?;
+    Ok(json!({ "oauth": grant }))
 }
 
 /// The value: typed without being shown, or what comes in. Never an argument: others can see those.

@@ -98,7 +98,7 @@ async fn rotate(State(app): State<App>, caller: Caller, Segments(name): Segments
 }
 
 fn reseal(old: &DataKey, new: &DataKey, value: Sealed) -> Result<Sealed, SealError> {
-    let Sealed { name, version, bytes } = value;
-    let sealed = old.reseal(new, &SealedSecret { name, version, bytes })?;
-    Ok(Sealed { name: sealed.name, version: sealed.version, bytes: sealed.bytes })
+    let Sealed { name, kind, version, bytes } = value;
+    let SealedSecret { name, kind, version, bytes } = old.reseal(new, &SealedSecret { name, kind, version, bytes })?;
+    Ok(Sealed { name, kind, version, bytes })
 }
