@@ -9,7 +9,9 @@ pub mod verb;
 
 pub use policy::{AccountPolicies, Decision, PolicyError};
 pub use record::{Journal, JournalError, Recorded, record};
-pub use resource::{Account, Agent, Approval, Asks, Host, Job, Resource, SecretUse, Session, Space, ToolCall, User};
+pub use resource::{
+    Account, Agent, Approval, Asks, During, Host, Job, Resource, SecretUse, Session, Space, ToolCall, User,
+};
 pub use scope::{HostPermit, Permit, Refusal, Scope};
 pub use tool::{ToolVerdict, Unapproved};
 pub use verb::Verb;

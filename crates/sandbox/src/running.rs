@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bailiwick_auth::Recorded;
+use bailiwick_auth::access::During;
 use bailiwick_auth::access::verb::{CallTool, StartJob};
 use bailiwick_shell::Shell;
 use bailiwick_types::limits::KILL_GRACE;
@@ -56,6 +57,13 @@ impl Running {
         }
     }
 
+    fn way(&self) -> Option<&WayOut> {
+        match &self.walls {
+            Walls::Jail { way, .. } => way.as_ref(),
+            Walls::Virtual(_) | Walls::Host { .. } => None,
+        }
+    }
+
     fn touch(&self) {
         *self.used.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
@@ -75,7 +83,8 @@ impl Running {
     ///
     /// # Errors
     /// If it could not be run; how it ended is no error.
-    pub async fn run(&self, _act: &Recorded<CallTool>, run: Run) -> Result<Ran, SandboxError> {
+    pub async fn run(&self, act: &Recorded<CallTool>, run: Run) -> Result<Ran, SandboxError> {
+        let _call = self.way().map(|way| way.begin(act.resource().session().id(), act.during()));
         let ran = match &self.walls {
             Walls::Virtual(shell) => run_virtual(shell, run).await,
             Walls::Jail { jail, way } => run_jail(jail, way.as_ref(), run).await,
@@ -93,10 +102,11 @@ impl Running {
     /// no error.
     pub async fn stream(
         &self,
-        _act: &Recorded<StartJob>,
+        act: &Recorded<StartJob>,
         run: Run,
         take: &(dyn Fn(Stream, &[u8]) + Sync),
     ) -> Result<Finished, SandboxError> {
+        let _call = self.way().map(|way| way.begin(act.resource().session().id(), During::Call));
         let finished = match &self.walls {
             Walls::Virtual(shell) => stream_virtual(shell, run, take).await,
             Walls::Jail { jail, way } => stream_jail(jail, way.as_ref(), run, take).await,

@@ -3,10 +3,10 @@
 
 use bailiwick_audit::{Phase, Verdict};
 use bailiwick_auth::access::verb::{DeleteSecret, GrantSecret, ListSecrets, ReleaseSecret, SetSecret};
-use bailiwick_auth::access::{SecretUse, Session};
+use bailiwick_auth::access::{During, SecretUse, Session};
 use bailiwick_auth::{Permit, Recorded, Scope, for_store};
 use bailiwick_types::host::{HostName, HostPattern};
-use bailiwick_types::{AgentName, SecretKind, SecretName, Timestamp, UsedBy};
+use bailiwick_types::{AgentName, LeaseTerm, SecretKind, SecretName, Timestamp, UsedBy};
 use serde_json::{Map, json};
 
 use crate::data_key::{StoredKey, data_key, keep};
@@ -72,6 +72,8 @@ pub struct Grant {
     pub used_by: UsedBy,
     /// The hosts.
     pub hosts: HostPattern,
+    /// For how long it is released at a time.
+    pub lease: LeaseTerm,
 }
 
 /// A new value: seals it under the data key that there is, or a new one, as the version that it will be.
@@ -110,7 +112,7 @@ impl Store {
                     secret_row,
                 )?;
                 let grants = sql.all(
-                    "SELECT secret, agent, used_by, hosts FROM secret_grant WHERE account = ?1 \
+                    "SELECT secret, agent, used_by, hosts, lease FROM secret_grant WHERE account = ?1 \
                      ORDER BY secret, agent, used_by, hosts",
                     args![],
                     |row| Ok((row.parse::<SecretName>(0)?, grant(row, 1)?)),
@@ -172,7 +174,8 @@ impl Store {
         .await
     }
 
-    /// Gives or takes a grant. One that is there already, or not there, stays so.
+    /// Gives or takes a grant. One that is there already has the lease that is given now; one that is not there stays
+    /// so.
     ///
     /// # Errors
     /// [`StoreError::NotFound`], `too_many_grants`.
@@ -197,10 +200,12 @@ impl Store {
                         return Err(TOO_MANY_GRANTS);
                     }
                     tx.exec(
-                        "INSERT INTO secret_grant (account, secret, agent, used_by, hosts, created_at) \
-                         VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING",
-                        args![&name, &agent, used_by, hosts.as_str(), Timestamp::now()],
+                        "INSERT INTO secret_grant (account, secret, agent, used_by, hosts, created_at, lease) \
+                         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) \
+                         ON CONFLICT (account, secret, agent, used_by, hosts) DO UPDATE SET lease = excluded.lease",
+                        args![&name, &agent, used_by, hosts.as_str(), Timestamp::now(), grant.lease.as_str()],
                     )?;
+                    draft.detail.insert("lease".to_owned(), json!(grant.lease));
                     "given"
                 }
                 Change::Take => {
@@ -249,21 +254,25 @@ impl Store {
         session: Session,
         name: SecretName,
         host: HostName,
-        used_by: UsedBy,
+        (used_by, during): (UsedBy, During),
     ) -> Result<SecretUse, StoreError> {
         let grants = self
             .database(scope.tenant())?
             .read(|sql| {
                 sql.all(
-                    "SELECT agent, used_by, hosts FROM secret_grant WHERE account = ?1 AND secret = ?2 AND used_by = ?3",
+                    "SELECT agent, used_by, hosts, lease FROM secret_grant \
+                     WHERE account = ?1 AND secret = ?2 AND used_by = ?3",
                     args![&name, used_by.as_str()],
                     |row| grant(row, 0),
                 )
             })
             .await?;
-        let fitting = grants.into_iter().filter(|grant| grant.hosts.fits(&host)).map(|grant| grant.agent);
-        let fitting = fitting.collect();
-        Ok(for_store::secret_use(session, name, host, used_by, fitting))
+        let fitting: Vec<Grant> = grants.into_iter().filter(|grant| grant.hosts.fits(&host)).collect();
+        // Of several the most specific counts, as with destinations: an exact host may be kept closer than the rest.
+        let own = fitting.iter().filter(|grant| &grant.agent == session.agent());
+        let lease = own.max_by_key(|grant| grant.hosts.specificity()).map_or(LeaseTerm::default(), |grant| grant.lease);
+        let granted = fitting.into_iter().map(|grant| grant.agent).collect();
+        Ok(for_store::secret_use(session, name, host, (used_by, during), granted, lease))
     }
 
     /// The sealed value of a secret whose release is on record.
@@ -336,7 +345,8 @@ pub(crate) fn kind(row: &Row<'_>, at: usize) -> Result<SecretKind, StoreError> {
 fn grant(row: &Row<'_>, at: usize) -> Result<Grant, StoreError> {
     let hosts = HostPattern::parse(&row.text(at + 2)?).map_err(|_| StoreError::Corrupt("a grant's hosts"))?;
     let used_by = row.text(at + 1)?.parse().map_err(|_| StoreError::Corrupt("a grant's use"))?;
-    Ok(Grant { agent: row.parse(at)?, used_by, hosts })
+    let lease = row.text(at + 3)?.parse().map_err(|_| StoreError::Corrupt("a grant's lease"))?;
+    Ok(Grant { agent: row.parse(at)?, used_by, hosts, lease })
 }
 
 const TOO_MANY: StoreError =

@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use bailiwick_audit::{Draft, Phase, Verdict};
 use bailiwick_auth::access::verb::{CallModel, ReleaseSecret};
-use bailiwick_auth::access::{Journal, SecretUse, record};
+use bailiwick_auth::access::{During, Journal, SecretUse, record};
 use bailiwick_auth::authn::outbound::CallError;
 use bailiwick_auth::{Recorded, Scope};
-use bailiwick_sandbox::gate::{Caller, Keeping, Lease, Line, Named};
+use bailiwick_sandbox::gate::{Caller, Keeping, Lease, Line, Moment, Named};
 use bailiwick_store::secret::StoredSecret;
 use bailiwick_store::{Store, StoreError};
 use bailiwick_types::host::HostName;
-use bailiwick_types::{SecretKind, SecretName, UsedBy};
+use bailiwick_types::{LeaseTerm, SecretKind, SecretName, UsedBy};
 use bailiwick_vault::{RefreshFailure, Released, SealError, SealedSecret, Vault, WrappedKey};
 use futures::future::join_all;
 use serde_json::{Map, json};
@@ -97,7 +97,10 @@ impl Keeper {
         secret: SecretName,
         host: HostName,
     ) -> Result<Released, Withheld> {
-        let asked = self.store.secret_use(call.scope(), call.resource().clone(), secret, host, UsedBy::Model).await?;
+        let asked = self
+            .store
+            .secret_use(call.scope(), call.resource().clone(), secret, host, (UsedBy::Model, During::Nothing))
+            .await?;
         Ok(self.released(call.scope(), asked, Some(call.intent())).await?.value)
     }
 
@@ -107,6 +110,7 @@ impl Keeper {
             ("host".to_owned(), json!(asked.host())),
             ("session".to_owned(), json!(asked.session().id())),
             ("used_by".to_owned(), json!(asked.used_by())),
+            ("lease".to_owned(), json!(asked.lease())),
         ]);
         // The number of the model call's own line.
         detail.extend(call.map(|call| ("call".to_owned(), json!(call))));
@@ -178,17 +182,19 @@ impl Withheld {
 }
 
 impl bailiwick_sandbox::gate::Keeper for Keeper {
-    fn release<'a>(&'a self, caller: &'a Caller, named: Named) -> Keeping<'a, Option<Lease>> {
+    fn release<'a>(&'a self, caller: &'a Caller, named: Named, moment: Moment) -> Keeping<'a, Option<Lease>> {
         Box::pin(async move {
             let (scope, session) = (&caller.scope, caller.session.clone());
             let (secret, host) = named.into_parts();
             let released = async {
-                let asked = self.store.secret_use(scope, session, secret, host, UsedBy::Sandbox).await?;
-                self.released(scope, asked, None).await
+                let use_of = (UsedBy::Sandbox, moment.during);
+                let asked = self.store.secret_use(scope, session, secret, host, use_of).await?;
+                let call = (asked.lease() != LeaseTerm::Minute).then_some(moment.number);
+                Ok((self.released(scope, asked, None).await?, call))
             };
             match released.await {
-                Ok(Open { value, lasts, .. }) => {
-                    Some(Lease { value: value.expose().to_owned().into(), lasts: lasts.min(LEASE) })
+                Ok((Open { value, lasts, .. }, call)) => {
+                    Some(Lease { value: value.expose().to_owned().into(), lasts: lasts.min(LEASE), call })
                 }
                 // The operator's to mend.
                 Err(why @ Withheld::Sealed(_)) => {

@@ -31,5 +31,5 @@ pub use name::{AccountName, AgentName, ModelName, NameError, SecretName, ToolNam
 pub use path::{PathError, WorkspacePath};
 pub use quota::{Day, Exhausted, Quota, QuotaOverrides, Quotas};
 pub use role::{GrantLevel, KeyScope, Role};
-pub use secret::{SecretKind, UsedBy};
+pub use secret::{LeaseTerm, SecretKind, UsedBy};
 pub use time::Timestamp;

@@ -87,3 +87,45 @@ impl FromStr for SecretKind {
         }
     }
 }
+
+/// For how long a sandbox has a secret that it was released.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LeaseTerm {
+    /// For a minute.
+    #[default]
+    Minute,
+    /// For the call or job during which it is asked for, and not outside of one.
+    Call,
+    /// For the call during which it is asked for, and for calls alone that a person approved.
+    ApprovedCall,
+}
+
+impl LeaseTerm {
+    /// The word for it in grants, in policies and on the record.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Minute => "minute",
+            Self::Call => "call",
+            Self::ApprovedCall => "approved_call",
+        }
+    }
+}
+
+/// The word names no term.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a lease is for a \"minute\", a \"call\" or an \"approved_call\"")]
+pub struct LeaseTermError;
+
+impl FromStr for LeaseTerm {
+    type Err = LeaseTermError;
+
+    fn from_str(text: &str) -> Result<Self, LeaseTermError> {
+        match text {
+            "minute" => Ok(Self::Minute),
+            "call" => Ok(Self::Call),
+            "approved_call" => Ok(Self::ApprovedCall),
+            _ => Err(LeaseTermError),
+        }
+    }
+}

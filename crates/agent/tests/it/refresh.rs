@@ -4,10 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bailiwick_auth::access::record;
 use bailiwick_auth::access::verb::{
     CallModel, DeleteSecret, GrantSecret, ListSecrets, ReadAccountAudit, RotateDataKey, SetSecret,
 };
+use bailiwick_auth::access::{During, record};
 use bailiwick_auth::{Recorded, Scope};
 use bailiwick_store::StoreError;
 use bailiwick_store::data_key::{Sealed, StoredKey};
@@ -15,7 +15,7 @@ use bailiwick_store::log::EventFilter;
 use bailiwick_store::secret::{Change, Expect, Grant, SecretRow};
 use bailiwick_testkit::token_endpoint::{Mood, SECRET, TokenEndpoint};
 use bailiwick_tools::{Keeper, Withheld};
-use bailiwick_types::{SecretKind, SecretName, UsedBy};
+use bailiwick_types::{LeaseTerm, SecretKind, SecretName, UsedBy};
 use bailiwick_vault::{RefreshGrant, SealedSecret, Vault, WrappedKey};
 use futures::future::join_all;
 use serde_json::{Map, Value};
@@ -53,7 +53,7 @@ async fn set(inside: &Inside, scope: &Scope, endpoint: &TokenEndpoint) {
     setting.await.unwrap();
     let permit = scope.authorize::<GrantSecret>(scope.account()).unwrap();
     let hosts = bailiwick_types::host::HostPattern::parse(HOST).unwrap();
-    let grant = Grant { agent: "default".parse().unwrap(), used_by: UsedBy::Model, hosts };
+    let grant = Grant { agent: "default".parse().unwrap(), used_by: UsedBy::Model, hosts, lease: LeaseTerm::Minute };
     inside.store.secret_grant(permit, name(), grant, Change::Give).await.unwrap();
 }
 
@@ -196,7 +196,13 @@ async fn reuse(inside: &Inside, scope: &Scope, grant: &RefreshGrant, endpoint: &
     use bailiwick_auth::access::verb::RefreshSecret;
     use bailiwick_auth::authn::outbound::{Call, LedBy, Outbound as _};
     let call = call(inside, scope).await;
-    let asked = inside.store.secret_use(scope, call.resource().clone(), name(), HOST.parse().unwrap(), UsedBy::Model);
+    let asked = inside.store.secret_use(
+        scope,
+        call.resource().clone(),
+        name(),
+        HOST.parse().unwrap(),
+        (UsedBy::Model, During::Nothing),
+    );
     let permit = scope.authorize::<RefreshSecret>(asked.await.unwrap()).unwrap();
     let act = record(&inside.store, permit, Map::new()).await.unwrap();
     let client = bailiwick_outbound::Lazy::new(bailiwick_outbound::Patience::default());

@@ -47,8 +47,18 @@ pub(crate) enum SecretCommand {
     },
     /// Let an agent use a secret for a host: in its sandboxes' requests, or in the calls of its model.
     #[command(after_help = "Examples:\n  bailiwick secret grant github_token --agent developer --host github.com\n  \
+        bailiwick secret grant deploy_key --agent developer --host deploy.example.com --approved\n  \
         bailiwick secret grant anthropic_key --agent developer --host api.anthropic.com --used-by model")]
-    Grant(GrantArgs),
+    Grant {
+        #[command(flatten)]
+        grant: GrantArgs,
+        /// For how long its sandboxes have it at a time: a minute, or no longer than the call or job that asks.
+        #[arg(long, value_name = "TERM", value_enum, default_value_t = LeaseWord::Minute)]
+        lease: LeaseWord,
+        /// For calls alone that a person approved, and no longer than the call.
+        #[arg(long)]
+        approved: bool,
+    },
     /// Take a grant back. It holds for a minute at most.
     #[command(after_help = "Example:\n  bailiwick secret revoke github_token --agent developer --host github.com")]
     Revoke(GrantArgs),
@@ -82,6 +92,13 @@ enum UsedByWord {
     Model,
 }
 
+/// For how long a sandbox has a secret at a time.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LeaseWord {
+    Minute,
+    Call,
+}
+
 impl UsedByWord {
     fn query(self) -> [(&'static str, String); 1] {
         let word = match self {
@@ -111,7 +128,12 @@ pub(crate) async fn run(context: &Context, command: SecretCommand) -> Result<(),
                     let grants = grants.filter_map(|grant| {
                         let (agent, hosts) = (grant["agent"].as_str()?, grant["hosts"].as_str()?);
                         let model = grant["used_by"] == "model";
-                        Some(format!("{agent}{} for {hosts}", if model { "'s model" } else { "" }))
+                        let when = match grant["lease"].as_str() {
+                            Some("call") => " during calls",
+                            Some("approved_call") => " during approved calls",
+                            _ => "",
+                        };
+                        Some(format!("{agent}{} for {hosts}{when}", if model { "'s model" } else { "" }))
                     });
                     secret["grants"] = json!(grants.collect::<Vec<_>>().join(", "));
                 }
@@ -131,10 +153,17 @@ pub(crate) async fn run(context: &Context, command: SecretCommand) -> Result<(),
             let set = context.put(&["secrets", &name], &body).await?;
             say_set(context, &name, &set);
         }
-        SecretCommand::Grant(GrantArgs { name, agent, hosts, used_by }) => {
+        SecretCommand::Grant { grant: GrantArgs { name, agent, hosts, used_by }, lease, approved } => {
             let path = ["secrets", &name, "grants", &agent, &hosts];
-            let granted = context.client.api(Method::PUT, &path, Ask::query(&used_by.query())).await?;
-            context.done(&granted, &format!("{} may use {name} for {hosts}.", used_by.whose(&agent)));
+            let (lease, when) = match (lease, approved) {
+                (_, true) => ("approved_call", " during calls that a person approved"),
+                (LeaseWord::Call, false) => ("call", " during their calls"),
+                (LeaseWord::Minute, false) => ("minute", ""),
+            };
+            let [used] = used_by.query();
+            let query = [used, ("lease", lease.to_owned())];
+            let granted = context.client.api(Method::PUT, &path, Ask::query(&query)).await?;
+            context.done(&granted, &format!("{} may use {name} for {hosts}{when}.", used_by.whose(&agent)));
         }
         SecretCommand::Revoke(GrantArgs { name, agent, hosts, used_by }) => {
             let path = ["secrets", &name, "grants", &agent, &hosts];

@@ -3,6 +3,5 @@
 ALTER TABLE secret ADD COLUMN kind TEXT NOT NULL DEFAULT 'value';
 ALTER TABLE secret ADD COLUMN refresh TEXT NOT NULL DEFAULT '';
 ALTER TABLE secret ADD COLUMN refresh_until INTEGER NOT NULL DEFAULT 0;
--- For how long a grant's lease holds, and whether it is for calls alone that a person approved.
+-- For how long a sandbox has what the grant gives: 'minute', 'call', 'approved_call'.
 ALTER TABLE secret_grant ADD COLUMN lease TEXT NOT NULL DEFAULT 'minute';
-ALTER TABLE secret_grant ADD COLUMN approved INTEGER NOT NULL DEFAULT 0;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bailiwick_auth::access::During;
 use bailiwick_auth::access::verb::{ReadVault, ReleaseSecret, RewrapKeys, RotateDataKey, SetSecret};
 use bailiwick_store::StoreError;
 use bailiwick_store::data_key::{Rewrapped, Rewrapping, Sealed, StoredKey};
@@ -215,7 +216,7 @@ async fn z04_a_grant_of_an_older_file_is_for_sandboxes_and_for_nobody_else() {
     let session = f.session(&f.acme.admin).await;
     let asked = async |used_by| {
         let (name, host) = ("token".parse().unwrap(), "api.example".parse().unwrap());
-        let asked = f.store.secret_use(&scope, session.clone(), name, host, used_by).await.unwrap();
+        let asked = f.store.secret_use(&scope, session.clone(), name, host, (used_by, During::Nothing)).await.unwrap();
         scope.authorize::<ReleaseSecret>(asked).map(drop).map_err(|refusal| refusal.code())
     };
     assert_eq!(asked(UsedBy::Sandbox).await, Ok(()), "the control");

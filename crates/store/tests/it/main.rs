@@ -22,6 +22,7 @@ mod proof;
 mod quota;
 mod reopen;
 mod retire;
+mod secret;
 mod session;
 mod space;
 mod tamper;

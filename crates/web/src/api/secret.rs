@@ -6,7 +6,7 @@ use bailiwick_auth::Permit;
 use bailiwick_auth::access::verb::{DeleteSecret, GrantSecret, ListSecrets, SetSecret};
 use bailiwick_store::secret::{Change, Expect, Grant, Sealing, SecretRow};
 use bailiwick_types::host::HostPattern;
-use bailiwick_types::{AgentName, SecretKind, SecretName, Timestamp, UsedBy};
+use bailiwick_types::{AgentName, LeaseTerm, SecretKind, SecretName, Timestamp, UsedBy};
 use bailiwick_vault::RefreshGrant;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -24,7 +24,7 @@ routes! {
     GET "/api/v1/secrets" list, Known, [ListSecrets], Nothing, "The account's secrets: names, grants, dates; never a value";
     PUT "/api/v1/secrets/{secret}" set, Known, [SetSecret], Json, "Give a secret a value, or an OAuth client's refresh grant (oauth); the one before is gone (expect: existing, for one that must be there)";
     DELETE "/api/v1/secrets/{secret}" delete, Known, [DeleteSecret], Nothing, "Delete a secret with its grants";
-    PUT "/api/v1/secrets/{secret}/grants/{agent}/{hosts}" give, Known, [GrantSecret], Nothing, "Let an agent's sandboxes, or the calls of its model, use a secret for a host, or `*.` and a name (used_by: sandbox or model)";
+    PUT "/api/v1/secrets/{secret}/grants/{agent}/{hosts}" give, Known, [GrantSecret], Nothing, "Let an agent's sandboxes, or the calls of its model, use a secret for a host, or `*.` and a name (used_by: sandbox or model; lease: minute, call or approved_call)";
     DELETE "/api/v1/secrets/{secret}/grants/{agent}/{hosts}" take, Known, [GrantSecret], Nothing, "Take a grant back; it holds for a minute at most (used_by)";
 }
 
@@ -96,11 +96,13 @@ impl Given {
     }
 }
 
-/// For which use a grant is.
+/// For which use a grant is, and for how long at a time.
 #[derive(Deserialize)]
 struct Use {
     #[serde(default)]
     used_by: UsedBy,
+    #[serde(default)]
+    lease: LeaseTerm,
 }
 
 /// Where a value can be put.
@@ -137,12 +139,16 @@ pub(crate) struct ShownGrant {
     pub(crate) agent: AgentName,
     pub(crate) used_by: UsedBy,
     pub(crate) hosts: String,
+    pub(crate) lease: LeaseTerm,
 }
 
 impl From<SecretRow> for Shown {
     fn from(row: SecretRow) -> Self {
         let grants = row.grants.into_iter();
-        let shown = |Grant { agent, used_by, hosts }| ShownGrant { agent, used_by, hosts: hosts.to_string() };
+        let shown = |Grant { agent, used_by, hosts, lease }| {
+            let hosts = hosts.to_string();
+            ShownGrant { agent, used_by, hosts, lease }
+        };
         let grants = grants.map(shown).collect();
         let SecretRow { name, kind, set_again, note, version, updated_at, released_at, .. } = row;
         Self { name, kind, set_again, note, version, updated_at, released_at, grants }
@@ -213,9 +219,9 @@ async fn change(
     let scope = caller.scope()?;
     let permit = scope.authorize::<GrantSecret>(scope.account())?;
     let name = named(&name)?;
-    let grant = grant(&agent, wanted.used_by, &hosts).map_err(Failure::Parameters)?;
+    let grant = grant(&agent, wanted.used_by, &hosts, wanted.lease).map_err(Failure::Parameters)?;
     let shown = json!({ "name": name, "agent": grant.agent, "used_by": grant.used_by,
-        "hosts": grant.hosts.to_string(), "granted": change == Change::Give });
+        "hosts": grant.hosts.to_string(), "lease": grant.lease, "granted": change == Change::Give });
     app.store().secret_grant(permit, name, grant, change).await?;
     Ok(reply::done(shown))
 }
@@ -226,13 +232,16 @@ fn named(name: &str) -> Result<SecretName, Failure> {
 }
 
 /// Reads a grant as somebody wrote it; the error is for them.
-pub(crate) fn grant(agent: &str, used_by: UsedBy, hosts: &str) -> Result<Grant, String> {
+pub(crate) fn grant(agent: &str, used_by: UsedBy, hosts: &str, lease: LeaseTerm) -> Result<Grant, String> {
     let agent: AgentName = agent.parse().map_err(|error| format!("agent: {error}"))?;
     let hosts = HostPattern::parse(hosts).map_err(|error| format!("hosts: {error}"))?;
     if hosts == HostPattern::Any {
         return Err("hosts: a secret is for a host, or `*.` and a name; not for everybody".to_owned());
     }
-    Ok(Grant { agent, used_by, hosts })
+    if used_by == UsedBy::Model && lease != LeaseTerm::Minute {
+        return Err("lease: is for sandboxes; a call of a model has its key for that call alone".to_owned());
+    }
+    Ok(Grant { agent, used_by, hosts, lease })
 }
 
 /// Whether a value can be kept, and put into a header.

@@ -5,7 +5,7 @@ use axum::extract::State;
 use axum::response::Response;
 use bailiwick_auth::access::verb::{DeleteSecret, GrantSecret, ListAgents, ListSecrets, SetSecret};
 use bailiwick_store::secret::{Change, Expect, SecretRow};
-use bailiwick_types::{AgentName, SecretKind, SecretName, UsedBy};
+use bailiwick_types::{AgentName, LeaseTerm, SecretKind, SecretName, UsedBy};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
@@ -20,7 +20,7 @@ use crate::route::routes;
 routes! {
     GET "/secrets" list, Known, [ListSecrets], Nothing, "The account's secrets";
     POST "/secrets" set, Known, [SetSecret], Form, "Give a secret a value, or an OAuth client's refresh grant (name, kind, value, note)";
-    POST "/secrets/{secret}/grant" give, Known, [GrantSecret], Form, "Let an agent use it for a host (agent, hosts, used_by)";
+    POST "/secrets/{secret}/grant" give, Known, [GrantSecret], Form, "Let an agent use it for a host (agent, hosts, used_by, lease)";
     POST "/secrets/{secret}/revoke" take, Known, [GrantSecret], Form, "Take a grant back (agent, hosts, used_by)";
     POST "/secrets/{secret}/delete" delete, Known, [DeleteSecret], Form, "Delete a secret";
 }
@@ -33,12 +33,13 @@ struct Row {
     version: u64,
     updated: String,
     released: String,
-    grants: Vec<(AgentName, String, UsedBy)>,
+    grants: Vec<(AgentName, String, UsedBy, &'static str)>,
 }
 
 impl From<SecretRow> for Row {
     fn from(row: SecretRow) -> Self {
-        let grants = row.grants.into_iter().map(|grant| (grant.agent, grant.hosts.to_string(), grant.used_by));
+        let grants = row.grants.into_iter();
+        let grants = grants.map(|grant| (grant.agent, grant.hosts.to_string(), grant.used_by, words(grant.lease)));
         Self {
             name: row.name,
             kind: row.kind,
@@ -49,6 +50,15 @@ impl From<SecretRow> for Row {
             released: row.released_at.map_or_else(|| "never".to_owned(), moment),
             grants: grants.collect(),
         }
+    }
+}
+
+/// For how long it is released at a time, in words.
+fn words(lease: LeaseTerm) -> &'static str {
+    match lease {
+        LeaseTerm::Minute => "a minute",
+        LeaseTerm::Call => "the call",
+        LeaseTerm::ApprovedCall => "an approved call",
     }
 }
 
@@ -119,6 +129,8 @@ struct Wanted {
     hosts: String,
     #[serde(default)]
     used_by: UsedBy,
+    #[serde(default)]
+    lease: LeaseTerm,
 }
 
 async fn give(
@@ -142,10 +154,10 @@ async fn take(
 async fn change(app: &App, caller: &Caller, name: &str, body: Unread, change: Change) -> Result<Response, Failure> {
     let scope = caller.scope()?;
     let permit = scope.authorize::<GrantSecret>(scope.account())?;
-    let Wanted { agent, hosts, used_by } = body.form().await?;
+    let Wanted { agent, hosts, used_by, lease } = body.form().await?;
     let did = async {
         let name: SecretName = name.parse().map_err(|_| Failure::not_found("secret", name))?;
-        let grant = grant(agent.trim(), used_by, hosts.trim()).map_err(Failure::Parameters)?;
+        let grant = grant(agent.trim(), used_by, hosts.trim(), lease).map_err(Failure::Parameters)?;
         app.store().secret_grant(permit, name, grant, change).await?;
         Ok(())
     };

@@ -387,7 +387,8 @@ pub(super) fn query(route: &Route) -> Vec<Value> {
         }
         (_, "/api/v1/spaces/{space}/files/content") => vec![("path", path())],
         (_, "/api/v1/secrets/{secret}/grants/{agent}/{hosts}") => {
-            vec![("used_by", json!({ "type": "string", "enum": ["sandbox", "model"] }))]
+            let lease = json!({ "type": "string", "enum": ["minute", "call", "approved_call"] });
+            vec![("used_by", json!({ "type": "string", "enum": ["sandbox", "model"] })), ("lease", lease)]
         }
         ("GET", "/api/v1/audit/proof/inclusion" | "/api/v1/admin/audit/proof/inclusion") => {
             vec![("seq", sample(number(), 0)), ("size", sample(count(), 1))]
