@@ -76,16 +76,8 @@ impl Keeper {
     ) -> Result<Opened<Open>, Withheld> {
         let began = Instant::now();
         loop {
-            let (again, grant) = self.unsealed(act, &stored, Vault::open_grant).await?;
-            act = again;
-            let grant = match grant {
-                Ok(grant) => grant,
-                Err(why) => return Ok((act, Err(why))),
-            };
             let now = Timestamp::now();
-            if let Some((value, lasts)) = grant.access(now) {
-                return Ok((act, Ok(Open { version: stored.version, value, lasts })));
-            }
+            // Whoever took the refresh, or failed at it, found no token that was good: nothing has to be opened.
             let tried = match &stored.refresh {
                 Refresh::Failed(_) => Err(Withheld::SetAgain),
                 Refresh::Waiting(until) if *until > now => Err(Withheld::Later),
@@ -93,7 +85,19 @@ impl Keeper {
                     tokio::time::sleep(LOOK).await;
                     Ok(())
                 }
-                Refresh::Idle | Refresh::Waiting(_) | Refresh::Running(_) => self.refresh(&act, &stored, grant).await,
+                Refresh::Idle | Refresh::Waiting(_) | Refresh::Running(_) => {
+                    let (again, grant) = self.unsealed(act, &stored, Vault::open_grant).await?;
+                    act = again;
+                    match grant {
+                        Ok(grant) => match grant.access(now) {
+                            Some((value, lasts)) => {
+                                return Ok((act, Ok(Open { version: stored.version, value, lasts })));
+                            }
+                            None => self.refresh(&act, &stored, grant).await,
+                        },
+                        Err(why) => Err(why),
+                    }
+                }
             };
             let looked = match tried {
                 Ok(()) if began.elapsed() < PATIENCE => self.store.secret_sealed(&act).await.map_err(Withheld::from),
