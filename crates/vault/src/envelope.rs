@@ -283,7 +283,7 @@ impl Vault {
         if sealed.kind != SecretKind::OAuth {
             return Err(SealError::Closed);
         }
-        RefreshGrant::read(&*self.opened(act, key, sealed)?).ok_or(SealError::Closed)
+        RefreshGrant::read(&self.opened(act, key, sealed)?).ok_or(SealError::Closed)
     }
 
     fn opened(
