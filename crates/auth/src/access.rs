@@ -10,8 +10,8 @@ pub mod verb;
 pub use policy::{AccountPolicies, Decision, PolicyError};
 pub use record::{Journal, JournalError, Recorded, record};
 pub use resource::{
-    Account, Agent, Approval, Asks, Host, Job, Notification, Resource, Sandbox, SecretUse, Session, Space, ToolCall,
-    User,
+    Account, Agent, Approval, Asks, During, Host, Job, Notification, Resource, Sandbox, SecretUse, Session, Space,
+    ToolCall, User,
 };
 pub use scope::{HostPermit, Permit, Refusal, Scope};
 pub use tool::{ToolVerdict, Unapproved};

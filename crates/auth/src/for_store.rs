@@ -6,13 +6,13 @@ use std::sync::Arc;
 use bailiwick_types::host::HostName;
 use bailiwick_types::notification::TargetKind;
 use bailiwick_types::{
-    AccountName, AgentName, ApprovalId, GrantLevel, Incarnation, JobId, SecretName, SessionId, SpaceId, TargetName,
-    UsedBy, UserName,
+    AccountName, AgentName, ApprovalId, GrantLevel, Incarnation, JobId, LeaseTerm, SecretName, SessionId, SpaceId,
+    TargetName, UsedBy, UserName,
 };
 
 use crate::access::policy::AccountPolicies;
 use crate::access::verb::{CallTool, Verb};
-use crate::access::{Approval, Job, Notification, Permit, Recorded, SecretUse, Session, Space, Unapproved};
+use crate::access::{Approval, During, Job, Notification, Permit, Recorded, SecretUse, Session, Space, Unapproved};
 use crate::principal::{Tenant, TenantFacts};
 
 /// A tenant, from its row.
@@ -45,15 +45,17 @@ pub fn approval(session: Session, id: ApprovalId, requester: UserName, approvers
     Approval { session, id, requester, approvers }
 }
 
-/// The use of a secret for a host, from its grants: the agents that were granted it for that host and that use.
+/// The use of a secret for a host, from its grants: the agents that were granted it for that host and that use, and
+/// for how long the session's agent was.
 pub fn secret_use(
     session: Session,
     secret: SecretName,
     host: HostName,
-    used_by: UsedBy,
+    (used_by, during): (UsedBy, During),
     granted: Vec<AgentName>,
+    lease: LeaseTerm,
 ) -> SecretUse {
-    SecretUse { session, secret, host, used_by, granted }
+    SecretUse { session, secret, host, used_by, granted, lease, during }
 }
 
 /// A target of notifications, from its row.
@@ -68,5 +70,5 @@ pub fn recorded<V: Verb>(permit: Permit<V>, intent: u64) -> Recorded<V> {
 
 /// A call whose approval was used up and whose intent was written, in one transaction of the store.
 pub fn recorded_with_approval(call: Unapproved, intent: u64) -> Recorded<CallTool> {
-    Recorded::new(call.into_permit(), intent)
+    Recorded::approved(call.into_permit(), intent)
 }

@@ -28,7 +28,7 @@ use bailiwick_store::checkpoint::Keeping;
 use bailiwick_store::password::FirstBoot;
 use bailiwick_store::{DatabaseUrl, Store, StoreError};
 use bailiwick_tools::run::Ceilings;
-use bailiwick_tools::{Keeper, ToolManager};
+use bailiwick_tools::{Keeper, TokenEndpoints, ToolManager};
 use bailiwick_types::{AccountName, AgentDefinition, AgentName, HostName, ModelName, Role, Timestamp, UserName};
 use bailiwick_vault::{HostKeys, HostKeysError, ModelKeys, Secret, Vault};
 use bailiwick_web as web;
@@ -112,7 +112,7 @@ pub(crate) async fn start(mut config: Config, spoken: Option<Script>) -> Result<
     let in_data = |error| WiringError::DataDir(data.clone(), error);
     let folder = data.join("keys");
     let keys = HostKeys::load_or_make(&folder)?;
-    let vault = vault(&folder, &mut config)?;
+    let (vault, token_origins) = vault(&folder, &mut config)?;
     let (dir, url) = (data.clone(), config.database.clone());
     let opened = tokio::task::spawn_blocking(move || Store::open(&dir, &url)).await;
     let store = opened.unwrap_or(Err(StoreError::Closed)).map_err(|error| match config.database {
@@ -151,7 +151,8 @@ pub(crate) async fn start(mut config: Config, spoken: Option<Script>) -> Result<
     let setup_code = setup_code(&store, &walk).await?;
 
     let vault = Arc::new(vault);
-    let keeper = Arc::new(Keeper::new(store.clone(), Arc::clone(&vault)));
+    let endpoints = TokenEndpoints::new(Arc::new(Lazy::new(Patience::default())), token_origins);
+    let keeper = Arc::new(Keeper::new(store.clone(), Arc::clone(&vault), endpoints));
     let (models, mut redactor, names) = models(&config, spoken, Arc::clone(&keeper))?;
     if let Some(key) = root_key {
         redactor.add("server.root_api_key".to_owned(), key);
@@ -204,15 +205,15 @@ pub(crate) async fn start(mut config: Config, spoken: Option<Script>) -> Result<
     Ok(Server { address, store, runtime, notifier, sandboxes, ending, serving, setup_code })
 }
 
-/// The ring of keys above the data keys.
-fn vault(folder: &Path, config: &mut Config) -> Result<Vault, WiringError> {
-    let usual = VaultSettings { present: PresentKey::Usual, old: Vec::new() };
-    let VaultSettings { present, old } = std::mem::replace(&mut config.vault, usual);
+/// The ring of keys above the data keys, and where token endpoints may be besides the public network.
+fn vault(folder: &Path, config: &mut Config) -> Result<(Vault, Vec<String>), WiringError> {
+    let usual = VaultSettings { present: PresentKey::Usual, old: Vec::new(), token_origins: Vec::new() };
+    let VaultSettings { present, old, token_origins } = std::mem::replace(&mut config.vault, usual);
     let present = match present {
         PresentKey::Usual => Box::new(HostKeys::vault_key(folder)?),
         PresentKey::Configured(key) => key,
     };
-    Ok(old.into_iter().fold(Vault::new(present), Vault::with_old))
+    Ok((old.into_iter().fold(Vault::new(present), Vault::with_old), token_origins))
 }
 
 /// Whoever else is believed something, and by which client they are asked: issuers of tokens for the walk,

@@ -215,6 +215,12 @@ impl Door {
         });
     }
 
+    /// Other calls run in the sandbox now, and this is their number; it grows. Leases for calls of another number are
+    /// over.
+    pub fn calls(&self, number: u64) {
+        self.scene.leases.calls(number);
+    }
+
     /// Begins to listen.
     pub fn attach(&self, listeners: Listeners) {
         let scene = &self.scene;

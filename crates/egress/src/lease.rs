@@ -14,6 +14,8 @@ use crate::refused::Refused;
 
 /// Most secrets that one sandbox uses at once, counted by host.
 const MOST_HELD: usize = 128;
+/// How often it is asked again when calls began or ended meanwhile.
+const TRIES: usize = 3;
 /// How long the server may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -23,6 +25,8 @@ pub struct Lease {
     pub value: Zeroizing<String>,
     /// How long it may be used.
     pub lasts: Duration,
+    /// The number of the calls during which it may be used; nothing: it is for no call.
+    pub call: Option<u64>,
 }
 
 /// A question to whoever keeps the secrets.
@@ -43,6 +47,7 @@ pub(crate) struct Held {
     /// What it looks like when it comes back.
     echo: Echo,
     until: Instant,
+    call: Option<u64>,
 }
 
 /// The secrets that one sandbox uses at the moment.
@@ -57,12 +62,20 @@ struct AllHeld {
     leases: HashMap<(SecretName, HostName), Arc<Held>>,
     /// One search for all that a host has, until that changes.
     searches: HashMap<HostName, Arc<Echoes>>,
+    /// Which calls run at the moment, as a number that grows whenever one begins or ends.
+    calls: u64,
 }
 
 impl AllHeld {
+    /// A lease that may be used now. One of a call that ended is kept for what may come back of it, and for nothing
+    /// else.
+    fn usable(&self, key: &(SecretName, HostName)) -> Option<&Arc<Held>> {
+        self.leases.get(key).filter(|lease| lease.call.is_none_or(|call| call == self.calls))
+    }
+
     /// Forgets what may not be used any more.
     fn at(&mut self, now: Instant) {
-        let Self { leases, searches } = self;
+        let Self { leases, searches, .. } = self;
         leases.retain(|(_, host), lease| {
             if lease.until <= now {
                 searches.remove(host);
@@ -83,37 +96,53 @@ impl Leases {
     /// [`Refused::Secret`], also where nobody answers.
     pub(crate) async fn get(&self, secret: &SecretName, host: &HostName) -> Result<Arc<Held>, Refused> {
         let key = (secret.clone(), host.clone());
-        let now = Instant::now();
-        {
+        for _ in 0..TRIES {
+            let now = Instant::now();
+            {
+                let mut held = self.held();
+                held.at(now);
+                if let Some(lease) = held.usable(&key) {
+                    return Ok(Arc::clone(lease));
+                }
+                if held.leases.len() >= MOST_HELD && !held.leases.contains_key(&key) {
+                    return Err(Refused::Limit);
+                }
+            }
+            let Lease { value, lasts, call } = self.ask(secret, host).await.ok_or(Refused::Secret)?;
+            let echo = Echo::of(&value);
+            let lease = Arc::new(Held { value, echo, until: now + lasts, call });
             let mut held = self.held();
-            held.at(now);
-            if let Some(lease) = held.leases.get(&key) {
-                return Ok(Arc::clone(lease));
+            if lease.call.is_some_and(|call| call != held.calls) {
+                continue;
             }
-            if held.leases.len() >= MOST_HELD {
-                return Err(Refused::Limit);
-            }
+            held.searches.remove(host);
+            held.leases.insert(key, Arc::clone(&lease));
+            return Ok(lease);
         }
+        Err(Refused::Secret)
+    }
+
+    async fn ask(&self, secret: &SecretName, host: &HostName) -> Option<Lease> {
         let (answer, answered) = oneshot::channel();
         let ask = Ask { sandbox: self.sandbox, secret: secret.clone(), host: host.clone(), answer };
         let asking = async {
             self.to.send(ask).await.ok()?;
             answered.await.ok()?
         };
-        let lease = tokio::time::timeout(PATIENCE, asking).await.ok().flatten().ok_or(Refused::Secret)?;
-        let echo = Echo::of(&lease.value);
-        let lease = Arc::new(Held { value: lease.value, echo, until: now + lease.lasts });
+        tokio::time::timeout(PATIENCE, asking).await.ok().flatten()
+    }
+
+    /// Other calls run now: leases of those before are over.
+    pub(crate) fn calls(&self, number: u64) {
         let mut held = self.held();
-        held.searches.remove(host);
-        held.leases.insert(key, Arc::clone(&lease));
-        Ok(lease)
+        held.calls = held.calls.max(number);
     }
 
     /// Whether a secret is here already.
     pub(crate) fn holds(&self, secret: &SecretName, host: &HostName) -> bool {
         let mut held = self.held();
         held.at(Instant::now());
-        held.leases.contains_key(&(secret.clone(), host.clone()))
+        held.usable(&(secret.clone(), host.clone())).is_some()
     }
 
     fn held(&self) -> MutexGuard<'_, AllHeld> {

@@ -7,6 +7,7 @@
 //! by numbers that the server gave, and asks; what it gets is decided here. If it ends, the sandboxes that had a
 //! way out have none, and the server ends them.
 
+mod calls;
 mod confine;
 pub(crate) mod role;
 mod wire;
@@ -20,12 +21,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bailiwick_auth::Scope;
-use bailiwick_auth::access::Session;
+use bailiwick_auth::access::{During, Session};
 use bailiwick_egress::fetch::{self, Believed, Fetch, Fetched};
 pub use bailiwick_egress::{Lease, Limits, Line};
 use bailiwick_egress::{Placeholders, Policy, Refused, Trust};
 use bailiwick_types::host::HostName;
-use bailiwick_types::{Egress, Incarnation, SecretName};
+use bailiwick_types::{Egress, Incarnation, SecretName, SessionId};
 use rustix::io::Errno;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
@@ -33,6 +34,8 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+pub use self::calls::Moment;
+use self::calls::{Calls, InCall};
 use self::wire::{FromGate, ToGate};
 use crate::error::SandboxError;
 use crate::linux::listeners::Listening;
@@ -97,7 +100,8 @@ impl Named {
 /// Keeps the secrets and the record; the gate asks and tells.
 pub trait Keeper: Send + Sync + 'static {
     /// A secret for a caller's agent and a host, if it was granted; the release is on record before it comes back.
-    fn release<'a>(&'a self, caller: &'a Caller, named: Named) -> Keeping<'a, Option<Lease>>;
+    /// What runs in the sandbox at that moment comes with the question.
+    fn release<'a>(&'a self, caller: &'a Caller, named: Named, moment: Moment) -> Keeping<'a, Option<Lease>>;
 
     /// Puts on record what went out and what was refused. How often each line happened comes with it.
     fn connections<'a>(&'a self, caller: &'a Caller, lines: Vec<(Line, u32)>) -> Keeping<'a, ()>;
@@ -150,6 +154,8 @@ struct State {
     opening: HashMap<u64, oneshot::Sender<Result<Option<Trust>, String>>>,
     callers: HashMap<u64, Caller>,
     rules: HashMap<u64, Arc<Policy>>,
+    /// What runs in each.
+    calls: HashMap<u64, Calls>,
     /// Which account has which number at the gate.
     tenants: HashMap<Incarnation, u64>,
     /// What was refused since somebody asked, for the sandbox's own agent.
@@ -200,8 +206,15 @@ impl Gates {
     }
 
     /// Fetches a document as a sandbox with these rules would, on a caller's behalf.
-    pub(crate) async fn fetch(&self, egress: &Egress, caller: Caller, fetch: &Fetch) -> Result<Fetched, SandboxError> {
+    pub(crate) async fn fetch(
+        &self,
+        egress: &Egress,
+        (caller, during): (Caller, During),
+        fetch: &Fetch,
+    ) -> Result<Fetched, SandboxError> {
+        let session = caller.session.id();
         let way = self.open(egress, caller).await.map_err(SandboxError::Gate)?;
+        let _call = way.begin(session, during);
         let mut others = CertificateDer::pem_slice_iter(self.settings.authorities.as_bytes())
             .collect::<Result<Vec<_>, _>>()
             .map_err(|_| SandboxError::Believed)?;
@@ -312,6 +325,11 @@ impl WayOut {
         !self.gate.shared.gone.load(Ordering::SeqCst)
     }
 
+    /// A call or job of a session runs in the sandbox until what comes back is dropped.
+    pub(crate) fn begin(&self, session: SessionId, during: During) -> InCall {
+        InCall::begin(Arc::clone(&self.gate.shared), self.sandbox, session, during)
+    }
+
     /// Goes out on this caller's behalf from now on.
     pub(crate) fn enter(&self, caller: Caller) {
         self.gate.shared.state().callers.insert(self.sandbox, caller);
@@ -338,6 +356,7 @@ impl State {
     fn forget(&mut self, sandbox: u64) {
         self.callers.remove(&sandbox);
         self.rules.remove(&sandbox);
+        self.calls.remove(&sandbox);
         self.refused.remove(&sandbox);
         self.asked.remove(&sandbox);
     }
@@ -423,9 +442,11 @@ async fn heard(shared: &Arc<Shared>, message: FromGate) {
             shared.state().forget(sandbox);
         }
         FromGate::Ask { ask, sandbox, secret, host } => {
-            let (caller, rules) = {
+            let (caller, rules, moment) = {
                 let state = shared.state();
-                (state.callers.get(&sandbox).cloned(), state.rules.get(&sandbox).cloned())
+                let caller = state.callers.get(&sandbox).cloned();
+                let moment = Moment::of(state.calls.get(&sandbox), caller.as_ref());
+                (caller, state.rules.get(&sandbox).cloned(), moment)
             };
             let shared = Arc::clone(shared);
             tokio::spawn(async move {
@@ -435,12 +456,13 @@ async fn heard(shared: &Arc<Shared>, message: FromGate) {
                     tracing::error!(sandbox, told, "the gate asked for a secret that no rule of this sandbox names");
                 }
                 let lease = match caller.zip(named) {
-                    Some((caller, named)) => shared.keeper.release(&caller, named).await,
+                    Some((caller, named)) => shared.keeper.release(&caller, named, moment).await,
                     None => None,
                 };
-                let lasts = lease.as_ref().map(|lease| lease.lasts);
+                let (lasts, call) =
+                    (lease.as_ref().map(|lease| lease.lasts), lease.as_ref().and_then(|lease| lease.call));
                 let value = lease.as_ref().map(|lease| lease.value.as_bytes()).unwrap_or_default();
-                let _ = shared.tell(&ToGate::Answer { ask, lasts }, value, &[]).await;
+                let _ = shared.tell(&ToGate::Answer { ask, lasts, call }, value, &[]).await;
             });
         }
         // One after the other, so that the record has them in order and a flood waits at the gate.

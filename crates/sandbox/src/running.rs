@@ -5,8 +5,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bailiwick_auth::Recorded;
-use bailiwick_auth::access::Session;
 use bailiwick_auth::access::verb::{CallTool, StartJob};
+use bailiwick_auth::access::{During, Session};
 use bailiwick_shell::Shell;
 use bailiwick_types::limits::KILL_GRACE;
 use bailiwick_types::{AgentName, SandboxId, SessionId, SpaceId, Timestamp, UserName};
@@ -150,6 +150,13 @@ impl Running {
         }
     }
 
+    fn way(&self) -> Option<&WayOut> {
+        match &self.walls {
+            Walls::Jail { way, .. } => way.as_ref(),
+            Walls::Virtual(_) | Walls::Host { .. } => None,
+        }
+    }
+
     pub(crate) fn unused_for(&self) -> Duration {
         self.held().last.elapsed()
     }
@@ -166,7 +173,8 @@ impl Running {
     ///
     /// # Errors
     /// If it could not be run; how it ended is no error.
-    pub async fn run(&self, _act: &Recorded<CallTool>, mut run: Run) -> Result<Ran, SandboxError> {
+    pub async fn run(&self, act: &Recorded<CallTool>, mut run: Run) -> Result<Ran, SandboxError> {
+        let _call = self.way().map(|way| way.begin(act.resource().session().id(), act.during()));
         let _command = Command::begin(self);
         let stop = run.cancel.child_token();
         run.cancel = stop.clone();
@@ -190,10 +198,11 @@ impl Running {
     /// no error.
     pub async fn stream(
         &self,
-        _act: &Recorded<StartJob>,
+        act: &Recorded<StartJob>,
         mut run: Run,
         take: &(dyn Fn(Stream, &[u8]) + Sync),
     ) -> Result<Finished, SandboxError> {
+        let _call = self.way().map(|way| way.begin(act.resource().session().id(), During::Call));
         let _command = Command::begin(self);
         let stop = run.cancel.child_token();
         run.cancel = stop.clone();

@@ -280,7 +280,7 @@ impl Sandboxes {
         fetch: &Fetch,
     ) -> Result<Fetched, SandboxError> {
         let caller = Caller { scope: act.scope().clone(), session: act.resource().session().clone() };
-        self.gates.fetch(egress, caller, fetch).await
+        self.gates.fetch(egress, (caller, act.during()), fetch).await
     }
 
     async fn start(&self, backend: Backend, demand: &Demand, caller: Caller) -> Result<Arc<Running>, SandboxError> {

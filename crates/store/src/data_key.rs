@@ -11,8 +11,7 @@ use bailiwick_audit::{Draft, Phase, Verdict};
 use bailiwick_auth::Permit;
 use bailiwick_auth::access::HostPermit;
 use bailiwick_auth::access::verb::{ReadVault, RewrapKeys, RotateDataKey, SetSecret};
-use bailiwick_types::notification::SealedOf;
-use bailiwick_types::{AccountName, Incarnation, Timestamp};
+use bailiwick_types::{AccountName, Incarnation, SealedOf, Timestamp};
 use serde_json::{Map, json};
 
 use crate::engine::{Database, Tx};
@@ -93,10 +92,14 @@ impl Store {
         let mut draft = permit.draft(Phase::Act, Verdict::Ok, Map::new());
         let done = self.write(permit.tenant(), move |tx| {
             let key = data_key(tx)?.ok_or(NO_DATA_KEY)?;
-            let mut sealed =
-                tx.all("SELECT name, version, sealed FROM secret WHERE account = ?1 ORDER BY name", args![], |row| {
-                    Ok(Sealed { of: SealedOf::Secret(row.parse(0)?), version: row.count(1)?, bytes: row.blob(2)? })
-                })?;
+            let mut sealed = tx.all(
+                "SELECT name, version, sealed, kind FROM secret WHERE account = ?1 ORDER BY name",
+                args![],
+                |row| {
+                    let of = SealedOf::of_secret(row.parse(0)?, crate::secret::kind(row, 3)?);
+                    Ok(Sealed { of, version: row.count(1)?, bytes: row.blob(2)? })
+                },
+            )?;
             let secrets = sealed.len() as u64;
             sealed.extend(tx.all(
                 "SELECT name, version, sealed FROM notification WHERE account = ?1 ORDER BY name",
@@ -107,7 +110,7 @@ impl Store {
             let (new, sealed) = resealing(key, sealed)?;
             for Sealed { of, version, bytes } in &sealed {
                 let changed = match of {
-                    SealedOf::Secret(name) => tx.exec(
+                    SealedOf::Secret(name) | SealedOf::Grant(name) => tx.exec(
                         "UPDATE secret SET sealed = ?4 WHERE account = ?1 AND name = ?2 AND version = ?3",
                         args![name, *version, bytes.as_slice()],
                     )?,

@@ -32,6 +32,7 @@ impl Schema {
                 include_str!("schema/account_8.sql"),
                 include_str!("schema/account_9.sql"),
                 include_str!("schema/account_10.sql"),
+                include_str!("schema/account_11.sql"),
             ],
         }
     }

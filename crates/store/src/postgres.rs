@@ -22,6 +22,7 @@ const STEPS: &[&str] = &[
     include_str!("schema/postgres_6.sql"),
     include_str!("schema/postgres_7.sql"),
     include_str!("schema/postgres_8.sql"),
+    include_str!("schema/postgres_9.sql"),
 ];
 const GRANTS: &str = include_str!("schema/postgres_grants.sql");
 

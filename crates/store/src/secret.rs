@@ -3,10 +3,10 @@
 
 use bailiwick_audit::{Phase, Verdict};
 use bailiwick_auth::access::verb::{DeleteSecret, GrantSecret, ListSecrets, ReleaseSecret, SetSecret};
-use bailiwick_auth::access::{SecretUse, Session};
+use bailiwick_auth::access::{During, SecretUse, Session};
 use bailiwick_auth::{Permit, Recorded, Scope, for_store};
 use bailiwick_types::host::{HostName, HostPattern};
-use bailiwick_types::{AgentName, SecretName, Timestamp, UsedBy};
+use bailiwick_types::{AgentName, LeaseTerm, SecretKind, SecretName, Timestamp, UsedBy};
 use serde_json::{Map, json};
 
 use crate::data_key::{StoredKey, data_key, keep};
@@ -15,6 +15,10 @@ use crate::error::StoreError;
 use crate::log;
 use crate::sql::{Row, Sql, args};
 use crate::store::Store;
+
+mod refresh;
+
+pub use refresh::{Refresh, Taken};
 
 /// Most secrets of an account.
 const MOST: u64 = 1000;
@@ -28,10 +32,14 @@ const NOTED_EACH: i64 = 60 * 1_000_000;
 pub struct StoredSecret {
     /// The data key.
     pub key: StoredKey,
+    /// What it is.
+    pub kind: SecretKind,
     /// Which of the values that it had, from 1.
     pub version: u64,
     /// The value, encrypted.
     pub bytes: Vec<u8>,
+    /// What is with its refresh, if it is a grant.
+    pub refresh: Refresh,
 }
 
 /// What is known of a secret. Not its value.
@@ -41,7 +49,11 @@ pub struct SecretRow {
     pub name: SecretName,
     /// What it is for, in its owner's words.
     pub note: String,
-    /// How many values it has had.
+    /// What it is.
+    pub kind: SecretKind,
+    /// The error for which a grant has to be set again: nothing is released until it is.
+    pub set_again: Option<String>,
+    /// How many values it has had; each refresh of a grant makes one.
     pub version: u64,
     /// When it got the newest.
     pub updated_at: Timestamp,
@@ -60,6 +72,8 @@ pub struct Grant {
     pub used_by: UsedBy,
     /// The hosts.
     pub hosts: HostPattern,
+    /// For how long it is released at a time.
+    pub lease: LeaseTerm,
 }
 
 /// A new value: seals it under the data key that there is, or a new one, as the version that it will be.
@@ -92,12 +106,13 @@ impl Store {
         self.database(permit.tenant())?
             .read(|sql| {
                 let mut rows = sql.all(
-                    "SELECT name, note, version, updated_at, released_at FROM secret WHERE account = ?1 ORDER BY name",
+                    "SELECT name, note, version, updated_at, released_at, kind, refresh, refresh_until FROM secret \
+                     WHERE account = ?1 ORDER BY name",
                     args![],
                     secret_row,
                 )?;
                 let grants = sql.all(
-                    "SELECT secret, agent, used_by, hosts FROM secret_grant WHERE account = ?1 \
+                    "SELECT secret, agent, used_by, hosts, lease FROM secret_grant WHERE account = ?1 \
                      ORDER BY secret, agent, used_by, hosts",
                     args![],
                     |row| Ok((row.parse::<SecretName>(0)?, grant(row, 1)?)),
@@ -122,6 +137,7 @@ impl Store {
         &self,
         permit: Permit<SetSecret>,
         name: SecretName,
+        kind: SecretKind,
         note: Option<String>,
         expect: Expect,
         sealing: Sealing,
@@ -143,13 +159,14 @@ impl Store {
                 keep(tx, &used)?;
             }
             tx.exec(
-                "INSERT INTO secret (account, name, note, version, sealed, updated_at) \
-                 VALUES (?1, ?2, coalesce(?3, ''), ?4, ?5, ?6) ON CONFLICT (account, name) DO UPDATE SET \
+                "INSERT INTO secret (account, name, note, version, sealed, updated_at, kind) \
+                 VALUES (?1, ?2, coalesce(?3, ''), ?4, ?5, ?6, ?7) ON CONFLICT (account, name) DO UPDATE SET \
                  note = coalesce(?3, secret.note), version = excluded.version, sealed = excluded.sealed, \
-                 updated_at = excluded.updated_at",
-                args![&name, note.as_ref(), version, sealed.as_slice(), now],
+                 updated_at = excluded.updated_at, kind = excluded.kind, refresh = '', refresh_until = 0",
+                args![&name, note.as_ref(), version, sealed.as_slice(), now, kind.as_str()],
             )?;
             draft.resource = format!("secret:{name}");
+            draft.detail.insert("kind".to_owned(), json!(kind));
             draft.detail.insert("version".to_owned(), json!(version));
             log::append(tx, draft)?;
             Ok(version)
@@ -157,7 +174,8 @@ impl Store {
         .await
     }
 
-    /// Gives or takes a grant. One that is there already, or not there, stays so.
+    /// Gives or takes a grant. One that is there already has the lease that is given now; one that is not there stays
+    /// so.
     ///
     /// # Errors
     /// [`StoreError::NotFound`], `too_many_grants`.
@@ -182,10 +200,12 @@ impl Store {
                         return Err(TOO_MANY_GRANTS);
                     }
                     tx.exec(
-                        "INSERT INTO secret_grant (account, secret, agent, used_by, hosts, created_at) \
-                         VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING",
-                        args![&name, &agent, used_by, hosts.as_str(), Timestamp::now()],
+                        "INSERT INTO secret_grant (account, secret, agent, used_by, hosts, created_at, lease) \
+                         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) \
+                         ON CONFLICT (account, secret, agent, used_by, hosts) DO UPDATE SET lease = excluded.lease",
+                        args![&name, &agent, used_by, hosts.as_str(), Timestamp::now(), grant.lease.as_str()],
                     )?;
+                    draft.detail.insert("lease".to_owned(), json!(grant.lease));
                     "given"
                 }
                 Change::Take => {
@@ -234,21 +254,25 @@ impl Store {
         session: Session,
         name: SecretName,
         host: HostName,
-        used_by: UsedBy,
+        (used_by, during): (UsedBy, During),
     ) -> Result<SecretUse, StoreError> {
         let grants = self
             .database(scope.tenant())?
             .read(|sql| {
                 sql.all(
-                    "SELECT agent, used_by, hosts FROM secret_grant WHERE account = ?1 AND secret = ?2 AND used_by = ?3",
+                    "SELECT agent, used_by, hosts, lease FROM secret_grant \
+                     WHERE account = ?1 AND secret = ?2 AND used_by = ?3",
                     args![&name, used_by.as_str()],
                     |row| grant(row, 0),
                 )
             })
             .await?;
-        let fitting = grants.into_iter().filter(|grant| grant.hosts.fits(&host)).map(|grant| grant.agent);
-        let fitting = fitting.collect();
-        Ok(for_store::secret_use(session, name, host, used_by, fitting))
+        let fitting: Vec<Grant> = grants.into_iter().filter(|grant| grant.hosts.fits(&host)).collect();
+        // Of several the most specific counts, as with destinations: an exact host may be kept closer than the rest.
+        let own = fitting.iter().filter(|grant| &grant.agent == session.agent());
+        let lease = own.max_by_key(|grant| grant.hosts.specificity()).map_or(LeaseTerm::default(), |grant| grant.lease);
+        let granted = fitting.into_iter().map(|grant| grant.agent).collect();
+        Ok(for_store::secret_use(session, name, host, (used_by, during), granted, lease))
     }
 
     /// The sealed value of a secret whose release is on record.
@@ -262,13 +286,14 @@ impl Store {
             .read(|sql| {
                 // One statement, so that the key is the one under which the value is, also while keys are changed.
                 let found = sql.one(
-                    "SELECT data_key.wrapped_by, data_key.wrapped, secret.version, secret.sealed, secret.released_at \
-                     FROM secret JOIN data_key ON data_key.account = secret.account \
+                    "SELECT data_key.wrapped_by, data_key.wrapped, secret.version, secret.sealed, secret.released_at, \
+                     secret.kind, secret.refresh, secret.refresh_until FROM secret JOIN data_key ON data_key.account = secret.account \
                      WHERE secret.account = ?1 AND secret.name = ?2",
                     args![&name],
                     |row| {
                         let key = StoredKey { by: row.text(0)?, bytes: row.blob(1)? };
-                        let found = StoredSecret { key, version: row.count(2)?, bytes: row.blob(3)? };
+                        let (kind, refresh) = (kind(row, 5)?, Refresh::read(row, 6)?);
+                        let found = StoredSecret { key, kind, version: row.count(2)?, bytes: row.blob(3)?, refresh };
                         Ok((found, row.optional_time(4)?))
                     },
                 )?;
@@ -303,6 +328,8 @@ fn version(sql: &Sql<'_>, name: &SecretName) -> Result<Option<u64>, StoreError> 
 fn secret_row(row: &Row<'_>) -> Result<SecretRow, StoreError> {
     Ok(SecretRow {
         name: row.parse(0)?,
+        kind: kind(row, 5)?,
+        set_again: Refresh::read(row, 6)?.failed(),
         note: row.text(1)?,
         version: row.count(2)?,
         updated_at: row.time(3)?,
@@ -311,10 +338,15 @@ fn secret_row(row: &Row<'_>) -> Result<SecretRow, StoreError> {
     })
 }
 
+pub(crate) fn kind(row: &Row<'_>, at: usize) -> Result<SecretKind, StoreError> {
+    row.text(at)?.parse().map_err(|_| StoreError::Corrupt("a secret's kind"))
+}
+
 fn grant(row: &Row<'_>, at: usize) -> Result<Grant, StoreError> {
     let hosts = HostPattern::parse(&row.text(at + 2)?).map_err(|_| StoreError::Corrupt("a grant's hosts"))?;
     let used_by = row.text(at + 1)?.parse().map_err(|_| StoreError::Corrupt("a grant's use"))?;
-    Ok(Grant { agent: row.parse(at)?, used_by, hosts })
+    let lease = row.text(at + 3)?.parse().map_err(|_| StoreError::Corrupt("a grant's lease"))?;
+    Ok(Grant { agent: row.parse(at)?, used_by, hosts, lease })
 }
 
 const TOO_MANY: StoreError =

@@ -8,3 +8,4 @@ pub mod fake_model;
 pub mod far_side;
 pub mod podman;
 pub mod services;
+pub mod token_endpoint;

@@ -1,21 +1,26 @@
 //! What the gate and the calls of models ask for: secrets against the record of their release. And what the gate
 //! tells: the record of what went out.
 
+mod refresh;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use bailiwick_audit::{Draft, Phase, Verdict};
 use bailiwick_auth::access::verb::{CallModel, ReleaseSecret};
-use bailiwick_auth::access::{Journal, SecretUse, record};
+use bailiwick_auth::access::{During, Journal, SecretUse, record};
+use bailiwick_auth::authn::outbound::CallError;
 use bailiwick_auth::{Recorded, Scope};
-use bailiwick_sandbox::gate::{Caller, Keeping, Lease, Line, Named};
+use bailiwick_sandbox::gate::{Caller, Keeping, Lease, Line, Moment, Named};
+use bailiwick_store::secret::StoredSecret;
 use bailiwick_store::{Store, StoreError};
 use bailiwick_types::host::HostName;
-use bailiwick_types::notification::SealedOf;
-use bailiwick_types::{SecretName, UsedBy};
-use bailiwick_vault::{Released, SealError, SealedSecret, Vault, WrappedKey};
+use bailiwick_types::{LeaseTerm, SealedOf, SecretKind, SecretName, UsedBy};
+use bailiwick_vault::{RefreshFailure, Released, SealError, SealedSecret, Vault, WrappedKey};
 use futures::future::join_all;
 use serde_json::{Map, json};
+
+pub use self::refresh::TokenEndpoints;
 
 /// How long a sandbox may use a secret before it is asked about again: how long a grant that was taken still holds.
 const LEASE: Duration = Duration::from_secs(60);
@@ -27,6 +32,7 @@ pub const CONNECT: &str = "sandbox.connect";
 pub struct Keeper {
     store: Store,
     vault: Arc<Vault>,
+    endpoints: TokenEndpoints,
 }
 
 /// A secret was not released.
@@ -44,18 +50,41 @@ pub enum Withheld {
     /// It could not be opened.
     #[error(transparent)]
     Sealed(#[from] SealError),
+    /// It is a grant that its token endpoint refused.
+    #[error("the token endpoint refused its refresh grant: an admin has to set it again")]
+    SetAgain,
+    /// It is a grant, and its token endpoint gave no token.
+    #[error(transparent)]
+    Token(#[from] RefreshFailure),
+    /// It is a grant, and its token endpoint could not be asked.
+    #[error("the token endpoint was not asked: {0}")]
+    Endpoint(#[from] CallError),
+    /// It is a grant, and somebody else's refresh takes long, or failed a moment ago.
+    #[error("there is no access token at the moment")]
+    Later,
     /// The server is ending.
     #[error("the server is ending")]
     Ending,
 }
 
-/// An act on record, and what came of it: the version of the value, and the value.
-type Opened = (Recorded<ReleaseSecret>, Result<(u64, Released), Withheld>);
+/// A secret as it goes out.
+struct Open {
+    version: u64,
+    value: Released,
+    /// How long it may be used at most.
+    lasts: Duration,
+}
+
+/// An act on record, and what came of it.
+type Opened<T> = (Recorded<ReleaseSecret>, Result<T, Withheld>);
+
+/// A way to open what is sealed.
+type Opening<T> = fn(&Vault, &Recorded<ReleaseSecret>, &WrappedKey, &SealedSecret) -> Result<T, SealError>;
 
 impl Keeper {
     /// A keeper over the server's store and vault.
-    pub fn new(store: Store, vault: Arc<Vault>) -> Self {
-        Self { store, vault }
+    pub fn new(store: Store, vault: Arc<Vault>, endpoints: TokenEndpoints) -> Self {
+        Self { store, vault, endpoints }
     }
 
     /// A secret of the caller's account, for one call of a model that is on record.
@@ -68,16 +97,20 @@ impl Keeper {
         secret: SecretName,
         host: HostName,
     ) -> Result<Released, Withheld> {
-        let asked = self.store.secret_use(call.scope(), call.resource().clone(), secret, host, UsedBy::Model).await?;
-        self.released(call.scope(), asked, Some(call.intent())).await
+        let asked = self
+            .store
+            .secret_use(call.scope(), call.resource().clone(), secret, host, (UsedBy::Model, During::Nothing))
+            .await?;
+        Ok(self.released(call.scope(), asked, Some(call.intent())).await?.value)
     }
 
     /// Asks the policy, writes the release down, and only then opens the value.
-    async fn released(&self, scope: &Scope, asked: SecretUse, call: Option<u64>) -> Result<Released, Withheld> {
+    async fn released(&self, scope: &Scope, asked: SecretUse, call: Option<u64>) -> Result<Open, Withheld> {
         let mut detail = Map::from_iter([
             ("host".to_owned(), json!(asked.host())),
             ("session".to_owned(), json!(asked.session().id())),
             ("used_by".to_owned(), json!(asked.used_by())),
+            ("lease".to_owned(), json!(asked.lease())),
         ]);
         // The number of the model call's own line.
         detail.extend(call.map(|call| ("call".to_owned(), json!(call))));
@@ -93,42 +126,76 @@ impl Keeper {
         let act = record(&self.store, permit, detail).await?;
         let (act, opened) = self.opened(act).await?;
         let (verdict, detail) = match &opened {
-            Ok((version, _)) => (Verdict::Ok, Map::from_iter([("version".to_owned(), json!(version))])),
-            Err(_) => (Verdict::Fail, Map::new()),
+            Ok(open) => (Verdict::Ok, Map::from_iter([("version".to_owned(), json!(open.version))])),
+            Err(why) => (Verdict::Fail, Map::from_iter([("error".to_owned(), json!(why.code()))])),
         };
         act.settle(&self.store, verdict, detail).await?;
-        opened.map(|(_, value)| value)
+        opened
     }
 
-    /// Opens a value, in a thread that may wait: the key above may be in another program's hands.
-    async fn opened(&self, act: Recorded<ReleaseSecret>) -> Result<Opened, Withheld> {
+    async fn opened(&self, act: Recorded<ReleaseSecret>) -> Result<Opened<Open>, Withheld> {
         let stored = match self.store.secret_sealed(&act).await {
             Ok(stored) => stored,
             Err(error) => return Ok((act, Err(error.into()))),
         };
+        let version = stored.version;
+        match stored.kind {
+            SecretKind::Value => {
+                let (act, value) = self.unsealed(act, &stored, Vault::open).await?;
+                Ok((act, value.map(|value| Open { version, value, lasts: LEASE })))
+            }
+            SecretKind::OAuth => self.token(act, stored).await,
+        }
+    }
+
+    /// Opens a value, in a thread that may wait: the key above may be in another program's hands.
+    async fn unsealed<T: Send + 'static>(
+        &self,
+        act: Recorded<ReleaseSecret>,
+        stored: &StoredSecret,
+        open: Opening<T>,
+    ) -> Result<Opened<T>, Withheld> {
         let vault = Arc::clone(&self.vault);
+        let key = WrappedKey { by: stored.key.by.clone(), bytes: stored.key.bytes.clone() };
+        let of = SealedOf::of_secret(act.resource().secret().clone(), stored.kind);
+        let sealed = SealedSecret { of, version: stored.version, bytes: stored.bytes.clone() };
         let opening = tokio::task::spawn_blocking(move || {
-            let key = WrappedKey { by: stored.key.by, bytes: stored.key.bytes };
-            let name = act.resource().secret().clone();
-            let sealed = SealedSecret { of: SealedOf::Secret(name), version: stored.version, bytes: stored.bytes };
-            let opened = vault.open(&act, &key, &sealed);
-            (act, opened.map(|value| (sealed.version, value)).map_err(Withheld::from))
+            let opened = open(&vault, &act, &key, &sealed);
+            (act, opened.map_err(Withheld::from))
         });
         opening.await.map_err(|_| Withheld::Ending)
     }
 }
 
+impl Withheld {
+    /// A stable word for the record.
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Refused(_) => "refused",
+            Self::Store(_) | Self::Record(_) => "store_failed",
+            Self::Sealed(_) => "sealed",
+            Self::SetAgain | Self::Token(RefreshFailure::Refused(_)) => "set_again",
+            Self::Token(_) | Self::Endpoint(_) | Self::Later => "no_token",
+            Self::Ending => "ending",
+        }
+    }
+}
+
 impl bailiwick_sandbox::gate::Keeper for Keeper {
-    fn release<'a>(&'a self, caller: &'a Caller, named: Named) -> Keeping<'a, Option<Lease>> {
+    fn release<'a>(&'a self, caller: &'a Caller, named: Named, moment: Moment) -> Keeping<'a, Option<Lease>> {
         Box::pin(async move {
             let (scope, session) = (&caller.scope, caller.session.clone());
             let (secret, host) = named.into_parts();
             let released = async {
-                let asked = self.store.secret_use(scope, session, secret, host, UsedBy::Sandbox).await?;
-                self.released(scope, asked, None).await
+                let use_of = (UsedBy::Sandbox, moment.during);
+                let asked = self.store.secret_use(scope, session, secret, host, use_of).await?;
+                let call = (asked.lease() != LeaseTerm::Minute).then_some(moment.number);
+                Ok((self.released(scope, asked, None).await?, call))
             };
             match released.await {
-                Ok(value) => Some(Lease { value: value.expose().to_owned().into(), lasts: LEASE }),
+                Ok((Open { value, lasts, .. }, call)) => {
+                    Some(Lease { value: value.expose().to_owned().into(), lasts: lasts.min(LEASE), call })
+                }
                 // The operator's to mend.
                 Err(why @ Withheld::Sealed(_)) => {
                     tracing::error!(%why, "a secret could not be opened");

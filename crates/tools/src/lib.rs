@@ -16,5 +16,5 @@ pub mod run;
 
 pub use catalogue::{ToolDefinition, is_known};
 pub use gate::{Judged, ToolRequest};
-pub use keeper::{Keeper, Withheld};
+pub use keeper::{Keeper, TokenEndpoints, Withheld};
 pub use run::{Outcome, ToolManager, Verdict};

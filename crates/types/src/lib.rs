@@ -32,5 +32,5 @@ pub use name::{AccountName, AgentName, ModelName, NameError, SecretName, TargetN
 pub use path::{PathError, WorkspacePath};
 pub use quota::{Day, Exhausted, Quota, QuotaOverrides, Quotas};
 pub use role::{GrantLevel, KeyScope, Role};
-pub use secret::UsedBy;
+pub use secret::{LeaseTerm, SealedOf, SecretKind, UsedBy};
 pub use time::Timestamp;

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::name::{AgentName, SecretName, TargetName, ToolName};
+use crate::name::{AgentName, ToolName};
 
 pub use text::message;
 
@@ -153,16 +153,6 @@ impl Notice {
             What::Test => return None,
         })
     }
-}
-
-/// What a sealed value is of: its account's data key seals secrets and addresses of targets, and neither opens as the
-/// other, whatever their names.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum SealedOf {
-    /// A secret.
-    Secret(SecretName),
-    /// The address of a target of notifications.
-    Target(TargetName),
 }
 
 /// Why a text is no address of a target. It never repeats the text, which may be a secret.

@@ -6,14 +6,14 @@
 
 use bailiwick_auth::access::verb::{ReleaseSecret, SendNotification};
 use bailiwick_auth::{Recorded, Tenant};
-use bailiwick_types::notification::SealedOf;
-use bailiwick_types::{Incarnation, SecretName, TargetName};
+use bailiwick_types::{Incarnation, SealedOf, SecretName, TargetName};
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use hmac::Mac as _;
 use zeroize::Zeroizing;
 
 use crate::Released;
+use crate::oauth::RefreshGrant;
 use crate::seal::SealError;
 
 /// The first byte of what is sealed so; another way would have another.
@@ -155,6 +155,15 @@ impl DataKey {
         self.sealed(&SealedOf::Target(name.clone()), version, address.as_bytes())
     }
 
+    /// Seals a refresh grant.
+    ///
+    /// # Errors
+    /// [`SealError`].
+    pub fn seal_grant(&self, name: &SecretName, version: u64, grant: &RefreshGrant) -> Result<SealedSecret, SealError> {
+        let kept = grant.kept().map_err(|_| SealError::Closed)?;
+        self.sealed(&SealedOf::Grant(name.clone()), version, kept.as_bytes())
+    }
+
     /// The same value of the same account under another data key of it. Nobody is shown it on the way.
     ///
     /// # Errors
@@ -247,7 +256,7 @@ impl Vault {
     /// Opens a value against the record of its release. A key program is asked: this may block.
     ///
     /// # Errors
-    /// [`SealError::Closed`], also for another secret than the recorded one.
+    /// [`SealError::Closed`], also for another secret than the recorded one, and for one that is no value.
     pub fn open(
         &self,
         act: &Recorded<ReleaseSecret>,
@@ -256,9 +265,27 @@ impl Vault {
     ) -> Result<Released, SealError> {
         match &sealed.of {
             SealedOf::Secret(name) if name == act.resource().secret() => {}
-            SealedOf::Secret(_) | SealedOf::Target(_) => return Err(SealError::Closed),
+            SealedOf::Secret(_) | SealedOf::Grant(_) | SealedOf::Target(_) => return Err(SealError::Closed),
         }
-        self.opened(act.scope().tenant().incarnation(), key, sealed)
+        self.opened(act.scope().tenant().incarnation(), key, sealed).map(Released)
+    }
+
+    /// Opens a refresh grant against the record of its release. A key program is asked: this may block.
+    ///
+    /// # Errors
+    /// [`SealError::Closed`], also for another secret than the recorded one, and for one that is no grant.
+    pub fn open_grant(
+        &self,
+        act: &Recorded<ReleaseSecret>,
+        key: &WrappedKey,
+        sealed: &SealedSecret,
+    ) -> Result<RefreshGrant, SealError> {
+        match &sealed.of {
+            SealedOf::Grant(name) if name == act.resource().secret() => {}
+            SealedOf::Grant(_) | SealedOf::Secret(_) | SealedOf::Target(_) => return Err(SealError::Closed),
+        }
+        let kept = self.opened(act.scope().tenant().incarnation(), key, sealed)?;
+        RefreshGrant::read(&kept).ok_or(SealError::Closed)
     }
 
     /// Opens the address of a target against the record of what is sent there. A key program is asked: this may
@@ -274,16 +301,21 @@ impl Vault {
     ) -> Result<Released, SealError> {
         match &sealed.of {
             SealedOf::Target(name) if name == act.resource().name() => {}
-            SealedOf::Target(_) | SealedOf::Secret(_) => return Err(SealError::Closed),
+            SealedOf::Target(_) | SealedOf::Secret(_) | SealedOf::Grant(_) => return Err(SealError::Closed),
         }
-        self.opened(act.scope().tenant().incarnation(), key, sealed)
+        self.opened(act.scope().tenant().incarnation(), key, sealed).map(Released)
     }
 
-    fn opened(&self, account: Incarnation, key: &WrappedKey, sealed: &SealedSecret) -> Result<Released, SealError> {
+    fn opened(
+        &self,
+        account: Incarnation,
+        key: &WrappedKey,
+        sealed: &SealedSecret,
+    ) -> Result<Zeroizing<String>, SealError> {
         let key = self.data_key(account, key)?;
         let opened = open(&key, &purpose(account, &sealed.of, sealed.version), &sealed.bytes)?;
         let text = std::str::from_utf8(&opened).map_err(|_| SealError::Closed)?;
-        Ok(Released(Zeroizing::new(text.to_owned())))
+        Ok(Zeroizing::new(text.to_owned()))
     }
 
     fn find(&self, id: &str) -> Option<&dyn KeyEncryption> {
@@ -304,9 +336,11 @@ fn of_account(account: Incarnation) -> Vec<u8> {
     format!("data key\0{account}").into_bytes()
 }
 
+/// What a value is sealed for. A grant that a changed row calls a value does not open: its refresh token would go out.
 fn purpose(account: Incarnation, of: &SealedOf, version: u64) -> Vec<u8> {
     let (kind, name) = match of {
         SealedOf::Secret(name) => ("secret", name.as_str()),
+        SealedOf::Grant(name) => ("oauth grant", name.as_str()),
         SealedOf::Target(name) => ("notification", name.as_str()),
     };
     format!("{kind}\0{account}\0{name}\0{version}").into_bytes()
@@ -419,6 +453,7 @@ mod tests {
             purpose(account, &secret("other"), 3),
             // A target of notifications that has the name of a secret is another thing.
             purpose(account, &SealedOf::Target("token".parse().unwrap()), 3),
+            purpose(account, &SealedOf::Grant("token".parse().unwrap()), 3),
             purpose(Incarnation::new(), &name, 3),
         ] {
             assert_eq!(open(&data, &other, &sealed).err(), Some(SealError::Closed));

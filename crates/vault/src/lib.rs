@@ -28,6 +28,14 @@
 //! }
 //! ```
 //!
+//! ```compile_fail,E0308
+//! // What is sent to a token endpoint, against the record of the release alone.
+//! use bailiwick_auth::{Recorded, access::verb::ReleaseSecret};
+//! fn misuse(grant: &bailiwick_vault::RefreshGrant, act: &Recorded<ReleaseSecret>) {
+//!     let _ = grant.request(act);
+//! }
+//! ```
+//!
 //! ```
 //! // The positive control.
 //! use bailiwick_auth::{Recorded, access::verb::CallModel};
@@ -38,6 +46,7 @@
 
 pub mod envelope;
 pub mod host_keys;
+pub mod oauth;
 pub mod redact;
 pub mod seal;
 
@@ -50,6 +59,7 @@ use zeroize::Zeroizing;
 
 pub use envelope::{DataKey, KeyEncryption, LocalKey, SealedSecret, Vault, WrappedKey};
 pub use host_keys::{HostKeys, HostKeysError};
+pub use oauth::{GrantError, RefreshFailure, RefreshGrant, Refreshed};
 pub use redact::Redactor;
 pub use seal::{Purpose, Seal, SealError};
 

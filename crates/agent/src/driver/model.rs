@@ -15,7 +15,7 @@ use bailiwick_store::turn::Messages;
 use bailiwick_tools::{Withheld, catalogue};
 use bailiwick_types::agent::{BackendChoice, SandboxMode};
 use bailiwick_types::failpoint;
-use bailiwick_vault::Released;
+use bailiwick_vault::{RefreshFailure, Released};
 use futures::StreamExt;
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
@@ -157,6 +157,13 @@ impl Drive<'_> {
                     "The model {name} needs a key of your account's own. An admin sets it and grants it:\n\
                      bailiwick secret set {secret}\n\
                      bailiwick secret grant {secret} --agent {agent} --host {host} --used-by model"
+                ),
+            ),
+            Withheld::SetAgain | Withheld::Token(RefreshFailure::Refused(_)) => (
+                "MODEL_KEY_MISSING",
+                format!(
+                    "The grant by which your account calls the model {name} was refused where its tokens come from. \
+                     An admin sets it again:\nbailiwick secret set {secret} --oauth"
                 ),
             ),
             other => {

@@ -13,6 +13,7 @@ use bailiwick_auth::authn::{Presented, Step, Walk};
 use bailiwick_auth::key::PresentedKey;
 use bailiwick_auth::{Permit, Principal, Scope};
 use bailiwick_model::{Provider, Script};
+use bailiwick_outbound::{Lazy, Patience};
 use bailiwick_sandbox::container::ContainerUse;
 use bailiwick_sandbox::gate::GateSettings;
 use bailiwick_sandbox::linux::{CgroupUse, HelperPath};
@@ -21,7 +22,7 @@ use bailiwick_store::Store;
 use bailiwick_store::account::NewAccount;
 use bailiwick_store::session::{SessionRow, SessionState};
 use bailiwick_tools::run::Ceilings;
-use bailiwick_tools::{Keeper, ToolManager};
+use bailiwick_tools::{Keeper, TokenEndpoints, ToolManager};
 use bailiwick_types::{AgentDefinition, ModelName, RequestId, SessionId};
 use bailiwick_vault::{HostKeys, ModelKeys, Redactor, Vault};
 use serde_json::Value;
@@ -53,7 +54,13 @@ pub fn vault(dir: &Path) -> Vault {
 }
 
 pub fn keeper(dir: &Path, store: &Store) -> Arc<Keeper> {
-    Arc::new(Keeper::new(store.clone(), Arc::new(vault(dir))))
+    keeper_with(dir, store, Vec::new())
+}
+
+/// One that gets access tokens from these origins.
+pub fn keeper_with(dir: &Path, store: &Store, origins: Vec<String>) -> Arc<Keeper> {
+    let endpoints = TokenEndpoints::new(Arc::new(Lazy::new(Patience::default())), origins);
+    Arc::new(Keeper::new(store.clone(), Arc::new(vault(dir)), endpoints))
 }
 
 fn runtime(dir: &Path, store: &Store, walk: &Arc<Walk>, script: &str) -> Runtime {

@@ -9,6 +9,7 @@ mod hostile;
 mod machine;
 mod model;
 mod recovery;
+mod refresh;
 mod turns;
 
 /// The answers of the scripted model that most tests use.

@@ -19,7 +19,7 @@ use bailiwick_store::session::SessionState::{Failed, Idle};
 use bailiwick_testkit::fake_model::{FakeAnthropic, Reply};
 use bailiwick_tools::ToolManager;
 use bailiwick_tools::run::Ceilings;
-use bailiwick_types::{ModelName, SessionId, UsedBy};
+use bailiwick_types::{LeaseTerm, ModelName, SecretKind, SessionId, UsedBy};
 use bailiwick_vault::{ModelKeys, Secret};
 use serde_json::{Value, json};
 
@@ -153,13 +153,13 @@ async fn set(inside: &Inside, scope: &Scope, value: &'static str) {
         Ok((StoredKey { by: key.wrapped().by.clone(), bytes: key.wrapped().bytes.clone() }, sealed.bytes))
     };
     let name = "model_key".parse().unwrap();
-    inside.store.secret_set(permit, name, None, Expect::Either, Box::new(sealing)).await.unwrap();
+    inside.store.secret_set(permit, name, SecretKind::Value, None, Expect::Either, Box::new(sealing)).await.unwrap();
 }
 
 async fn grant(inside: &Inside, scope: &Scope, used_by: UsedBy, host: &str, change: Change) {
     let permit = scope.authorize::<GrantSecret>(scope.account()).unwrap();
     let hosts = bailiwick_types::host::HostPattern::parse(host).unwrap();
-    let grant = Grant { agent: "default".parse().unwrap(), used_by, hosts };
+    let grant = Grant { agent: "default".parse().unwrap(), used_by, hosts, lease: LeaseTerm::Minute };
     inside.store.secret_grant(permit, "model_key".parse().unwrap(), grant, change).await.unwrap();
 }
 

@@ -103,7 +103,7 @@ impl Base {
 
 /// The codes that a base policy may carry, strongest word first: when several forbids hold, the caller
 /// reads the first of these.
-const CODES: [&str; 8] = [
+const CODES: [&str; 10] = [
     "not_found",
     "viewer_readonly",
     "admin_only",
@@ -111,6 +111,8 @@ const CODES: [&str; 8] = [
     "key_scope",
     "tool_not_granted",
     "secret_not_granted",
+    "no_call_running",
+    "call_not_approved",
     "forbidden",
 ];
 

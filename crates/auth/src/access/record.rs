@@ -5,8 +5,9 @@ use std::future::Future;
 use bailiwick_audit::{Draft, Phase, Verdict};
 use serde_json::{Map, Value};
 
+use super::resource::During;
 use super::scope::{Permit, Scope};
-use super::verb::Verb;
+use super::verb::{CallTool, Verb};
 
 /// The record could not be written, so the act must not happen.
 #[derive(Debug, thiserror::Error)]
@@ -34,11 +35,35 @@ pub trait Journal: Send + Sync {
 pub struct Recorded<V: Verb> {
     permit: Permit<V>,
     intent: u64,
+    ground: Ground,
+}
+
+/// On what an act stands.
+enum Ground {
+    /// The policy.
+    Policy,
+    /// The policy, and a person who approved this very act.
+    Person,
+}
+
+impl Recorded<CallTool> {
+    /// What runs while this call does.
+    pub fn during(&self) -> During {
+        match self.ground {
+            Ground::Policy => During::Call,
+            Ground::Person => During::ApprovedCall,
+        }
+    }
+
+    /// A call whose approval was used up with its intent.
+    pub(crate) fn approved(permit: Permit<CallTool>, intent: u64) -> Self {
+        Self { permit, intent, ground: Ground::Person }
+    }
 }
 
 impl<V: Verb> Recorded<V> {
     pub(crate) fn new(permit: Permit<V>, intent: u64) -> Self {
-        Self { permit, intent }
+        Self { permit, intent, ground: Ground::Policy }
     }
 
     /// On what.

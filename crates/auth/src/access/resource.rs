@@ -4,8 +4,8 @@
 use bailiwick_types::host::HostName;
 use bailiwick_types::notification::TargetKind;
 use bailiwick_types::{
-    AgentName, ApprovalId, CallId, GrantLevel, JobId, SandboxId, SecretName, SessionId, SpaceId, TargetName, ToolName,
-    UsedBy, UserName,
+    AgentName, ApprovalId, CallId, GrantLevel, JobId, LeaseTerm, SandboxId, SecretName, SessionId, SpaceId, TargetName,
+    ToolName, UsedBy, UserName,
 };
 use serde_json::Value;
 
@@ -399,6 +399,28 @@ impl Resource for ToolCall {
     }
 }
 
+/// What runs in a sandbox at the moment when a secret is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum During {
+    /// Nothing of the session on whose behalf it is: what asks was left behind, or is somebody else's as well. Nor
+    /// does a call of a model run in one.
+    Nothing,
+    /// Calls or a job.
+    Call,
+    /// Calls that a person approved, each of them, and nothing else.
+    ApprovedCall,
+}
+
+impl During {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Nothing => "nothing",
+            Self::Call => "call",
+            Self::ApprovedCall => "approved_call",
+        }
+    }
+}
+
 /// The use of one secret, on behalf of one session, for one host.
 #[derive(Clone)]
 pub struct SecretUse {
@@ -408,6 +430,9 @@ pub struct SecretUse {
     pub(crate) used_by: UsedBy,
     /// The agents that were granted it for this host and this use.
     pub(crate) granted: Vec<AgentName>,
+    /// For how long, by the most specific grant of the session's agent.
+    pub(crate) lease: LeaseTerm,
+    pub(crate) during: During,
 }
 
 impl SecretUse {
@@ -429,6 +454,11 @@ impl SecretUse {
     /// The session on whose behalf it is asked for.
     pub fn session(&self) -> &Session {
         &self.session
+    }
+
+    /// For how long it is released.
+    pub fn lease(&self) -> LeaseTerm {
+        self.lease
     }
 }
 

@@ -305,6 +305,8 @@ impl Refusal {
                 "key_scope" => "This key does not allow that: use a key with a wider scope.",
                 "tool_not_granted" => "The agent was not granted this tool.",
                 "secret_not_granted" => "The agent was not granted this secret for this host.",
+                "no_call_running" => "The agent has this secret during its calls only, and none is running.",
+                "call_not_approved" => "The agent has this secret during calls only that a person approved.",
                 "account_policy" => "A policy of your account forbids this.",
                 _ => "You do not have the right to do this.",
             },

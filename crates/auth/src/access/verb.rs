@@ -209,6 +209,8 @@ verbs! {
 
     /// Put a secret into a request that a sandbox makes, or into a call of a model.
     ReleaseSecret(SecretUse) = "secret.release";
+    /// Ask the token endpoint of a secret that is an OAuth client's grant for a new access token.
+    RefreshSecret(SecretUse) = "secret.refresh";
     /// Tell a target of notifications something.
     SendNotification(Notification) = "notification.send";
 

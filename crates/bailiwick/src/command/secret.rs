@@ -22,11 +22,16 @@ pub(crate) enum SecretCommand {
     /// Give a secret a value, from standard input or a prompt. The value before is gone.
     #[command(
         after_help = "Examples:\n  bailiwick secret set github_token --note 'read-only, for the developer agent'\n  \
-        pass show github | bailiwick secret set github_token"
+        pass show github | bailiwick secret set github_token\n  \
+        bailiwick secret set mail --oauth < grant.json"
     )]
     Set {
         /// Its name, as agents' files write it: secret:NAME.
         name: String,
+        /// It is an OAuth client's refresh grant, as JSON: token_url, client_id, refresh_token, with or without
+        /// client_secret, scope and auth (basic or body). What goes out are its access tokens.
+        #[arg(long)]
+        oauth: bool,
         /// What it is for.
         #[arg(long, value_name = "TEXT")]
         note: Option<String>,
@@ -36,11 +41,24 @@ pub(crate) enum SecretCommand {
     Rotate {
         /// Its name.
         name: String,
+        /// It is an OAuth client's refresh grant, as for `set`.
+        #[arg(long)]
+        oauth: bool,
     },
     /// Let an agent use a secret for a host: in its sandboxes' requests, or in the calls of its model.
     #[command(after_help = "Examples:\n  bailiwick secret grant github_token --agent developer --host github.com\n  \
+        bailiwick secret grant deploy_key --agent developer --host deploy.example.com --approved\n  \
         bailiwick secret grant anthropic_key --agent developer --host api.anthropic.com --used-by model")]
-    Grant(GrantArgs),
+    Grant {
+        #[command(flatten)]
+        grant: GrantArgs,
+        /// For how long its sandboxes have it at a time: a minute, or no longer than the call or job that asks.
+        #[arg(long, value_name = "TERM", value_enum, default_value_t = LeaseWord::Minute)]
+        lease: LeaseWord,
+        /// For calls alone that a person approved, and no longer than the call.
+        #[arg(long)]
+        approved: bool,
+    },
     /// Take a grant back. It holds for a minute at most.
     #[command(after_help = "Example:\n  bailiwick secret revoke github_token --agent developer --host github.com")]
     Revoke(GrantArgs),
@@ -74,6 +92,13 @@ enum UsedByWord {
     Model,
 }
 
+/// For how long a sandbox has a secret at a time.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LeaseWord {
+    Minute,
+    Call,
+}
+
 impl UsedByWord {
     fn query(self) -> [(&'static str, String); 1] {
         let word = match self {
@@ -103,29 +128,42 @@ pub(crate) async fn run(context: &Context, command: SecretCommand) -> Result<(),
                     let grants = grants.filter_map(|grant| {
                         let (agent, hosts) = (grant["agent"].as_str()?, grant["hosts"].as_str()?);
                         let model = grant["used_by"] == "model";
-                        Some(format!("{agent}{} for {hosts}", if model { "'s model" } else { "" }))
+                        let when = match grant["lease"].as_str() {
+                            Some("call") => " during calls",
+                            Some("approved_call") => " during approved calls",
+                            _ => "",
+                        };
+                        Some(format!("{agent}{} for {hosts}{when}", if model { "'s model" } else { "" }))
                     });
                     secret["grants"] = json!(grants.collect::<Vec<_>>().join(", "));
                 }
             }
-            let columns = ["name", "version", "updated_at", "released_at", "grants", "note"];
+            let columns = ["name", "kind", "set_again", "version", "updated_at", "released_at", "grants", "note"];
             out::rows(context.format, &listed, &columns, "No secrets.");
         }
-        SecretCommand::Set { name, note } => {
-            let value = read_value("Value")?;
-            let set = context.put(&["secrets", &name], &json!({ "value": value.as_str(), "note": note })).await?;
-            say_set(context, &name, &set);
-        }
-        SecretCommand::Rotate { name } => {
-            let value = read_value("Value")?;
-            let body = json!({ "value": value.as_str(), "expect": "existing" });
+        SecretCommand::Set { name, oauth, note } => {
+            let mut body = read_body(oauth)?;
+            body["note"] = json!(note);
             let set = context.put(&["secrets", &name], &body).await?;
             say_set(context, &name, &set);
         }
-        SecretCommand::Grant(GrantArgs { name, agent, hosts, used_by }) => {
+        SecretCommand::Rotate { name, oauth } => {
+            let mut body = read_body(oauth)?;
+            body["expect"] = json!("existing");
+            let set = context.put(&["secrets", &name], &body).await?;
+            say_set(context, &name, &set);
+        }
+        SecretCommand::Grant { grant: GrantArgs { name, agent, hosts, used_by }, lease, approved } => {
             let path = ["secrets", &name, "grants", &agent, &hosts];
-            let granted = context.client.api(Method::PUT, &path, Ask::query(&used_by.query())).await?;
-            context.done(&granted, &format!("{} may use {name} for {hosts}.", used_by.whose(&agent)));
+            let (lease, when) = match (lease, approved) {
+                (_, true) => ("approved_call", " during calls that a person approved"),
+                (LeaseWord::Call, false) => ("call", " during their calls"),
+                (LeaseWord::Minute, false) => ("minute", ""),
+            };
+            let [used] = used_by.query();
+            let query = [used, ("lease", lease.to_owned())];
+            let granted = context.client.api(Method::PUT, &path, Ask::query(&query)).await?;
+            context.done(&granted, &format!("{} may use {name} for {hosts}{when}.", used_by.whose(&agent)));
         }
         SecretCommand::Revoke(GrantArgs { name, agent, hosts, used_by }) => {
             let path = ["secrets", &name, "grants", &agent, &hosts];
@@ -180,6 +218,21 @@ fn typed() -> std::io::Result<Option<Zeroizing<String>>> {
             _ => {}
         }
     }
+}
+
+/// A value or a grant, as it is sent.
+fn read_body(oauth: bool) -> Result<Value, Failure> {
+    let value = read_value(if oauth { "Grant" } else { "Value" })?;
+    if !oauth {
+        return Ok(json!({ "value": value.as_str() }));
+    }
+    let grant = serde_json::from_str::<Value>(&value);
+    // The error would show what stands there.
+    let grant = grant.map_err(|_| Failure::Usage {
+        text: "standard input is not JSON".to_owned(),
+        hint: "a grant is an object of token_url, client_id and refresh_token",
+    })?;
+    Ok(json!({ "oauth": grant }))
 }
 
 /// The value: typed without being shown, or what comes in. Never an argument: others can see those.

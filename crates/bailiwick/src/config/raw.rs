@@ -306,6 +306,7 @@ pub(super) struct Vault {
     pub(super) old_key_files: Vec<PathBuf>,
     pub(super) old_key_envs: Vec<String>,
     pub(super) old_key_commands: Vec<KeyCommand>,
+    pub(super) token_origins: Vec<String>,
 }
 
 #[derive(Default, Deserialize)]

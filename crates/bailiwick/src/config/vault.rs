@@ -6,7 +6,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bailiwick_outbound::{Origin, OriginError, Plain};
 use bailiwick_vault::{KeyEncryption, LocalKey};
+use url::Url;
 use zeroize::Zeroizing;
 
 use super::check::resolve;
@@ -24,6 +26,8 @@ const LONGEST_ID: usize = 64;
 pub(crate) struct VaultSettings {
     pub(crate) present: PresentKey,
     pub(crate) old: Vec<Box<dyn KeyEncryption>>,
+    /// Where token endpoints may be besides the public network.
+    pub(crate) token_origins: Vec<String>,
 }
 
 /// The key that encrypts.
@@ -62,7 +66,21 @@ pub(super) fn check(layers: &mut Layers, raw: Vault) -> VaultSettings {
     if let Some(twice) = ids.iter().enumerate().find(|(n, id)| ids.iter().take(*n).any(|before| before == *id)) {
         layers.wrong("vault", format!("the key {} stands there twice", twice.1));
     }
-    VaultSettings { present: present.map_or(PresentKey::Usual, PresentKey::Configured), old }
+    for text in &raw.token_origins {
+        let origin = Url::parse(text).map_err(|_| OriginError::NotHttp).and_then(|url| {
+            let whole = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
+            Origin::of(&url, Plain::Loopback).map(|_| whole)
+        });
+        match origin {
+            Ok(true) => {}
+            Ok(false) => {
+                layers.wrong("vault.token_origins", "an origin has no path: https://NAME or https://NAME:PORT")
+            }
+            Err(error) => layers.wrong("vault.token_origins", error.to_string()),
+        }
+    }
+    let token_origins = raw.token_origins;
+    VaultSettings { present: present.map_or(PresentKey::Usual, PresentKey::Configured), old, token_origins }
 }
 
 fn of_file(layers: &mut Layers, key: &str, path: &Path) -> Option<Box<dyn KeyEncryption>> {

@@ -52,6 +52,11 @@ fn server(home: &Home, far: &FarSide) -> Running {
     home.serve_with(&script(far), &more.replace("PORT", &far.tls.to_string()))
 }
 
+/// The same agent, whose every call a person has to approve.
+fn careful(far: &FarSide) -> String {
+    agent(far).replacen("tools: [bash]", "tools: [bash]\nrequire_approval: [bash]", 1)
+}
+
 fn put(server: &Running, home: &Home, key: &str, text: &str) {
     home.write("caller/AGENT.md", text, 0o644);
     server.client(home, key, &["agent", "put", "caller/AGENT.md"]).good();
@@ -143,6 +148,68 @@ async fn g04_an_agent_calls_with_a_secret_that_nobody_sees() {
         // The control: a search that finds what is there, where the rows are files.
         let rows = bailiwick_testkit::database::chosen_text() == "sqlite:";
         assert!(!rows || !holding(&data, b"api.test").is_empty());
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn g04_a_secret_for_approved_calls_goes_out_during_those_and_no_others() {
+    let far = FarSide::start(&["api.test"]).await;
+    tokio::task::spawn_blocking(move || {
+        let home = Home::new();
+        let server = server(&home, &far);
+        let (alice, bob) = (server.account(&home, "acme", "alice"), server.account(&home, "globex", "bob"));
+        for key in [&alice, &bob] {
+            put(&server, &home, key, &agent(&far));
+            home.write("careful/AGENT.md", &careful(&far), 0o644);
+            server.client(&home, key, &["agent", "put", "careful/AGENT.md"]).good();
+        }
+        let ask = |key: &str| server.talk(&home, key, &["chat", "--agent", "careful"], "call\ny\n").good();
+        let grant = |agent: &str, how: &[&str]| {
+            let grant = ["secret", "grant", "api_token", "--agent", agent, "--host", "api.test"];
+            server.client(&home, &alice, &[&grant, how].concat()).good()
+        };
+        server.talk(&home, &alice, &["secret", "set", "api_token"], TOKEN).good();
+        assert!(grant("caller", &["--approved"]).contains("during calls that a person approved"));
+        grant("careful", &["--lease", "call", "--approved"]);
+        let listed = server.client(&home, &alice, &["secret", "list"]).good();
+        assert!(listed.contains("careful for api.test during approved calls"), "{listed}");
+
+        // Nobody approved it; then somebody did. The neighbour's approval is for the neighbour.
+        assert!(say(&server, &home, &alice, "call").contains("no_secret"));
+        let said = ask(&alice);
+        assert!(said.contains("Bearer *****"), "{said}");
+        assert!(ask(&bob).contains("no_secret"));
+        let denied = events(&server, &home, &alice, "secret.release");
+        let why = |event: &&Value| event["result"] == "DENIED" && event["detail"]["code"] == "call_not_approved";
+        let denied: Vec<&Value> = denied.iter().filter(why).collect();
+        assert!(!denied.is_empty() && denied.iter().all(|event| event["agent"] == "caller"), "{denied:?}");
+
+        // For calls, whoever approved them or not: during one, and each has its own release.
+        grant("caller", &["--lease", "call"]);
+        let released = || {
+            let events = events(&server, &home, &alice, "secret.release");
+            events.iter().filter(|event| event["result"] == "OK").count()
+        };
+        let before = released();
+        let twice = server.talk(&home, &alice, &["chat", "--agent", "caller"], "call\ncall\n").good();
+        assert_eq!(twice.matches("Bearer *****").count(), 2, "{twice}");
+        assert_eq!(released(), before + 2, "one sandbox, two calls");
+        // The control: for a minute both have one.
+        grant("caller", &[]);
+        let twice = server.talk(&home, &alice, &["chat", "--agent", "caller"], "call\ncall\n").good();
+        assert_eq!(twice.matches("Bearer *****").count(), 2, "{twice}");
+        assert_eq!(released(), before + 3);
+
+        // A refresh grant comes from standard input, too.
+        let grant = r#"{"token_url":"https://sso.example/token","client_id":"me","refresh_token":"refresh-0123"}"#;
+        server.talk(&home, &alice, &["secret", "set", "mail", "--oauth"], grant).good();
+        let listed = server.client(&home, &alice, &["secret", "list"]).good();
+        assert!(listed.contains("oauth") && !listed.contains("refresh-0123"), "{listed}");
+        server.talk(&home, &alice, &["secret", "rotate", "mail", "--oauth"], "{}").failed(1, &["oauth:"]);
+        let wrong = server.talk(&home, &alice, &["secret", "set", "mail", "--oauth"], "refresh-0123");
+        assert!(!wrong.failed(2, &["not JSON"]).contains("refresh-0123"));
     })
     .await
     .unwrap();

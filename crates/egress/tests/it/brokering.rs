@@ -9,7 +9,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::world::{Answer, Sandbox, TOKEN, World};
+use crate::world::{Answer, NO_CALL, Sandbox, TOKEN, World};
 
 /// `/` and `+` of the token have escapes of three letters.
 const ESCAPED: usize = TOKEN.len() + 4;
@@ -242,4 +242,45 @@ async fn g04_what_is_said_in_a_websocket_stays_as_it_is() {
         said.push_str(&String::from_utf8_lossy(&piece[..length]));
     }
     assert!(!said.contains("tok-4"), "{said}");
+}
+
+#[tokio::test]
+async fn g04_a_lease_for_a_call_is_over_with_it_and_what_comes_back_later_is_blanked_all_the_same() {
+    let world = World::new().await;
+    let one = world.sandbox(1, policy(), Limits::default()).await;
+    let api = format!("api.test:{}", world.tls);
+    let during = |number: u64| world.call.store(number, Ordering::SeqCst);
+    let asked = || world.asked.load(Ordering::SeqCst);
+    // In a call: asked for once, used as often as it likes.
+    during(1);
+    one.door.calls(1);
+    for _ in 0..2 {
+        assert_eq!(one.get(&api, "/query/a").await.status, 200);
+    }
+    assert_eq!(asked(), 1);
+    // It ended: what is still there asks anew and gets nothing.
+    during(NO_CALL);
+    one.door.calls(2);
+    assert_eq!(one.get(&api, "/query/a").await.code(), Some("no_secret"));
+    assert_eq!(asked(), 2);
+    // What the host kept of it is searched for in answers without any secret, too.
+    let late = with(&one, &api, "/plain", &format!("x-said: {TOKEN}\r\n")).await;
+    assert!(
+        late.status == 200 && late.text.contains("\"x-said\": \"***") && !late.text.contains("tok-4f9a"),
+        "{late:?}"
+    );
+    // The next call has its own.
+    during(3);
+    one.door.calls(3);
+    assert_eq!(one.get(&api, "/query/a").await.status, 200);
+    assert_eq!(asked(), 3);
+    // An answer that was given for a call that is over is none, and numbers do not go back.
+    one.door.calls(4);
+    one.door.calls(3);
+    assert_eq!(one.get(&api, "/query/a").await.code(), Some("no_secret"));
+    // The control: a lease for a minute does not care.
+    during(0);
+    assert_eq!(one.get(&api, "/query/a").await.status, 200);
+    one.door.calls(5);
+    assert_eq!(one.get(&api, "/query/a").await.status, 200);
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -36,6 +36,8 @@ pub(crate) struct World {
     lines: Arc<Mutex<Vec<(u64, Line)>>>,
     /// How often a secret was asked for.
     pub(crate) asked: Arc<AtomicUsize>,
+    /// The number of the call for which a secret is given; 0: it is for a minute.
+    pub(crate) call: Arc<AtomicU64>,
 }
 
 pub(crate) struct Sandbox {
@@ -68,10 +70,11 @@ impl World {
         let names = Names::new(fixed, OwnAddresses::of_host().unwrap());
         let gate = Gate::new(Settings { names, roots: vec![root.clone()], asks, journal }).unwrap();
         let counted = Arc::new(AtomicUsize::new(0));
-        tokio::spawn(answer(asked, Arc::clone(&counted)));
+        let call = Arc::new(AtomicU64::new(0));
+        tokio::spawn(answer(asked, Arc::clone(&counted), Arc::clone(&call)));
         let written = Arc::<Mutex<Vec<(u64, Line)>>>::default();
         tokio::spawn(keep(lines, Arc::clone(&written)));
-        Self { gate, tls, http, ports: Vec::new(), root, lines: written, asked: counted }
+        Self { gate, tls, http, ports: Vec::new(), root, lines: written, asked: counted, call }
     }
 
     fn with_ports(&self, text: &str) -> String {
@@ -127,12 +130,21 @@ impl World {
     }
 }
 
+/// In the place of a call's number: none runs.
+pub(crate) const NO_CALL: u64 = u64::MAX;
+
 /// Gives `token` to sandbox 1 for `api.test`, and nothing else to anybody.
-async fn answer(mut asked: mpsc::Receiver<Ask>, counted: Arc<AtomicUsize>) {
+async fn answer(mut asked: mpsc::Receiver<Ask>, counted: Arc<AtomicUsize>, call: Arc<AtomicU64>) {
     while let Some(ask) = asked.recv().await {
         counted.fetch_add(1, Ordering::SeqCst);
+        let number = call.load(Ordering::SeqCst);
         let granted = ask.sandbox == 1 && ask.secret.as_str() == "token" && ask.host.as_str() == "api.test";
-        let lease = granted.then(|| Lease { value: TOKEN.to_owned().into(), lasts: Duration::from_secs(60) });
+        let lease = || Lease {
+            value: TOKEN.to_owned().into(),
+            lasts: Duration::from_secs(60),
+            call: (number > 0).then_some(number),
+        };
+        let lease = (granted && number != NO_CALL).then(lease);
         let _ = ask.answer.send(lease);
     }
 }

@@ -161,11 +161,16 @@ impl Work {
                 });
             }
             ToGate::Tell { sandbox } => return Ok(Some(FromGate::Told { sandbox })),
-            ToGate::Answer { ask, lasts } => {
+            ToGate::Calls { sandbox, number } => {
+                if let Some(door) = self.doors.get(&sandbox) {
+                    door.calls(number);
+                }
+            }
+            ToGate::Answer { ask, lasts, call } => {
                 let bytes = Zeroizing::new(received.bytes);
                 let value = std::str::from_utf8(&bytes).ok().map(|text| Zeroizing::new(text.to_owned()));
                 if let Some(answer) = self.asks.remove(&ask) {
-                    let lease = lasts.zip(value).map(|(lasts, value)| Lease { value, lasts });
+                    let lease = lasts.zip(value).map(|(lasts, value)| Lease { value, lasts, call });
                     let _ = answer.send(lease);
                 }
             }

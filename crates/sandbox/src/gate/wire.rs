@@ -45,6 +45,13 @@ pub(super) enum ToGate {
         /// Its number.
         sandbox: u64,
     },
+    /// Calls began or ended in it: leases for calls of another number are over.
+    Calls {
+        /// Its number.
+        sandbox: u64,
+        /// The number of the calls; it grows.
+        number: u64,
+    },
     /// It is gone.
     Close {
         /// Its number.
@@ -56,6 +63,8 @@ pub(super) enum ToGate {
         ask: u64,
         /// How long it may be used; nothing: it may not.
         lasts: Option<Duration>,
+        /// The number of the calls during which it may be used, if it is for calls.
+        call: Option<u64>,
     },
 }
 

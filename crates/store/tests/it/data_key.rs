@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bailiwick_auth::access::During;
 use bailiwick_auth::access::verb::{ReadVault, ReleaseSecret, RewrapKeys, RotateDataKey, SetSecret};
 use bailiwick_store::StoreError;
 use bailiwick_store::data_key::{Rewrapped, Rewrapping, Sealed, StoredKey};
 use bailiwick_store::secret::{Expect, Sealing};
-use bailiwick_types::{RequestId, UsedBy};
+use bailiwick_types::{RequestId, SecretKind, UsedBy};
 
 use crate::account::account_dir;
 use crate::fixture::{Fixture, House, permit};
@@ -35,7 +36,10 @@ fn rewrapping(to: &'static str) -> Rewrapping {
 async fn set(f: &Fixture, house: &House, name: &str, by: &'static str) -> u64 {
     let scope = f.scope(&house.admin).await;
     let permit = permit::<SetSecret>(&scope, scope.account());
-    f.store.secret_set(permit, name.parse().unwrap(), None, Expect::Either, sealing(by)).await.unwrap()
+    f.store
+        .secret_set(permit, name.parse().unwrap(), SecretKind::Value, None, Expect::Either, sealing(by))
+        .await
+        .unwrap()
 }
 
 async fn rewrap(f: &Fixture, to: &'static str, how: Rewrapping) -> Rewrapped {
@@ -193,7 +197,8 @@ async fn z04_a_grant_of_an_older_file_is_for_sandboxes_and_for_nobody_else() {
     let f = f.restart_around(|| {
         let file = rusqlite::Connection::open(&path).unwrap();
         file.execute_batch(
-            "DROP TABLE notice; DROP TABLE notification; DROP TABLE job_event; DROP TABLE job; \
+            "DROP TABLE notice; DROP TABLE notification; DROP TABLE job_event; DROP TABLE job; ALTER TABLE secret DROP COLUMN kind; \
+             ALTER TABLE secret DROP COLUMN refresh; ALTER TABLE secret DROP COLUMN refresh_until; \
              DROP TABLE secret_grant; CREATE TABLE secret_grant (account TEXT NOT NULL, secret TEXT NOT NULL, \
              agent TEXT NOT NULL, hosts TEXT NOT NULL, created_at INTEGER NOT NULL, \
              PRIMARY KEY (account, secret, agent, hosts)) STRICT, WITHOUT ROWID; \
@@ -211,7 +216,7 @@ async fn z04_a_grant_of_an_older_file_is_for_sandboxes_and_for_nobody_else() {
     let session = f.session(&f.acme.admin).await;
     let asked = async |used_by| {
         let (name, host) = ("token".parse().unwrap(), "api.example".parse().unwrap());
-        let asked = f.store.secret_use(&scope, session.clone(), name, host, used_by).await.unwrap();
+        let asked = f.store.secret_use(&scope, session.clone(), name, host, (used_by, During::Nothing)).await.unwrap();
         scope.authorize::<ReleaseSecret>(asked).map(drop).map_err(|refusal| refusal.code())
     };
     assert_eq!(asked(UsedBy::Sandbox).await, Ok(()), "the control");

@@ -32,7 +32,7 @@ async fn a_directory_of_a_newer_version_is_refused_and_left_alone() {
         let hood = Hood::of_host(&f).await;
         let (newer, known) = match backend {
             Backend::Sqlite => ("PRAGMA user_version = 99", "PRAGMA user_version = 5"),
-            Backend::Postgres(_) => ("UPDATE schema_version SET version = 99", "UPDATE schema_version SET version = 8"),
+            Backend::Postgres(_) => ("UPDATE schema_version SET version = 99", "UPDATE schema_version SET version = 9"),
         };
         f.store.close();
         hood.run(newer).await;

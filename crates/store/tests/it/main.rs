@@ -23,6 +23,7 @@ mod proof;
 mod quota;
 mod reopen;
 mod retire;
+mod secret;
 mod session;
 mod space;
 mod tamper;

@@ -12,7 +12,8 @@ use bailiwick_store::job::{JobKind, NewJob};
 use bailiwick_store::notification::{Leases, NewTarget, Outcome, Paused, TargetChange, TargetRow};
 use bailiwick_store::secret::Sealing;
 use bailiwick_types::CallId;
-use bailiwick_types::notification::{Occasion, SealedOf, TRIES, TargetKind};
+use bailiwick_types::SealedOf;
+use bailiwick_types::notification::{Occasion, TRIES, TargetKind};
 use serde_json::{Map, json};
 
 use crate::fixture::{Fixture, House, conflict, permit};

@@ -6,9 +6,10 @@ use bailiwick_auth::Permit;
 use bailiwick_auth::access::verb::{DeleteSecret, GrantSecret, ListSecrets, SetSecret};
 use bailiwick_store::secret::{Change, Expect, Grant, Sealing, SecretRow};
 use bailiwick_types::host::HostPattern;
-use bailiwick_types::{AgentName, SecretName, Timestamp, UsedBy};
+use bailiwick_types::{AgentName, LeaseTerm, SecretKind, SecretName, Timestamp, UsedBy};
+use bailiwick_vault::RefreshGrant;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use crate::api::vault::{failed, stored, waiting, wrapped};
@@ -21,9 +22,9 @@ use crate::route::routes;
 
 routes! {
     GET "/api/v1/secrets" list, Known, [ListSecrets], Nothing, "The account's secrets: names, grants, dates; never a value";
-    PUT "/api/v1/secrets/{secret}" set, Known, [SetSecret], Json, "Give a secret a value; the one before is gone (expect: existing, for one that must be there)";
+    PUT "/api/v1/secrets/{secret}" set, Known, [SetSecret], Json, "Give a secret a value, or an OAuth client's refresh grant (oauth); the one before is gone (expect: existing, for one that must be there)";
     DELETE "/api/v1/secrets/{secret}" delete, Known, [DeleteSecret], Nothing, "Delete a secret with its grants";
-    PUT "/api/v1/secrets/{secret}/grants/{agent}/{hosts}" give, Known, [GrantSecret], Nothing, "Let an agent's sandboxes, or the calls of its model, use a secret for a host, or `*.` and a name (used_by: sandbox or model)";
+    PUT "/api/v1/secrets/{secret}/grants/{agent}/{hosts}" give, Known, [GrantSecret], Nothing, "Let an agent's sandboxes, or the calls of its model, use a secret for a host, or `*.` and a name (used_by: sandbox or model; lease: minute, call or approved_call)";
     DELETE "/api/v1/secrets/{secret}/grants/{agent}/{hosts}" take, Known, [GrantSecret], Nothing, "Take a grant back; it holds for a minute at most (used_by)";
 }
 
@@ -34,11 +35,12 @@ const LONGEST: usize = 16 * 1024;
 /// Longest note, letters.
 const LONGEST_NOTE: usize = 200;
 
-/// A value and what it is for.
+/// A value or a grant, and what it is for.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Sent {
-    value: Zeroizing<String>,
+    value: Option<Zeroizing<String>>,
+    oauth: Option<Value>,
     note: Option<String>,
     #[serde(default)]
     expect: Wanted,
@@ -62,11 +64,45 @@ impl From<Wanted> for Expect {
     }
 }
 
-/// For which use a grant is.
+/// What a secret is given.
+pub(crate) enum Given {
+    /// A value.
+    Value(Zeroizing<String>),
+    /// A refresh grant.
+    Grant(Box<RefreshGrant>),
+}
+
+impl Given {
+    /// Reads a value or a grant as somebody wrote it; the error is for them.
+    pub(crate) fn read(kind: SecretKind, text: Zeroizing<String>, note: Option<&str>) -> Result<Self, String> {
+        if note.is_some_and(|note| note.chars().count() > LONGEST_NOTE || note.contains(char::is_control)) {
+            return Err(format!("note: has at most {LONGEST_NOTE} letters, on one line"));
+        }
+        match kind {
+            SecretKind::Value => fits(&text).map(|()| Self::Value(text)),
+            SecretKind::OAuth => {
+                let grant = RefreshGrant::parse(&text).map_err(|error| format!("oauth: {error}"))?;
+                Ok(Self::Grant(Box::new(grant)))
+            }
+        }
+    }
+
+    /// An access token is one line.
+    fn fits_in(&self) -> FitsIn {
+        match self {
+            Self::Value(value) => FitsIn::of(value),
+            Self::Grant(_) => FitsIn::AnyHeader,
+        }
+    }
+}
+
+/// For which use a grant is, and for how long at a time.
 #[derive(Deserialize)]
 struct Use {
     #[serde(default)]
     used_by: UsedBy,
+    #[serde(default)]
+    lease: LeaseTerm,
 }
 
 /// Where a value can be put.
@@ -88,6 +124,9 @@ impl FitsIn {
 #[derive(Serialize)]
 pub(crate) struct Shown {
     pub(crate) name: SecretName,
+    pub(crate) kind: SecretKind,
+    /// The error for which a grant has to be set again.
+    pub(crate) set_again: Option<String>,
     pub(crate) note: String,
     pub(crate) version: u64,
     pub(crate) updated_at: Timestamp,
@@ -100,15 +139,19 @@ pub(crate) struct ShownGrant {
     pub(crate) agent: AgentName,
     pub(crate) used_by: UsedBy,
     pub(crate) hosts: String,
+    pub(crate) lease: LeaseTerm,
 }
 
 impl From<SecretRow> for Shown {
     fn from(row: SecretRow) -> Self {
         let grants = row.grants.into_iter();
-        let shown = |Grant { agent, used_by, hosts }| ShownGrant { agent, used_by, hosts: hosts.to_string() };
+        let shown = |Grant { agent, used_by, hosts, lease }| {
+            let hosts = hosts.to_string();
+            ShownGrant { agent, used_by, hosts, lease }
+        };
         let grants = grants.map(shown).collect();
-        let SecretRow { name, note, version, updated_at, released_at, .. } = row;
-        Self { name, note, version, updated_at, released_at, grants }
+        let SecretRow { name, kind, set_again, note, version, updated_at, released_at, .. } = row;
+        Self { name, kind, set_again, note, version, updated_at, released_at, grants }
     }
 }
 
@@ -128,12 +171,17 @@ async fn set(
     let scope = caller.scope()?;
     let permit = scope.authorize::<SetSecret>(scope.account())?;
     let name: SecretName = name.parse()?;
-    let Sent { value, note, expect } = typed(body.json_or_nothing().await?.unwrap_or_else(|| json!({})))?;
-    fits(&value, note.as_deref()).map_err(Failure::Parameters)?;
-    let fits_in = FitsIn::of(&value);
-    let sealing = sealing(&app, &permit, name.clone(), value).await?;
-    let version = app.store().secret_set(permit, name.clone(), note, expect.into(), sealing).await?;
-    Ok(reply::done(json!({ "name": name, "version": version, "fits_in": fits_in })))
+    let Sent { value, oauth, note, expect } = typed(body.json_or_nothing().await?.unwrap_or_else(|| json!({})))?;
+    let (kind, text) = match (value, oauth) {
+        (Some(value), None) => (SecretKind::Value, value),
+        (None, Some(grant)) => (SecretKind::OAuth, Zeroizing::new(grant.to_string())),
+        _ => return Err(Failure::Parameters("give one of value and oauth".to_owned())),
+    };
+    let given = Given::read(kind, text, note.as_deref()).map_err(Failure::Parameters)?;
+    let fits_in = given.fits_in();
+    let sealing = sealing(&app, &permit, name.clone(), given).await?;
+    let version = app.store().secret_set(permit, name.clone(), kind, note, expect.into(), sealing).await?;
+    Ok(reply::done(json!({ "name": name, "kind": kind, "version": version, "fits_in": fits_in })))
 }
 
 async fn delete(State(app): State<App>, caller: Caller, Segments(name): Segments<String>) -> Result<Response, Failure> {
@@ -171,9 +219,9 @@ async fn change(
     let scope = caller.scope()?;
     let permit = scope.authorize::<GrantSecret>(scope.account())?;
     let name = named(&name)?;
-    let grant = grant(&agent, wanted.used_by, &hosts).map_err(Failure::Parameters)?;
+    let grant = grant(&agent, wanted.used_by, &hosts, wanted.lease).map_err(Failure::Parameters)?;
     let shown = json!({ "name": name, "agent": grant.agent, "used_by": grant.used_by,
-        "hosts": grant.hosts.to_string(), "granted": change == Change::Give });
+        "hosts": grant.hosts.to_string(), "lease": grant.lease, "granted": change == Change::Give });
     app.store().secret_grant(permit, name, grant, change).await?;
     Ok(reply::done(shown))
 }
@@ -184,36 +232,36 @@ fn named(name: &str) -> Result<SecretName, Failure> {
 }
 
 /// Reads a grant as somebody wrote it; the error is for them.
-pub(crate) fn grant(agent: &str, used_by: UsedBy, hosts: &str) -> Result<Grant, String> {
+pub(crate) fn grant(agent: &str, used_by: UsedBy, hosts: &str, lease: LeaseTerm) -> Result<Grant, String> {
     let agent: AgentName = agent.parse().map_err(|error| format!("agent: {error}"))?;
     let hosts = HostPattern::parse(hosts).map_err(|error| format!("hosts: {error}"))?;
     if hosts == HostPattern::Any {
         return Err("hosts: a secret is for a host, or `*.` and a name; not for everybody".to_owned());
     }
-    Ok(Grant { agent, used_by, hosts })
+    if used_by == UsedBy::Model && lease != LeaseTerm::Minute {
+        return Err("lease: is for sandboxes; a call of a model has its key for that call alone".to_owned());
+    }
+    Ok(Grant { agent, used_by, hosts, lease })
 }
 
 /// Whether a value can be kept, and put into a header.
-pub(crate) fn fits(value: &str, note: Option<&str>) -> Result<(), String> {
+fn fits(value: &str) -> Result<(), String> {
     if !(SHORTEST..=LONGEST).contains(&value.len()) {
         return Err(format!("value: a secret has {SHORTEST} to {LONGEST} bytes"));
     }
     if value.trim() != value || value.contains(|letter: char| letter.is_control() && letter != '\n') {
         return Err("value: a secret has no space at its ends, and no control characters but line ends".to_owned());
     }
-    if note.is_some_and(|note| note.chars().count() > LONGEST_NOTE || note.contains(char::is_control)) {
-        return Err(format!("note: has at most {LONGEST_NOTE} letters, on one line"));
-    }
     Ok(())
 }
 
-/// Seals a value under the account's data key, which is made with its first secret. That key is opened before the
+/// Seals what a secret is given under the account's data key, which is made with its first secret. That key is opened before the
 /// transaction, so that nobody else's writing waits for a key program; if it is another one by then, in it.
 pub(crate) async fn sealing(
     app: &App,
     permit: &Permit<SetSecret>,
     name: SecretName,
-    value: Zeroizing<String>,
+    given: Given,
 ) -> Result<Sealing, Failure> {
     let (vault, tenant) = (app.vault(), permit.tenant().clone());
     let found = app.store().secret_key(permit).await?.map(wrapped);
@@ -230,7 +278,11 @@ pub(crate) async fn sealing(
             Some(there) if there != *key.wrapped() => vault.unlock(&tenant, there).map_err(failed)?,
             _ => key,
         };
-        let sealed = key.seal(&name, version, &value).map_err(failed)?;
+        let sealed = match &given {
+            Given::Value(value) => key.seal(&name, version, value),
+            Given::Grant(grant) => key.seal_grant(&name, version, grant),
+        };
+        let sealed = sealed.map_err(failed)?;
         Ok((stored(key.wrapped()), sealed.bytes))
     }))
 }

@@ -5,12 +5,12 @@ use axum::extract::State;
 use axum::response::Response;
 use bailiwick_auth::access::verb::{DeleteSecret, GrantSecret, ListAgents, ListSecrets, SetSecret};
 use bailiwick_store::secret::{Change, Expect, SecretRow};
-use bailiwick_types::{AgentName, SecretName, UsedBy};
+use bailiwick_types::{AgentName, LeaseTerm, SecretKind, SecretName, UsedBy};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use super::frame::{Frame, Notice, Said, again, go, moment, notice_of, page};
-use crate::api::secret::{fits, grant, sealing};
+use crate::api::secret::{Given, grant, sealing};
 use crate::app::App;
 use crate::caller::Caller;
 use crate::error::Failure;
@@ -19,32 +19,46 @@ use crate::route::routes;
 
 routes! {
     GET "/secrets" list, Known, [ListSecrets], Nothing, "The account's secrets";
-    POST "/secrets" set, Known, [SetSecret], Form, "Give a secret a value (name, value, note)";
-    POST "/secrets/{secret}/grant" give, Known, [GrantSecret], Form, "Let an agent use it for a host (agent, hosts, used_by)";
+    POST "/secrets" set, Known, [SetSecret], Form, "Give a secret a value, or an OAuth client's refresh grant (name, kind, value, note)";
+    POST "/secrets/{secret}/grant" give, Known, [GrantSecret], Form, "Let an agent use it for a host (agent, hosts, used_by, lease)";
     POST "/secrets/{secret}/revoke" take, Known, [GrantSecret], Form, "Take a grant back (agent, hosts, used_by)";
     POST "/secrets/{secret}/delete" delete, Known, [DeleteSecret], Form, "Delete a secret";
 }
 
 struct Row {
     name: SecretName,
+    kind: SecretKind,
+    set_again: Option<String>,
     note: String,
     version: u64,
     updated: String,
     released: String,
-    grants: Vec<(AgentName, String, UsedBy)>,
+    grants: Vec<(AgentName, String, UsedBy, &'static str)>,
 }
 
 impl From<SecretRow> for Row {
     fn from(row: SecretRow) -> Self {
-        let grants = row.grants.into_iter().map(|grant| (grant.agent, grant.hosts.to_string(), grant.used_by));
+        let grants = row.grants.into_iter();
+        let grants = grants.map(|grant| (grant.agent, grant.hosts.to_string(), grant.used_by, words(grant.lease)));
         Self {
             name: row.name,
+            kind: row.kind,
+            set_again: row.set_again,
             note: row.note,
             version: row.version,
             updated: moment(row.updated_at),
             released: row.released_at.map_or_else(|| "never".to_owned(), moment),
             grants: grants.collect(),
         }
+    }
+}
+
+/// For how long it is released at a time, in words.
+fn words(lease: LeaseTerm) -> &'static str {
+    match lease {
+        LeaseTerm::Minute => "a minute",
+        LeaseTerm::Call => "the call",
+        LeaseTerm::ApprovedCall => "an approved call",
     }
 }
 
@@ -84,6 +98,8 @@ async fn done(app: &App, caller: &Caller, word: &str, did: Result<(), Failure>) 
 #[derive(Deserialize)]
 struct Value {
     name: String,
+    #[serde(default)]
+    kind: SecretKind,
     value: Zeroizing<String>,
     #[serde(default)]
     note: String,
@@ -92,15 +108,15 @@ struct Value {
 async fn set(State(app): State<App>, caller: Caller, body: Unread) -> Result<Response, Failure> {
     let scope = caller.scope()?;
     let permit = scope.authorize::<SetSecret>(scope.account())?;
-    let Value { name, value, note } = body.form().await?;
+    let Value { name, kind, value, note } = body.form().await?;
     // Forms send line ends in two letters (HTML, "constructing the entry list").
     let value = Zeroizing::new(value.replace("\r\n", "\n"));
     let note = Some(note.trim().to_owned()).filter(|note| !note.is_empty());
     let did = async {
         let name: SecretName = name.trim().parse()?;
-        fits(&value, note.as_deref()).map_err(Failure::Parameters)?;
-        let sealing = sealing(&app, &permit, name.clone(), value).await?;
-        app.store().secret_set(permit, name, note, Expect::Either, sealing).await?;
+        let given = Given::read(kind, value, note.as_deref()).map_err(Failure::Parameters)?;
+        let sealing = sealing(&app, &permit, name.clone(), given).await?;
+        app.store().secret_set(permit, name, kind, note, Expect::Either, sealing).await?;
         Ok(())
     };
     let did = did.await;
@@ -113,6 +129,8 @@ struct Wanted {
     hosts: String,
     #[serde(default)]
     used_by: UsedBy,
+    #[serde(default)]
+    lease: LeaseTerm,
 }
 
 async fn give(
@@ -136,10 +154,10 @@ async fn take(
 async fn change(app: &App, caller: &Caller, name: &str, body: Unread, change: Change) -> Result<Response, Failure> {
     let scope = caller.scope()?;
     let permit = scope.authorize::<GrantSecret>(scope.account())?;
-    let Wanted { agent, hosts, used_by } = body.form().await?;
+    let Wanted { agent, hosts, used_by, lease } = body.form().await?;
     let did = async {
         let name: SecretName = name.parse().map_err(|_| Failure::not_found("secret", name))?;
-        let grant = grant(agent.trim(), used_by, hosts.trim()).map_err(Failure::Parameters)?;
+        let grant = grant(agent.trim(), used_by, hosts.trim(), lease).map_err(Failure::Parameters)?;
         app.store().secret_grant(permit, name, grant, change).await?;
         Ok(())
     };

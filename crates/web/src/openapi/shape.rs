@@ -222,14 +222,18 @@ pub(super) fn body(route: &Route) -> Value {
             closed(&["before"], json!({ "before": { "type": "string", "format": "date-time" } }))
         }
         ("PUT", "/api/v1/admin/accounts/{account}/limits") => limits(),
-        ("PUT", "/api/v1/secrets/{secret}") => closed(
-            &["value"],
-            json!({
-                "value": { "type": "string", "minLength": 8, "maxLength": 16384, "examples": ["a-value-of-some-length"] },
-                "note": nullable(line(200)),
-                "expect": { "type": "string", "enum": ["either", "existing"] },
-            }),
-        ),
+        ("PUT", "/api/v1/secrets/{secret}") => {
+            let with = |name: &str, what: Value| {
+                let mut fields = json!({
+                    "note": nullable(line(200)), "expect": { "type": "string", "enum": ["either", "existing"] },
+                });
+                fields[name] = what;
+                closed(&[name], fields)
+            };
+            let value =
+                json!({ "type": "string", "minLength": 8, "maxLength": 16384, "examples": ["a-value-of-some-length"] });
+            json!({ "oneOf": [with("value", value), with("oauth", refresh_grant())] })
+        }
         ("POST", "/api/v1/notifications") => closed(
             &["name", "kind", "address", "events"],
             json!({
@@ -293,6 +297,20 @@ fn limits() -> Value {
     let figure = json!({ "type": ["integer", "null"], "minimum": 0, "maximum": QuotaOverrides::LARGEST });
     let fields = Resource::ALL.iter().map(|resource| (resource.as_str().to_owned(), figure.clone()));
     closed(&[], Value::Object(fields.collect()))
+}
+
+/// An OAuth client's refresh grant.
+fn refresh_grant() -> Value {
+    let text = |longest: u32, example: &str| json!({ "type": "string", "minLength": 1, "maxLength": longest, "examples": [example] });
+    closed(
+        &["token_url", "client_id", "refresh_token"],
+        json!({
+            "token_url": { "type": "string", "format": "uri", "examples": ["https://sso.example/token"] },
+            "client_id": text(2048, "client"), "client_secret": text(8192, "client-secret"),
+            "refresh_token": text(8192, "refresh-token"), "scope": text(2048, "read"),
+            "auth": { "type": "string", "enum": ["basic", "body"] },
+        }),
+    )
 }
 
 fn line(longest: u32) -> Value {
@@ -391,7 +409,8 @@ pub(super) fn query(route: &Route) -> Vec<Value> {
         }
         (_, "/api/v1/spaces/{space}/files/content") => vec![("path", path())],
         (_, "/api/v1/secrets/{secret}/grants/{agent}/{hosts}") => {
-            vec![("used_by", json!({ "type": "string", "enum": ["sandbox", "model"] }))]
+            let lease = json!({ "type": "string", "enum": ["minute", "call", "approved_call"] });
+            vec![("used_by", json!({ "type": "string", "enum": ["sandbox", "model"] })), ("lease", lease)]
         }
         ("GET", "/api/v1/audit/proof/inclusion" | "/api/v1/admin/audit/proof/inclusion") => {
             vec![("seq", sample(number(), 0)), ("size", sample(count(), 1))]

@@ -79,3 +79,64 @@ async fn z04_a_grant_is_for_one_use_and_keys_are_shown_by_their_ids_alone() {
         taken(server.send("POST", "/api/v1/admin/accounts/empty/data-key", ROOT, Value::Null).await).await;
     assert_eq!((status.as_u16(), reason(&body)), (409, "no_data_key"), "{} {body}", code(&body));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn g04_a_refresh_grant_goes_in_and_is_shown_by_nothing_and_grants_say_for_how_long() {
+    let server = Server::start().await;
+    let people = server.people().await;
+    let (alice, bob) = (people.alice.as_str(), people.bob.as_str());
+    let grant = json!({ "token_url": "https://sso.example/token", "client_id": "the-client",
+        "client_secret": "client-secret-0123", "refresh_token": "refresh-token-0123" });
+    let path = "/api/v1/secrets/mail";
+    let set = server.done("PUT", path, alice, json!({ "oauth": grant, "note": "mail" })).await;
+    assert_eq!((&set["kind"], &set["version"], &set["fits_in"]), (&json!("oauth"), &json!(1), &json!("any_header")));
+    let listed = server.done("GET", "/api/v1/secrets", alice, Value::Null).await;
+    assert_eq!((&listed[0]["kind"], &listed[0]["set_again"]), (&json!("oauth"), &Value::Null));
+    let shown = server.get("/secrets", alice).await.text().await.unwrap();
+    assert!(shown.contains("OAuth grant"), "{shown}");
+    assert!(!format!("{listed}{shown}").contains("0123"), "{listed}");
+    assert_eq!(server.done("GET", "/api/v1/secrets", bob, Value::Null).await, json!([]));
+    let mut plain = grant.clone();
+    plain["token_url"] = json!("http://sso.example/token");
+    let mut odd = grant.clone();
+    odd["access_token"] = json!("x");
+    for wrong in [
+        json!({}),
+        json!({ "value": "a-value-of-some-length", "oauth": grant }),
+        json!({ "oauth": "refresh-token-0123" }),
+        json!({ "oauth": plain }),
+        json!({ "oauth": odd }),
+    ] {
+        let (status, body) = server.refused("PUT", path, alice, wrong).await;
+        assert_eq!(status, 400);
+        assert!(!body.to_string().contains("0123"), "{body}");
+    }
+    // By the page as well: the same, or a value in its place.
+    let fields = form(&json!({ "name": "mail", "kind": "oauth", "value": grant.to_string() }));
+    let page = server.request("POST", "/secrets", alice);
+    let sent = page.header("content-type", "application/x-www-form-urlencoded").body(fields).send().await.unwrap();
+    assert_eq!(sent.status(), 303);
+    server.done("PUT", path, alice, json!({ "value": "a-value-of-some-length" })).await;
+    let listed = server.done("GET", "/api/v1/secrets", alice, Value::Null).await;
+    assert_eq!((&listed[0]["kind"], &listed[0]["version"]), (&json!("value"), &json!(3)));
+
+    let to = "/api/v1/secrets/mail/grants/default/api.example";
+    let lease = async || {
+        let listed = server.done("GET", "/api/v1/secrets", alice, Value::Null).await;
+        listed[0]["grants"][0]["lease"].as_str().unwrap().to_owned()
+    };
+    server.done("PUT", to, alice, Value::Null).await;
+    assert_eq!(lease().await, "minute");
+    assert_eq!(server.done("PUT", &format!("{to}?lease=call"), alice, Value::Null).await["lease"], "call");
+    assert_eq!(lease().await, "call");
+    let fields = form(&json!({ "agent": "default", "hosts": "api.example", "lease": "approved_call" }));
+    let page = server.request("POST", "/secrets/mail/grant", alice);
+    let sent = page.header("content-type", "application/x-www-form-urlencoded").body(fields).send().await.unwrap();
+    assert_eq!(sent.status(), 303);
+    assert_eq!(lease().await, "approved_call");
+    assert!(server.get("/secrets", alice).await.text().await.unwrap().contains(">an approved call</td>"));
+    for wrong in ["lease=forever", "lease=call&used_by=model"] {
+        let (status, _) = server.refused("PUT", &format!("{to}?{wrong}"), alice, Value::Null).await;
+        assert_eq!(status, 400, "{wrong}");
+    }
+}

@@ -184,7 +184,8 @@ impl Server {
                 .with_sign_ins(Arc::clone(&sign_ins)),
         );
         let vault = Arc::new(Vault::new(Box::new(HostKeys::vault_key(&dir.path().join("keys")).unwrap())));
-        let keeper = Arc::new(bailiwick_tools::Keeper::new(store.clone(), Arc::clone(&vault)));
+        let endpoints = bailiwick_tools::TokenEndpoints::new(crate::oidc::outbound(), Vec::new());
+        let keeper = Arc::new(bailiwick_tools::Keeper::new(store.clone(), Arc::clone(&vault), endpoints));
         let boxes = bailiwick_sandbox::Settings {
             helper: HelperPath::At("/nonexistent".into()),
             cgroups: CgroupUse::Never,

@@ -475,6 +475,8 @@ impl Describe for SecretUse {
                 ("secret", Fact::text(&self.secret)),
                 ("host", Fact::text(&self.host)),
                 ("used_by", Fact::text(self.used_by.as_str())),
+                ("lease", Fact::text(self.lease.as_str())),
+                ("during", Fact::text(self.during.as_str())),
                 ("granted", Fact::Texts(self.granted.iter().map(ToString::to_string).collect())),
             ],
         )

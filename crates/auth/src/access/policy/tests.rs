@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::*;
 use crate::access::resource::{
-    Account, Agent, Approval, Asks, Host, Job, Notification, Sandbox, SecretUse, Session, Space, ToolCall, User,
+    Account, Agent, Approval, Asks, During, Host, Job, Notification, Sandbox, SecretUse, Session, Space, ToolCall, User,
 };
 use crate::access::scope::{Scope, Standing};
 use crate::access::tool::ToolVerdict;
@@ -218,13 +218,37 @@ fn r07_the_matrix_is_the_committed_one() {
             "SecretUse" => relations
                 .iter()
                 .flat_map(|(what, relation)| {
-                    [("granted", vec!["coder"]), ("not granted", vec!["other"])].map(|(has, granted)| {
+                    let minute = (bailiwick_types::LeaseTerm::Minute, During::Nothing);
+                    [
+                        ("granted", vec!["coder"], minute),
+                        ("not granted", vec!["other"], minute),
+                        ("for calls, in none", vec!["coder"], (bailiwick_types::LeaseTerm::Call, During::Nothing)),
+                        ("for calls, in one", vec!["coder"], (bailiwick_types::LeaseTerm::Call, During::Call)),
+                        (
+                            "for approved calls, in one",
+                            vec!["coder"],
+                            (bailiwick_types::LeaseTerm::ApprovedCall, During::Call),
+                        ),
+                        (
+                            "for approved calls, in such",
+                            vec!["coder"],
+                            (bailiwick_types::LeaseTerm::ApprovedCall, During::ApprovedCall),
+                        ),
+                        (
+                            "for approved calls, in none",
+                            vec!["coder"],
+                            (bailiwick_types::LeaseTerm::ApprovedCall, During::Nothing),
+                        ),
+                    ]
+                    .map(|(has, granted, (lease, during))| {
                         let asked = SecretUse {
                             session: world.session(*relation),
                             secret: "token".parse().unwrap(),
                             host: "api.example".parse().unwrap(),
                             used_by: bailiwick_types::UsedBy::Sandbox,
                             granted: granted.into_iter().map(|name| name.parse().unwrap()).collect(),
+                            lease,
+                            during,
                         };
                         (format!("{has}, {what}"), columns.iter().map(|(_, s)| answer(s, verb, &asked)).collect())
                     })

@@ -40,7 +40,7 @@ impl World {
         let gate = Gate::new(Settings { names, roots: vec![far.root.clone()], asks, journal }).unwrap();
         tokio::spawn(async move {
             while let Some(ask) = asked.recv().await {
-                let lease = Lease { value: TOKEN.to_owned().into(), lasts: Duration::from_secs(60) };
+                let lease = Lease { value: TOKEN.to_owned().into(), lasts: Duration::from_secs(60), call: None };
                 let _ = ask.answer.send((ask.sandbox == 1).then_some(lease));
             }
         });
