@@ -149,12 +149,20 @@ impl Leases {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What may come back from a host at this moment; nothing if it has no secret.
+    /// What may come back from a host at this moment: what it was sent, which may be over or another by now, and all
+    /// that it has. Nothing if it has no secret.
     ///
     /// # Errors
     /// [`Refused::Secret`] if it cannot be searched for.
-    pub(crate) fn echoes(&self, host: &HostName) -> Result<Option<Arc<Echoes>>, Refused> {
+    pub(crate) fn echoes(&self, host: &HostName, sent: &[Arc<Held>]) -> Result<Option<Arc<Echoes>>, Refused> {
         let mut held = self.held();
+        let is_over = |one: &&Arc<Held>| !held.leases.values().any(|lease| Arc::ptr_eq(lease, one));
+        let over: Vec<&Arc<Held>> = sent.iter().filter(is_over).collect();
+        if !over.is_empty() {
+            let of_host = held.leases.iter().filter(|((_, to), _)| to == host).map(|(_, lease)| lease);
+            let all = of_host.chain(over).map(|lease| &lease.echo);
+            return Echoes::of(all).map(|search| Some(Arc::new(search))).map_err(|_| Refused::Secret);
+        }
         if let Some(search) = held.searches.get(host) {
             return Ok(Some(Arc::clone(search)));
         }
@@ -165,5 +173,46 @@ impl Leases {
         let search = Arc::new(Echoes::of(echoes).map_err(|_| Refused::Secret)?);
         held.searches.insert(host.clone(), Arc::clone(&search));
         Ok(Some(search))
+    }
+}
+
+#[cfg(test)]
+impl Held {
+    /// A secret that is in use by nobody.
+    pub(crate) fn of(value: &str) -> Self {
+        let value = Zeroizing::new(value.to_owned());
+        Self { echo: Echo::of(&value), value, until: Instant::now(), call: None }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn g06_what_was_sent_is_searched_for_when_its_lease_is_over() {
+        let (to, mut asks) = mpsc::channel::<Ask>(1);
+        tokio::spawn(async move {
+            while let Some(ask) = asks.recv().await {
+                let value = Zeroizing::new(format!("value-of-{}", ask.secret));
+                let lasts = if ask.secret.as_str() == "short" { Duration::ZERO } else { Duration::from_secs(60) };
+                let _ = ask.answer.send(Some(Lease { value, lasts, call: None }));
+            }
+        });
+        let leases = Leases::new(1, to);
+        let host = HostName::parse("far.test").unwrap();
+        let short = leases.get(&"short".parse().unwrap(), &host).await.unwrap();
+        let long = leases.get(&"long".parse().unwrap(), &host).await.unwrap();
+        assert!(!leases.holds(&"short".parse().unwrap(), &host), "its time is over");
+        let blanked = |sent: &[Arc<Held>]| {
+            let search = leases.echoes(&host, sent).unwrap().unwrap();
+            let mut blanking = crate::echo::Blanking::new(search);
+            let text = [blanking.pass(b"value-of-short value-of-long"), blanking.rest()].concat();
+            String::from_utf8(text).unwrap()
+        };
+        assert_eq!(blanked(&[short, long]), format!("{} {}", "*".repeat(14), "*".repeat(13)));
+        // The control: whoever was not sent it may not know it.
+        assert_eq!(blanked(&[]), format!("value-of-short {}", "*".repeat(13)));
     }
 }

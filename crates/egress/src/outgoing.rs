@@ -3,6 +3,7 @@
 //! In this order: what the rule sets, what stands in the place of placeholders, the signature over all of it. A rule
 //! that cannot be kept to the letter is a refusal, and no request.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,6 +47,8 @@ pub(crate) struct Ready {
     pub(crate) body: Flow,
     /// The connection that was made before the first secret was asked for.
     pub(crate) reached: Option<Reached>,
+    /// The secrets that are in it.
+    pub(crate) secrets: Vec<Arc<Held>>,
 }
 
 /// A placeholder of a rule, and the word that stands for it in this sandbox.
@@ -115,14 +118,8 @@ pub(crate) async fn prepare(
         // Whatever the sandbox wrote there, also more than once.
         parts.headers.insert(name, header_value(text, &values)?);
     }
-    for word in &words {
-        swap_headers(word, values.of(&word.rule.value.0)?, parts)?;
-    }
-    let mut query = parts.uri.query().unwrap_or_default().to_owned();
-    for word in &words {
-        let value = values.of(&word.rule.value.0)?;
-        query = query::swapped(&query, &word.rule.query, word.text, value).unwrap_or(query);
-    }
+    swap_headers(&words, &values, parts)?;
+    let mut query = swap_query(&words, &values, parts.uri.query().unwrap_or_default())?;
     for (name, text) in &rule.query {
         query = query::set(&query, name, &values.text(text)?);
     }
@@ -138,7 +135,7 @@ pub(crate) async fn prepare(
     }
     let path = if query.is_empty() { parts.uri.path().to_owned() } else { format!("{}?{query}", parts.uri.path()) };
     let path = path.parse().map_err(|_| Refused::Request)?;
-    Ok(Ready { path, body: body.flow(), reached })
+    Ok(Ready { path, body: body.flow(), reached, secrets: values.0.into_values().collect() })
 }
 
 /// A body, as it comes or whole.
@@ -207,8 +204,10 @@ fn is_in(word: &Word<'_>, parts: &Parts, body: &Outward) -> bool {
     let Word { rule, text } = word;
     let values = rule.headers.iter().flat_map(|name| parts.headers.get_all(name));
     let query = parts.uri.query().unwrap_or_default();
-    values.into_iter().any(|value| swapped(value.as_bytes(), text, "").is_some())
-        || query::swapped(query, &rule.query, text, "").is_some()
+    values.into_iter().any(|value| match searched(value.as_bytes()) {
+        Searched::Pair(pair) => has(&pair, text),
+        Searched::All => has(value.as_bytes(), text),
+    }) || query::has(query, &rule.query, text)
         || (rule.body == BodySearch::Whole && has(body.bytes(), text))
 }
 
@@ -216,35 +215,123 @@ fn has(text: &[u8], word: &str) -> bool {
     text.windows(word.len()).any(|part| part == word.as_bytes())
 }
 
-/// A header's text with a word swapped, also within the pair of `Basic` (RFC 7617); nothing if it is not in it.
-fn swapped(text: &[u8], word: &str, value: &str) -> Option<Zeroizing<Vec<u8>>> {
-    if let Some((scheme, pair)) = text.split_at_checked(6)
-        && scheme.eq_ignore_ascii_case(b"basic ")
-    {
-        let pair = Zeroizing::new(STANDARD.decode(pair.trim_ascii()).ok()?);
-        let pair = std::str::from_utf8(&pair).ok().filter(|pair| pair.contains(word))?;
-        let pair = Zeroizing::new(pair.replace(word, value));
-        return Some(Zeroizing::new(format!("Basic {}", STANDARD.encode(pair.as_bytes())).into_bytes()));
+/// What of a header's text is searched: within `Basic` (RFC 7617) the pair, if it can be read.
+fn searched(text: &[u8]) -> Searched {
+    match text.split_at_checked(6) {
+        Some((scheme, pair)) if scheme.eq_ignore_ascii_case(b"basic ") => {
+            Searched::Pair(STANDARD.decode(pair.trim_ascii()).map(Zeroizing::new).unwrap_or_default())
+        }
+        _ => Searched::All,
     }
-    let text = std::str::from_utf8(text).ok().filter(|text| text.contains(word))?;
-    Some(Zeroizing::new(text.replace(word, value).into_bytes()))
 }
 
-fn swap_headers(word: &Word<'_>, value: &str, parts: &mut Parts) -> Result<(), Refused> {
-    for name in &word.rule.headers {
+enum Searched {
+    All,
+    Pair(Zeroizing<Vec<u8>>),
+}
+
+/// Words and what comes into their places, all in one pass: what one value brings along is not looked at again, and
+/// how much it becomes is known before there is room for it.
+struct Swap {
+    search: AhoCorasick,
+    values: Vec<Zeroizing<String>>,
+}
+
+/// It would become too much.
+struct TooLong;
+
+impl Swap {
+    fn of<'w>(pairs: impl Iterator<Item = (&'w str, Zeroizing<String>)>) -> Result<Self, Refused> {
+        let (words, values): (Vec<&str>, Vec<_>) = pairs.unzip();
+        let search = AhoCorasick::new(words).map_err(|_| Refused::Request)?;
+        Ok(Self { search, values })
+    }
+
+    /// The text with its words swapped; nothing if it has none.
+    fn apply(&self, text: &[u8], most: usize) -> Result<Option<Zeroizing<Vec<u8>>>, TooLong> {
+        let value = |found: &aho_corasick::Match| self.values.get(found.pattern().as_usize()).map_or("", |text| text);
+        let (mut length, mut found_any) = (text.len(), false);
+        for found in self.search.find_iter(text) {
+            length = length - found.len() + value(&found).len();
+            found_any = true;
+        }
+        if !found_any {
+            return Ok(None);
+        }
+        if length > most {
+            return Err(TooLong);
+        }
+        let mut swapped = Zeroizing::new(Vec::with_capacity(length));
+        self.search.replace_all_with_bytes(text, &mut swapped, |found, _, into| {
+            into.extend_from_slice(value(found).as_bytes());
+            true
+        });
+        Ok(Some(swapped))
+    }
+
+    /// A header's text with its words swapped, also within the pair of `Basic`.
+    fn header(&self, text: &[u8]) -> Result<Option<Zeroizing<Vec<u8>>>, TooLong> {
+        let Searched::Pair(pair) = searched(text) else { return self.apply(text, LARGEST_TEXT) };
+        let pair = self.apply(&pair, LARGEST_TEXT)?;
+        Ok(pair.map(|pair| Zeroizing::new(format!("Basic {}", STANDARD.encode(&*pair)).into_bytes())))
+    }
+}
+
+fn swap_headers(words: &[Word<'_>], values: &Values, parts: &mut Parts) -> Result<(), Refused> {
+    let written = words.iter().flat_map(|word| &word.rule.headers);
+    let names: BTreeSet<String> = written.map(|name| name.to_ascii_lowercase()).collect();
+    for name in names {
+        let searched = |word: &&Word<'_>| word.rule.headers.iter().any(|other| other.eq_ignore_ascii_case(&name));
+        let pair =
+            |word: &Word<'_>| Ok((word.text.to_owned(), Zeroizing::new(values.of(&word.rule.value.0)?.to_owned())));
+        let pairs = words.iter().filter(searched).map(pair).collect::<Result<Vec<_>, Refused>>()?;
+        let swap = Swap::of(pairs.iter().map(|(word, value)| (word.as_str(), value.clone())))?;
         let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| Refused::Request)?;
         let header::Entry::Occupied(mut entry) = parts.headers.entry(name) else { continue };
         for written in entry.iter_mut() {
-            let Some(text) = swapped(written.as_bytes(), word.text, value) else { continue };
-            if text.len() > LARGEST_TEXT {
-                return Err(Refused::Request);
-            }
+            let Some(text) = swap.header(written.as_bytes()).map_err(|TooLong| Refused::Request)? else { continue };
             // A line's end in a secret would begin another header; it is no value.
             *written = HeaderValue::from_bytes(&text).map_err(|_| Refused::Secret)?;
             written.set_sensitive(true);
         }
     }
     Ok(())
+}
+
+/// A query whose words are swapped in the parameters in which their rules look for them.
+fn swap_query(words: &[Word<'_>], values: &Values, query: &str) -> Result<String, Refused> {
+    let mut swaps: BTreeMap<Vec<usize>, Swap> = BTreeMap::new();
+    let mut swapped = String::with_capacity(query.len());
+    for (number, piece) in query.split('&').enumerate() {
+        if number > 0 {
+            swapped.push('&');
+        }
+        let (key, text) = piece.split_once('=').unwrap_or((piece, ""));
+        let is_here =
+            |(_, word): &(usize, &Word<'_>)| text.contains(word.text) && query::is_one_of(key, &word.rule.query);
+        let here: Vec<usize> = words.iter().enumerate().filter(is_here).map(|(at, _)| at).collect();
+        if here.is_empty() {
+            swapped.push_str(piece);
+            continue;
+        }
+        let swap = match swaps.entry(here) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => {
+                let of = new.key().iter().filter_map(|at| words.get(*at));
+                let pair = |word: &Word<'_>| {
+                    Ok((word.text.to_owned(), Zeroizing::new(query::escaped(values.of(&word.rule.value.0)?))))
+                };
+                let pairs = of.map(pair).collect::<Result<Vec<_>, Refused>>()?;
+                new.insert(Swap::of(pairs.iter().map(|(word, value)| (word.as_str(), value.clone())))?)
+            }
+        };
+        let room = LARGEST_TEXT.saturating_sub(swapped.len());
+        let text = swap.apply(text.as_bytes(), room).map_err(|TooLong| Refused::Request)?.ok_or(Refused::Request)?;
+        swapped.push_str(key);
+        swapped.push('=');
+        swapped.push_str(std::str::from_utf8(&text).map_err(|_| Refused::Request)?);
+    }
+    Ok(swapped)
 }
 
 fn header_value(text: &HeaderText, values: &Values) -> Result<HeaderValue, Refused> {
@@ -264,24 +351,14 @@ fn header_value(text: &HeaderText, values: &Values) -> Result<HeaderValue, Refus
 
 /// Swaps the words of a body, in the spelling that its kind has for what stands in it.
 fn swap_body(words: &[Word<'_>], values: &Values, parts: &Parts, bytes: Bytes) -> Result<Bytes, Refused> {
-    let mut searched: BTreeMap<&str, Zeroizing<String>> = BTreeMap::new();
     let kind = parts.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    for word in words.iter().filter(|word| word.rule.body == BodySearch::Whole) {
-        searched.insert(word.text, Zeroizing::new(spelled(kind, values.of(&word.rule.value.0)?)));
-    }
-    if searched.is_empty() {
-        return Ok(bytes);
-    }
-    let search = AhoCorasick::new(searched.keys()).map_err(|_| Refused::Request)?;
-    let spelled: Vec<&str> = searched.values().map(|value| value.as_str()).collect();
-    let grown: usize = search
-        .find_iter(&bytes)
-        .map(|found| spelled.get(found.pattern().as_usize()).map_or(0, |text| text.len()))
-        .sum();
-    if bytes.len() + grown > LARGEST_SWAPPED {
-        return Err(Refused::BodyTooLarge);
-    }
-    Ok(Bytes::from(search.replace_all_bytes(&bytes, &spelled)))
+    let searched = words.iter().filter(|word| word.rule.body == BodySearch::Whole);
+    let pair =
+        |word: &Word<'_>| Ok((word.text.to_owned(), Zeroizing::new(spelled(kind, values.of(&word.rule.value.0)?))));
+    let pairs = searched.map(pair).collect::<Result<Vec<_>, Refused>>()?;
+    let swap = Swap::of(pairs.iter().map(|(word, value)| (word.as_str(), value.clone())))?;
+    let mut swapped = swap.apply(&bytes, LARGEST_SWAPPED).map_err(|TooLong| Refused::BodyTooLarge)?;
+    Ok(swapped.as_mut().map_or(bytes, |swapped| Bytes::from(std::mem::take(&mut **swapped))))
 }
 
 /// A value as it stands within a text of a kind.
@@ -330,8 +407,10 @@ mod tests {
 
     #[test]
     fn g04_a_word_is_swapped_within_the_pair_of_basic_as_well() {
+        let swap = swap(&[("bwp_1", "s3:cret")]);
         let swapped = |text: &str| {
-            swapped(text.as_bytes(), "bwp_1", "s3:cret").map(|text| String::from_utf8(text.to_vec()).unwrap())
+            let swapped = swap.header(text.as_bytes()).ok().unwrap();
+            swapped.map(|text| String::from_utf8(text.to_vec()).unwrap())
         };
         assert_eq!(swapped("Bearer bwp_1").as_deref(), Some("Bearer s3:cret"));
         let basic = |pair: &str| format!("Basic {}", STANDARD.encode(pair));
@@ -340,6 +419,46 @@ mod tests {
         for none in ["Bearer bwp_2", "Basic bwp_1", &basic("me:other"), "Basic", ""] {
             assert_eq!(swapped(none), None, "{none}");
         }
+    }
+
+    fn swap(pairs: &[(&str, &str)]) -> Swap {
+        Swap::of(pairs.iter().map(|(word, value)| (*word, Zeroizing::new((*value).to_owned())))).ok().unwrap()
+    }
+
+    #[test]
+    fn g04_what_a_value_brings_along_is_not_swapped_and_nothing_grows_without_bounds() {
+        // The value of the one is the word of the other, again and again.
+        let (words, much) = ("bwp_2".repeat(4000), "x".repeat(16 << 10));
+        let swap = swap(&[("bwp_1", &words), ("bwp_2", &much)]);
+        let once = swap.apply(b"a bwp_1 b", LARGEST_TEXT).ok().unwrap().unwrap();
+        assert_eq!(*once, format!("a {words} b").into_bytes());
+        let text = "bwp_1".repeat(2000) + "bwp_2";
+        assert!(swap.apply(text.as_bytes(), LARGEST_TEXT).is_err());
+        assert!(swap.header(format!("Basic {}", STANDARD.encode(&text)).as_bytes()).is_err());
+        assert!(swap.apply(b"nothing", 3).is_ok(), "what is not swapped has another limit");
+    }
+
+    #[test]
+    fn g04_a_word_is_swapped_in_the_parameters_that_are_named_and_in_no_others() {
+        let placeholder = |text: &str| serde_json::from_str::<Placeholder>(text).unwrap();
+        let one = placeholder(r#"{ "env": "ONE", "value": "secret:one", "queryString": ["key"] }"#);
+        let two = placeholder(r#"{ "env": "TWO", "value": "secret:two", "queryString": ["key", "q"] }"#);
+        let words = [Word { rule: &one, text: "bwp_1" }, Word { rule: &two, text: "bwp_2" }];
+        let held = |value: &str| Arc::new(Held::of(value));
+        // What the one brings along looks like the other.
+        let values = [("one", "s&bwp_2"), ("two", "t")].map(|(name, value)| (name.parse().unwrap(), held(value)));
+        let values = Values(BTreeMap::from(values));
+        for (query, becomes) in [
+            ("key=bwp_1&q=bwp_1", "key=s%26bwp_2&q=bwp_1"),
+            ("q=bwp_2&key=a-bwp_1-bwp_2", "q=t&key=a-s%26bwp_2-t"),
+            ("%6bey=bwp_1", "%6bey=s%26bwp_2"),
+            ("bwp_1=key&x", "bwp_1=key&x"),
+            ("", ""),
+        ] {
+            assert_eq!(swap_query(&words, &values, query).ok().unwrap(), becomes, "{query}");
+        }
+        let query = format!("key={}", "bwp_1".repeat(6000));
+        assert!(matches!(swap_query(&words, &values, &query), Err(Refused::Request)));
     }
 
     #[test]

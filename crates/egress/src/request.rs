@@ -117,19 +117,21 @@ async fn passed(place: &Place, mut request: Request<Incoming>, line: &mut Line) 
 
     // As the sandbox speaks: a client of HTTP/1.1 has its connections, one of HTTP/2 its streams.
     let speaks = if parts.version == Version::HTTP_2 { Speaks::Any } else { Speaks::Http1 };
-    let (body, reached) = match &act {
+    let (body, reached, sent) = match &act {
         RuleAct::Transform(rule) => {
             let ready = outgoing::prepare(place, rule, (speaks, &uri), &mut parts, body, line).await?;
             let mut changed = uri.into_parts();
             changed.path_and_query = Some(ready.path);
             uri = Uri::from_parts(changed).map_err(|_| Refused::Request)?;
-            (ready.body, ready.reached)
+            (ready.body, ready.reached, ready.secrets)
         }
-        RuleAct::Pass | RuleAct::Forward(_) => (Counted::new(body, Arc::clone(&scene.meter)).boxed(), None),
+        RuleAct::Pass | RuleAct::Forward(_) => (Counted::new(body, Arc::clone(&scene.meter)).boxed(), None, Vec::new()),
     };
+    // Where it goes, which another rule may have sent a secret to.
     let echoes = match (&act, &host) {
-        (RuleAct::Forward(_), _) | (_, None) => None,
-        (_, Some(host)) => scene.leases.echoes(host)?,
+        (RuleAct::Forward(elsewhere), _) => scene.leases.echoes(&elsewhere.host, &sent)?,
+        (_, None) => None,
+        (_, Some(host)) => scene.leases.echoes(host, &sent)?,
     };
     if echoes.is_some() {
         // Whatever hides the answer's text from the search, or lets it be read in slices.

@@ -60,7 +60,6 @@ pub(super) const ATTACKS: &[Attack] = &[
     attack("an address of the internet", "exec 3<>/dev/tcp/192.0.2.1/80 && echo connected", Says(&["unreachable"]), "exec 3<>/dev/tcp/127.0.0.1/{port} && echo control", Always),
     attack("an address of IPv6", "exec 3<>/dev/tcp/2001:db8::1/80 && echo connected", Says(&["unreachable", "assign requested"]), "exec 3<>/dev/tcp/127.0.0.1/{port} && echo control", Always),
     attack("a datagram", "echo x > /dev/udp/192.0.2.1/53 && echo connected", Says(&["unreachable"]), "echo x > /dev/udp/127.0.0.1/{port} && echo control", Always),
-    attack("a name", "getent hosts localhost.example; echo asked $?", Says(&["asked 2"]), "getent hosts localhost > /dev/null && echo control", Always),
-    attack("a setuid copy", "cp /usr/bin/id i2 && chmod 4755 i2 && ./i2 -u | grep -qx \"$(id -u)\" && echo same", Prints("same\n"), "test $(id -u) -ge 0 && echo control", Always),
+    attack("a program that makes one root", "./root-id -u | grep -qx \"$(id -u)\" && echo same", Prints("same\n"), "exec 9< {space}/root-id; setpriv --reuid 65534 --regid 65534 --clear-groups /proc/self/fd/9 -u | grep -qx 0 && echo control", AsRoot),
     attack("be root", "test $(id -u) = 0 && echo REACHED; id -u | grep -vx 0 > /dev/null && echo user", Prints("user\n"), "id -u > /dev/null && echo control", Always),
 ];
