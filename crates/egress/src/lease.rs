@@ -55,11 +55,33 @@ pub(crate) struct Leases {
     sandbox: u64,
     to: mpsc::Sender<Ask>,
     held: Mutex<AllHeld>,
+    /// What is being asked for: whoever needs the same waits for the one answer.
+    asking: Mutex<HashMap<Key, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+/// A secret, and where it may go.
+type Key = (SecretName, HostName);
+
+/// A place in the line for one key. The line is gone with its last.
+struct Asking<'l> {
+    leases: &'l Leases,
+    key: &'l Key,
+    line: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        let mut asking = self.leases.asking.lock().unwrap_or_else(PoisonError::into_inner);
+        // The map's and this one.
+        if Arc::strong_count(&self.line) == 2 {
+            asking.remove(self.key);
+        }
+    }
 }
 
 #[derive(Default)]
 struct AllHeld {
-    leases: HashMap<(SecretName, HostName), Arc<Held>>,
+    leases: HashMap<Key, Arc<Held>>,
     /// One search for all that a host has, until that changes.
     searches: HashMap<HostName, Arc<Echoes>>,
     /// Which calls run at the moment, as a number that grows whenever one begins or ends.
@@ -69,8 +91,13 @@ struct AllHeld {
 impl AllHeld {
     /// A lease that may be used now. One of a call that ended is kept for what may come back of it, and for nothing
     /// else.
-    fn usable(&self, key: &(SecretName, HostName)) -> Option<&Arc<Held>> {
+    fn usable(&self, key: &Key) -> Option<&Arc<Held>> {
         self.leases.get(key).filter(|lease| lease.call.is_none_or(|call| call == self.calls))
+    }
+
+    fn usable_at(&mut self, key: &Key, now: Instant) -> Option<Arc<Held>> {
+        self.at(now);
+        self.usable(key).map(Arc::clone)
     }
 
     /// Forgets what may not be used any more.
@@ -87,7 +114,7 @@ impl AllHeld {
 
 impl Leases {
     pub(crate) fn new(sandbox: u64, to: mpsc::Sender<Ask>) -> Self {
-        Self { sandbox, to, held: Mutex::default() }
+        Self { sandbox, to, held: Mutex::default(), asking: Mutex::default() }
     }
 
     /// The secret, for a request to this host.
@@ -96,13 +123,17 @@ impl Leases {
     /// [`Refused::Secret`], also where nobody answers.
     pub(crate) async fn get(&self, secret: &SecretName, host: &HostName) -> Result<Arc<Held>, Refused> {
         let key = (secret.clone(), host.clone());
+        if let Some(lease) = self.held().usable_at(&key, Instant::now()) {
+            return Ok(lease);
+        }
+        let asking = self.line(&key);
+        let _first = asking.line.lock().await;
         for _ in 0..TRIES {
             let now = Instant::now();
             {
                 let mut held = self.held();
-                held.at(now);
-                if let Some(lease) = held.usable(&key) {
-                    return Ok(Arc::clone(lease));
+                if let Some(lease) = held.usable_at(&key, now) {
+                    return Ok(lease);
                 }
                 if held.leases.len() >= MOST_HELD && !held.leases.contains_key(&key) {
                     return Err(Refused::Limit);
@@ -116,10 +147,16 @@ impl Leases {
                 continue;
             }
             held.searches.remove(host);
-            held.leases.insert(key, Arc::clone(&lease));
+            held.leases.insert(key.clone(), Arc::clone(&lease));
             return Ok(lease);
         }
         Err(Refused::Secret)
+    }
+
+    fn line<'l>(&'l self, key: &'l Key) -> Asking<'l> {
+        let mut asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
+        let line = Arc::clone(asking.entry(key.clone()).or_default());
+        Asking { leases: self, key, line }
     }
 
     async fn ask(&self, secret: &SecretName, host: &HostName) -> Option<Lease> {
@@ -140,9 +177,7 @@ impl Leases {
 
     /// Whether a secret is here already.
     pub(crate) fn holds(&self, secret: &SecretName, host: &HostName) -> bool {
-        let mut held = self.held();
-        held.at(Instant::now());
-        held.usable(&(secret.clone(), host.clone())).is_some()
+        self.held().usable_at(&(secret.clone(), host.clone()), Instant::now()).is_some()
     }
 
     fn held(&self) -> MutexGuard<'_, AllHeld> {
@@ -214,5 +249,30 @@ mod tests {
         assert_eq!(blanked(&[short, long]), format!("{} {}", "*".repeat(14), "*".repeat(13)));
         // The control: whoever was not sent it may not know it.
         assert_eq!(blanked(&[]), format!("value-of-short {}", "*".repeat(13)));
+    }
+
+    #[tokio::test]
+    async fn g04_what_many_need_at_once_is_asked_for_once() {
+        let (to, mut asks) = mpsc::channel::<Ask>(64);
+        let asked = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let counted = Arc::clone(&asked);
+        tokio::spawn(async move {
+            while let Some(ask) = asks.recv().await {
+                counted.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                let value = Zeroizing::new("a-value".to_owned());
+                let _ = ask.answer.send(Some(Lease { value, lasts: Duration::from_secs(60), call: None }));
+            }
+        });
+        let (leases, host) = (Arc::new(Leases::new(1, to)), HostName::parse("far.test").unwrap());
+        let mut many = tokio::task::JoinSet::new();
+        for number in 0..40 {
+            let (leases, host) = (Arc::clone(&leases), host.clone());
+            let secret = if number % 2 == 0 { "one" } else { "other" }.parse().unwrap();
+            many.spawn(async move { leases.get(&secret, &host).await.is_ok() });
+        }
+        assert!(many.join_all().await.into_iter().all(|got| got));
+        assert_eq!(asked.load(std::sync::atomic::Ordering::SeqCst), 2);
+        assert!(leases.asking.lock().unwrap().is_empty(), "and nobody waits any more");
     }
 }
