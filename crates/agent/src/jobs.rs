@@ -257,8 +257,12 @@ impl Inner {
             Ok(_) => return Err(StoreError::NotFound { kind: "job", name: place.id.to_string() }),
             Err(ending) => return Ok(Err(ending)),
         };
-        let missing = || StoreError::NotFound { kind: "job", name: place.id.to_string() };
-        let space = self.store.space_find(&scope, place.space).await?.ok_or_else(missing)?;
+        let Some(space) = self.store.space_find(&scope, place.space).await? else {
+            // Gone with its space; or the space is there, and the database shows a user's spaces alone: that is how a
+            // lost right looks.
+            self.store.job_waiting(&place.tenant, place.id).await?;
+            return Ok(Err(Ending::because("caller_not_authorized", "its caller may not work in the space any more")));
+        };
         match self.store.job_find(&scope, &space, place.id).await? {
             Some(job) => Ok(Ok((scope, job))),
             // Where the database itself shows a user's spaces alone, that is how a lost right looks.

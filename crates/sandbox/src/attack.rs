@@ -368,6 +368,7 @@ fn fill(script: &str, places: &Places) -> String {
         .replace("{space}", &path(&places.workspace))
         .replace("{port}", &places.port.to_string())
         .replace("{server_port}", &places.server_port.to_string())
+        .replace("{pids}", &(u64::from(places.limits.pids) * 4).to_string())
         .replace("{memory}", &(places.limits.memory_bytes * 2).to_string())
         .replace("{tmp}", &(places.limits.tmp_bytes * 2).to_string())
         .replace("{file}", &(places.limits.file_bytes.saturating_add(1 << 20)).to_string())

@@ -34,6 +34,11 @@ impl Redactor {
         }
     }
 
+    /// The length of the longest value, bytes: who cuts a text must let so much more be looked through.
+    pub fn longest(&self) -> usize {
+        self.known.first().map_or(0, |(_, value)| value.len())
+    }
+
     /// The text with every known secret replaced by `[redacted:NAME]`.
     pub fn redact<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let mut text = Cow::Borrowed(text);
@@ -57,5 +62,6 @@ mod tests {
         assert_eq!(redactor.redact("x sk-12345678-long y"), "x [redacted:outer] y");
         assert_eq!(redactor.redact("sk-12345678 and abc"), "[redacted:inner] and abc");
         assert!(matches!(redactor.redact("nothing here"), Cow::Borrowed(_)));
+        assert_eq!((redactor.longest(), Redactor::default().longest()), (16, 0));
     }
 }

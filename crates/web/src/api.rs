@@ -13,7 +13,7 @@ mod file;
 mod grant;
 mod job;
 pub(crate) mod key;
-mod notification;
+pub(crate) mod notification;
 mod plan;
 mod policy;
 mod proof;

@@ -17,6 +17,7 @@ mod frame;
 mod key;
 mod login;
 mod network;
+mod notification;
 mod oidc;
 mod passkey;
 mod sandbox;
@@ -50,6 +51,7 @@ pub(crate) fn tables() -> impl Iterator<Item = &'static [Route]> {
         secret::ROUTES,
         sandbox::ROUTES,
         network::ROUTES,
+        notification::ROUTES,
         audit::ROUTES,
         usage::ROUTES,
         settings::ROUTES,
@@ -59,7 +61,7 @@ pub(crate) fn tables() -> impl Iterator<Item = &'static [Route]> {
 
 /// Whether a path is that of a page, by its first part.
 pub(crate) fn is_page(path: &str) -> bool {
-    const PAGES: [&str; 19] = [
+    const PAGES: [&str; 20] = [
         "",
         "login",
         "logout",
@@ -74,6 +76,7 @@ pub(crate) fn is_page(path: &str) -> bool {
         "secrets",
         "sandboxes",
         "network",
+        "notifications",
         "2fa",
         "audit",
         "settings",

@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::board::Place;
-use super::{LOOK_AGAIN, Stop};
+use super::{LOOK_AGAIN, Ready, Stop};
 use crate::runtime::Inner;
 
 /// Between two groups of the beginning of a log.
@@ -54,7 +54,7 @@ impl Inner {
         let watching = async {
             tokio::select! {
                 () = over.cancelled() => {}
-                () = self.watch(place, caller, stop) => {}
+                () = self.watch(place, (row, caller), agent, stop) => {}
             }
         };
         // Side by side: while the one waits for the database, the other empties the pipes.
@@ -69,8 +69,8 @@ impl Inner {
         self.write_end(act, state, &ending, &detail).await;
     }
 
-    /// Stops the job when its caller may not run it any more, or the server stops.
-    async fn watch(&self, place: &Place, caller: &Caller, stop: &Stop) {
+    /// Stops the job when it would not be begun any more, or would be in another sandbox, or the server stops.
+    async fn watch(&self, place: &Place, (row, caller): (&JobRow, &Caller), begun_as: &AgentDefinition, stop: &Stop) {
         loop {
             tokio::select! {
                 () = self.stopping.cancelled() => {
@@ -79,9 +79,9 @@ impl Inner {
                 }
                 () = tokio::time::sleep(LOOK_AGAIN) => {}
             }
-            let ending = match self.found(place, caller).await {
-                Ok(Ok((scope, job))) if scope.may::<StartJob>(&job) => continue,
-                Ok(Ok(_)) => Ending::because("caller_not_authorized", "its caller may not work in the space any more"),
+            let ending = match self.ready(place, row, caller).await {
+                Ok(Ok(Ready { agent, .. })) if same_walls(&agent, begun_as) => continue,
+                Ok(Ok(_)) => Ending::because("agent_changed", "its agent has another sandbox or other rules now"),
                 Ok(Err(ending)) => ending,
                 Err(StoreError::NotFound { .. }) => Ending::because("deleted", "its space was deleted"),
                 // That the database is away says nothing about the caller.
@@ -110,6 +110,11 @@ impl Inner {
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
+}
+
+/// Whether what runs as the one would run as the other: what changes between walls does not end a job.
+fn same_walls(now: &AgentDefinition, then: &AgentDefinition) -> bool {
+    (&now.sandbox, &now.egress, &now.limits) == (&then.sandbox, &then.egress, &then.limits)
 }
 
 /// How a job ended, of how its command did.

@@ -15,8 +15,6 @@ use tokio::sync::Notify;
 
 /// Bytes of one line; the rest of it is left out.
 const LINE_BYTES: usize = 16 * 1024;
-/// So much more of a line is looked through for secrets than is kept, so that its border shows no half of one.
-const BEYOND: usize = 1024;
 /// Bytes that wait to be written beyond the beginning.
 const WAITING_BYTES: usize = 256 * 1024;
 /// Bytes in one event.
@@ -53,6 +51,8 @@ pub struct JobLog {
 
 #[derive(Default)]
 struct State {
+    /// So much more of a line is looked through for secrets than is kept, so that its border shows no part of one.
+    beyond: usize,
     open: [Open; 2],
     head_bytes: usize,
     head: VecDeque<Piece>,
@@ -82,7 +82,8 @@ impl Piece {
 
 impl JobLog {
     pub(crate) fn new(redactor: Arc<Redactor>) -> Self {
-        Self { redactor, state: Mutex::default(), grown: Notify::new() }
+        let state = State { beyond: redactor.longest(), ..State::default() };
+        Self { redactor, state: Mutex::new(state), grown: Notify::new() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -147,21 +148,25 @@ impl State {
     }
 
     fn extend(&mut self, stream: Stream, bytes: &[u8]) {
+        let room = LINE_BYTES + self.beyond;
         let open = self.open(stream);
-        let room = (LINE_BYTES + BEYOND).saturating_sub(open.bytes.len());
+        let room = room.saturating_sub(open.bytes.len());
         let kept = bytes.get(..room).unwrap_or(bytes);
         open.bytes.extend_from_slice(kept);
         open.left_out += (bytes.len() - kept.len()) as u64;
     }
 
     fn finish_line(&mut self, stream: Stream, redactor: &Redactor) {
+        let beyond = self.beyond;
         let Open { bytes, left_out } = std::mem::take(self.open(stream));
         if bytes.is_empty() {
             return;
         }
         let text = String::from_utf8_lossy(&bytes);
         let clean = redactor.redact(&text);
-        let cut = clean.floor_char_boundary(LINE_BYTES);
+        // What was cut may end with a part of a secret, wherever that is once others before it are shorter.
+        let whole = if left_out > 0 { clean.len().saturating_sub(beyond) } else { clean.len() };
+        let cut = clean.floor_char_boundary(LINE_BYTES.min(whole));
         let mut line = clean.get(..cut).unwrap_or(&clean).to_owned();
         let missing = left_out + (clean.len() - line.len()) as u64;
         if missing > 0 {
@@ -270,9 +275,27 @@ mod tests {
             let log = self::log();
             log.write(Stream::Stdout, &vec![b'x'; LINE_BYTES - at]);
             log.write(Stream::Stdout, secret.as_bytes());
-            log.write(Stream::Stdout, &[b'y'; 3 * BEYOND]);
+            log.write(Stream::Stdout, &[b'y'; 3000]);
             let shown = text(&log.take(End::Yes));
             assert!(!shown.contains("very") && shown.ends_with("of this line left out]\n"), "{at}");
+        }
+    }
+
+    #[test]
+    fn e08_a_long_secret_is_not_shown_in_part_where_a_line_is_cut() {
+        let secret: String = (0..500).map(|n| format!("{n:04}")).collect();
+        let redactor = Arc::new(Redactor::new([("key".to_owned(), secret.as_str())].into_iter()));
+        for (before, from) in [(0, 1), (0, 1999), (1, 1), (3, 700)] {
+            let log = JobLog::new(Arc::clone(&redactor));
+            let mut line = secret.repeat(before);
+            line.push_str(&"x".repeat(LINE_BYTES + secret.len() - from - line.len()));
+            log.write(Stream::Stdout, line.as_bytes());
+            log.write(Stream::Stdout, secret.as_bytes());
+            log.write(Stream::Stdout, b"\n");
+            let shown = text(&log.take(End::Yes));
+            assert!(!shown.contains(&secret[..4]) && !shown.contains("0100"), "{before} {from}: {shown}");
+            assert_eq!(shown.matches("[redacted:key]").count(), before);
+            assert!(shown.len() > 8000, "the rest is shown");
         }
     }
 

@@ -1,3 +1,5 @@
+//! Targets of notifications: addresses that only look right, and what is said to each service.
+
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use proptest::prelude::*;

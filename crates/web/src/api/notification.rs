@@ -3,10 +3,10 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use bailiwick_auth::Scope;
 use bailiwick_auth::access::verb::{
     CreateNotification, DeleteNotification, ListNotifications, TestNotification, UpdateNotification,
 };
+use bailiwick_auth::{Permit, Scope};
 use bailiwick_store::notification::{NewTarget, Outcome, Paused, TargetChange, TargetRow};
 use bailiwick_store::secret::Sealing;
 use bailiwick_types::host::HostName;
@@ -35,12 +35,12 @@ routes! {
 /// A target as somebody wants it.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Sent {
-    name: TargetName,
-    kind: TargetKind,
-    address: Zeroizing<String>,
-    chat: Option<String>,
-    events: Vec<Occasion>,
+pub(crate) struct New {
+    pub(crate) name: TargetName,
+    pub(crate) kind: TargetKind,
+    pub(crate) address: Zeroizing<String>,
+    pub(crate) chat: Option<String>,
+    pub(crate) events: Vec<Occasion>,
 }
 
 /// What somebody wants otherwise.
@@ -102,13 +102,34 @@ async fn list(State(app): State<App>, caller: Caller) -> Result<Response, Failur
 async fn create(State(app): State<App>, caller: Caller, body: Unread) -> Result<Response, Failure> {
     let scope = caller.scope()?;
     let permit = scope.authorize::<CreateNotification>(scope.account())?;
-    let Sent { name, kind, address, chat, events } = body.json().await?;
+    let new = body.json().await?;
+    Ok(reply::done(Shown::from(add(&app, &scope, permit, new).await?)))
+}
+
+/// Adds a target. It is the order of whoever asks.
+pub(crate) async fn add(
+    app: &App,
+    scope: &Scope,
+    permit: Permit<CreateNotification>,
+    new: New,
+) -> Result<TargetRow, Failure> {
+    let New { name, kind, address, chat, events } = new;
     let host = looked_at(kind, &address, chat.as_deref())?;
-    let (events, owner) = (chosen(events)?, owner(&scope)?);
-    let sealing = sealing(&app, &scope, name.clone(), address).await?;
+    let (events, owner) = (chosen(events)?, owner(scope)?);
+    let sealing = sealing(app, scope, name.clone(), address).await?;
     let new = NewTarget { name, kind, host, chat, events, owner };
-    let made = app.store().notification_create(permit, new, sealing).await?;
-    Ok(reply::done(Shown::from(made)))
+    Ok(app.store().notification_create(permit, new, sealing).await?)
+}
+
+/// Changes a target. It is the order of whoever asks from then on.
+pub(crate) async fn change(
+    app: &App,
+    scope: &Scope,
+    permit: Permit<UpdateNotification>,
+    name: TargetName,
+    wanted: TargetChange,
+) -> Result<TargetRow, Failure> {
+    Ok(app.store().notification_update(permit, name, owner(scope)?, wanted).await?)
 }
 
 async fn update(
@@ -134,8 +155,7 @@ async fn update(
     };
     let events = events.map(chosen).transpose()?;
     let paused = paused.map(|paused| if paused { Paused::Yes } else { Paused::No });
-    let change = TargetChange { address, events, paused };
-    let row = app.store().notification_update(permit, name, owner(&scope)?, change).await?;
+    let row = change(&app, &scope, permit, name, TargetChange { address, events, paused }).await?;
     Ok(reply::done(Shown::from(row)))
 }
 
@@ -156,7 +176,7 @@ async fn test(State(app): State<App>, caller: Caller, Segments(name): Segments<S
 }
 
 /// A target's name from a path: what cannot be one names none.
-fn named(name: &str) -> Result<TargetName, Failure> {
+pub(crate) fn named(name: &str) -> Result<TargetName, Failure> {
     name.parse().map_err(|_| Failure::not_found("notification", name))
 }
 

@@ -74,7 +74,7 @@ impl Frame {
         let mut entries =
             vec![("/", "Dashboard"), ("/spaces", "Spaces"), ("/agents", "Agents"), ("/approvals", "Approvals")];
         if self.sets_up {
-            entries.extend([("/users", "Users"), ("/secrets", "Secrets")]);
+            entries.extend([("/users", "Users"), ("/secrets", "Secrets"), ("/notifications", "Notifications")]);
         }
         entries.extend([
             ("/sandboxes", "Sandboxes"),
@@ -139,6 +139,7 @@ impl Said {
                 "made" => "It is made.",
                 "changed" => "It is changed.",
                 "removed" => "It is removed.",
+                "target_made" => "It is told from now on. Send it a test to see that it works.",
                 "sandbox_ended" => "It has ended, with whatever ran in it.",
                 "ended" => "That login has ended.",
                 "application_ended" => "That program can do nothing for you any more.",

@@ -209,6 +209,17 @@ const ACTS: &[Act] = &[
         r#"{"name":"made","kind":"telegram","address":"1:a-token","chat":"1","events":["failed"]}"#,
         "notification.create",
     ),
+    Act(
+        "POST",
+        "/notifications",
+        OWN,
+        r#"{"name":"paged","kind":"telegram","address":"1:a-token","chat":"1","failed":"on"}"#,
+        "notification.create",
+    ),
+    Act("POST", "/notifications/{notification}/pause", &[("notification", "paged")], "", "notification.update"),
+    Act("POST", "/notifications/{notification}/resume", &[("notification", "paged")], "", "notification.update"),
+    Act("POST", "/notifications/{notification}/test", &[("notification", "paged")], "", "notification.test"),
+    Act("POST", "/notifications/{notification}/delete", &[("notification", "paged")], "", "notification.delete"),
     Act("PATCH", "/api/v1/notifications/{notification}", OWN, r#"{"paused":true}"#, "notification.update"),
     // Nobody answers at the address to which the tests' server is led.
     Act("POST", "/api/v1/notifications/{notification}/test", OWN, "", "notification.test"),
