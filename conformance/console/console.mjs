@@ -35,7 +35,7 @@ async function window(options) {
     // A page that was refused is what some checks ask for.
     if (message.type() === "error" && !/status of (400|401|403|404|409|429)/.test(text)) troubles.push(`${page.url()}: ${text}`);
   });
-  page.setDefaultTimeout(10_000);
+  page.setDefaultTimeout(30_000);
   return page;
 }
 

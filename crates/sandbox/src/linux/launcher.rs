@@ -146,7 +146,8 @@ pub struct Launcher {
 /// What the launcher's handle and its jails share.
 pub(crate) struct Shared {
     socket: AsyncFd<OwnedFd>,
-    _process: tokio::process::Child,
+    #[cfg_attr(not(debug_assertions), expect(dead_code, reason = "held, and asked for by tests"))]
+    process: tokio::process::Child,
     promises: Promises,
     cgroups: Layout,
     filters: Vec<u8>,
@@ -201,7 +202,7 @@ impl Launcher {
         let mut launcher = Self {
             shared: Arc::new(Shared {
                 socket,
-                _process: process,
+                process,
                 promises,
                 cgroups,
                 filter_count: u32::try_from(filters.len()).unwrap_or(u32::MAX),
@@ -238,6 +239,12 @@ impl Launcher {
             self.stock().wanted = count;
             self.restock();
         }
+    }
+
+    /// The launcher's process, for tests. Release builds do not have this.
+    #[cfg(debug_assertions)]
+    pub fn process(&self) -> Option<u32> {
+        self.shared.process.id()
     }
 
     fn stock(&self) -> MutexGuard<'_, Stock> {

@@ -7,8 +7,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::harness::{Host, run};
 use bailiwick_sandbox::linux::{Exec, ExitStatus};
 
-/// The children of a process that have the launcher's name: of this one the launcher, of that one what it keeps ready.
-fn launchers(parent: u32) -> Vec<u32> {
+/// The launcher's children that have its name still: what it keeps ready.
+fn ready(launcher: u32) -> Vec<u32> {
     let processes = std::fs::read_dir("/proc").unwrap().flatten();
     let numbers = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     numbers
@@ -16,7 +16,7 @@ fn launchers(parent: u32) -> Vec<u32> {
             let stat = std::fs::read_to_string(format!("/proc/{number}/stat")).unwrap_or_default();
             // `number (name) state parent …`
             let of = stat.split_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1));
-            stat.contains("(bw-launcher)") && of == Some(&parent.to_string())
+            stat.contains("(bw-launcher)") && of == Some(&launcher.to_string())
         })
         .collect()
 }
@@ -37,11 +37,11 @@ async fn b04_b09_what_was_ready_was_nobodys_and_is_exactly_what_was_declared() {
     if !host.is_native() {
         return;
     }
-    let [launcher] = launchers(std::process::id())[..] else { panic!("one launcher") };
-    assert!(launchers(launcher).is_empty(), "none is kept ready but by whoever asks for it");
+    let launcher = host.launcher.process().unwrap();
+    assert!(ready(launcher).is_empty(), "none is kept ready but by whoever asks for it");
     host.launcher.keep_ready(2);
-    eventually("two are ready", || launchers(launcher).len() == 2).await;
-    let first = launchers(launcher);
+    eventually("two are ready", || ready(launcher).len() == 2).await;
+    let first = ready(launcher);
 
     // Two tenants with limits of their own. What a receipt shows is compared before each command.
     let (mut one, mut other) = (host.space(), host.space());
@@ -49,8 +49,8 @@ async fn b04_b09_what_was_ready_was_nobodys_and_is_exactly_what_was_declared() {
     (other.limits.memory_bytes, other.limits.pids) = (128 << 20, 48);
     let jails = [(host.jail(&one).await, &one), (host.jail(&other).await, &other), (host.jail(&one).await, &one)];
     eventually("others are made ready", || {
-        let ready = launchers(launcher);
-        ready.len() == 2 && !ready.iter().any(|number| first.contains(number))
+        let waiting = ready(launcher);
+        waiting.len() == 2 && !waiting.iter().any(|number| first.contains(number))
     })
     .await;
     let mut networks = Vec::new();
@@ -73,7 +73,7 @@ async fn b04_b09_what_was_ready_was_nobodys_and_is_exactly_what_was_declared() {
 
     // What waited and was killed is built when it is asked for.
     let gone = |number: &u32| !std::path::Path::new(&format!("/proc/{number}")).exists();
-    let waiting = launchers(launcher);
+    let waiting = ready(launcher);
     for number in &waiting {
         kill_process(Pid::from_raw((*number).try_into().unwrap()).unwrap(), Signal::KILL).unwrap();
     }
@@ -82,8 +82,8 @@ async fn b04_b09_what_was_ready_was_nobodys_and_is_exactly_what_was_declared() {
     assert_eq!(run(&jail, Exec::shell("true")).await.status, ExitStatus::Exited(0));
 
     // With the launcher all of it ends.
-    eventually("one is ready again", || !launchers(launcher).is_empty()).await;
-    let waiting = launchers(launcher);
+    eventually("one is ready again", || !ready(launcher).is_empty()).await;
+    let waiting = ready(launcher);
     kill_process(Pid::from_raw(launcher.try_into().unwrap()).unwrap(), Signal::KILL).unwrap();
     eventually("the end of all that waited", || waiting.iter().all(gone)).await;
 }
