@@ -12,6 +12,7 @@ mod writers;
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 
 use bailiwick_audit::Frontier;
 use bailiwick_audit::event::LogId;
@@ -149,7 +150,12 @@ impl Database {
             Place::File(file) => file.read(&self.tenant, work),
             Place::Server(pool, context) => {
                 let turn = pool.turn().await?;
-                tokio::task::block_in_place(|| pool.read(turn, (*context, reader), &self.tenant, work))
+                let waker = std::future::poll_fn(|context| Poll::Ready(context.waker().clone())).await;
+                let read = tokio::task::block_in_place(|| pool.read(turn, (*context, reader), &self.tenant, work));
+                // Waiting in here parks the thread. In the future that a runtime blocks on (a program's outermost, a
+                // test's) that is what wakes it, so what came for something that is joined with this would be lost.
+                waker.wake();
+                read
             }
         }
     }

@@ -251,9 +251,7 @@ impl Pool {
         lock(&self.idle).clear();
     }
 
-    /// Waits for something in the pool's own runtime; in a thread that may block. What is joined with this in the
-    /// very future that a runtime blocks on (a test's, a program's outermost) must not wait for something else: tokio
-    /// wakes that by the thread, and so this takes its waking.
+    /// Waits for something in the pool's own runtime; in a thread that may block.
     pub(crate) fn block_on<T>(&self, asked: impl Future<Output = T>) -> T {
         match tokio::runtime::Handle::try_current() {
             Ok(_) => tokio::task::block_in_place(|| self.handle.block_on(asked)),

@@ -77,13 +77,9 @@ async fn g09_what_waits_is_taken_by_one_and_told_once() {
         happen(&f, &scope, &space).await;
         let (acme, globex) = (scope.tenant().incarnation(), f.scope(&f.globex.admin).await.tenant().incarnation());
         assert!(f.store.notices_told().contains(&acme));
-        // In tasks of their own: within one, a reading that blocks its thread takes the other's waking.
-        let claiming = || {
-            let store = f.store.clone();
-            tokio::spawn(async move { store.notices_claim(acme, Leases::Held).await })
-        };
-        let (one, two) = (claiming(), claiming());
-        let mut claims = [one.await.unwrap().unwrap().0, two.await.unwrap().unwrap().0].concat();
+        let (one, two) =
+            tokio::join!(f.store.notices_claim(acme, Leases::Held), f.store.notices_claim(acme, Leases::Held));
+        let mut claims = [one.unwrap().0, two.unwrap().0].concat();
         assert_eq!(claims.len(), 1, "one of them has it, and the other target wanted to know of something else");
         let claim = claims.remove(0);
         assert_eq!((claim.notices().len(), claim.row().name.as_str()), (1, "ops"));
