@@ -143,7 +143,9 @@ async fn g04_of_a_grant_the_access_token_goes_out_and_nothing_else_of_it_is_anyw
     assert_eq!(inside.store.data_key_rotate(permit, Box::new(resealing)).await.unwrap(), 1);
     assert_eq!(released(&keeper, &hers).await.unwrap(), "access-acme-1");
     inside.store.close();
-    assert!(written(inside.dir.path(), "acme"), "the control");
+    // On PostgreSQL what is written lies elsewhere, and what is left here is still searched.
+    let on_files = std::env::var(bailiwick_testkit::database::CHOICE).as_deref() != Ok("postgres");
+    assert!(!on_files || written(inside.dir.path(), "acme"), "the control");
     for text in ["refresh-acme", "access-acme", "refresh-globex", SECRET] {
         assert!(!written(inside.dir.path(), text), "{text}");
     }
