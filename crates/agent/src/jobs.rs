@@ -42,9 +42,14 @@ pub struct Wanted {
     pub timeout_seconds: Option<u64>,
 }
 
+/// How often servers that share a database look for jobs that another one left.
+const SWEEP: Duration = Duration::from_secs(30);
+
 /// The jobs that run and wait.
 #[derive(Default)]
-pub(crate) struct Jobs(Mutex<Board<Arc<Stop>>>);
+pub(crate) struct Jobs {
+    board: Mutex<Board<Arc<Stop>>>,
+}
 
 /// Ends a job's command.
 #[derive(Default)]
@@ -69,7 +74,7 @@ impl Stop {
 
 impl Jobs {
     fn board(&self) -> std::sync::MutexGuard<'_, Board<Arc<Stop>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.board.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends the jobs of what was deleted.
@@ -144,7 +149,7 @@ impl Runtime {
             board.forget(|place| place.id == id && row.state.is_ended());
             // It has its place, and its handle, before it is begun.
             for (_, stop) in board.running().filter(|(place, _)| place.id == id) {
-                stop.now(JobState::Canceled, Ending::because("canceled", format!("canceled by {by}")));
+                stop.now(JobState::Canceled, run::canceled_by(&by));
             }
             drop(board);
             Ok(row)
@@ -172,8 +177,25 @@ impl Inner {
         }
     }
 
-    /// Ends what a server left behind, and puts what waits into the queue again.
+    /// Ends what a server left behind, and puts what waits into the queue again: at the start, and now and then where
+    /// other servers may have ended.
     pub(crate) async fn recover_jobs(self: &Arc<Self>) {
+        self.sweep_jobs().await;
+        if !self.store.is_shared() {
+            return;
+        }
+        let inner = Arc::clone(self);
+        self.tasks.spawn(async move {
+            loop {
+                tokio::select! {
+                    () = inner.stopping.cancelled() => return,
+                    () = tokio::time::sleep(SWEEP) => inner.sweep_jobs().await,
+                }
+            }
+        });
+    }
+
+    async fn sweep_jobs(self: &Arc<Self>) {
         let found = match self.store.jobs_unfinished().await {
             Ok(found) => found,
             Err(error) => return tracing::error!(%error, "unfinished jobs could not be listed"),
@@ -184,7 +206,7 @@ impl Inner {
                 self.jobs.board().wait(place);
                 continue;
             }
-            // One of this server's own, which began while we looked.
+            // One of this server's own: it began while we looked, or the database was away for its beats.
             if self.jobs.board().running().any(|(place, _)| place.id == left.id) {
                 continue;
             }

@@ -123,8 +123,7 @@ impl Inner {
             let now = Timestamp::now();
             if look_at <= now {
                 self.look(&mut due, &mut look_at).await;
-                let found = || if store.notices_shared() { HashSet::new() } else { due.keys().copied().collect() };
-                lost.get_or_insert_with(found);
+                lost.get_or_insert_with(|| due.keys().copied().collect());
             }
             due.extend(store.notices_told().into_iter().map(|account| (account, now)));
             let ready: Vec<Incarnation> =
@@ -155,7 +154,7 @@ impl Inner {
                 for account in accounts {
                     due.entry(account).or_insert(now);
                 }
-                let shared = self.parts.store.notices_shared();
+                let shared = self.parts.store.is_shared();
                 *look_at = if shared { now.after(LOOK_EVERY) } else { Timestamp::from_micros(i64::MAX) };
             }
             Err(error) => {

@@ -414,6 +414,31 @@ async fn account_row(store: &Store, name: &AccountName) -> Result<Option<Tenant>
     row.map(tenant_of_columns).transpose()
 }
 
+impl Store {
+    /// All accounts, to look for what a server left behind. One that cannot be read must not hold the others up.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub(crate) async fn all_tenants(&self) -> Result<Vec<Tenant>, StoreError> {
+        let all = self
+            .host()
+            .read(|sql| {
+                sql.all(
+                    "SELECT name, incarnation, jail_user, policy FROM account WHERE ?1 = 'host'",
+                    args![],
+                    tenant_columns,
+                )
+            })
+            .await?;
+        let tenant = |columns: TenantColumns| {
+            let name = columns.0.clone();
+            let tenant = tenant_of_columns(columns);
+            tenant.inspect_err(|error| tracing::error!(account = %name, %error, "an account could not be read")).ok()
+        };
+        Ok(all.into_iter().filter_map(tenant).collect())
+    }
+}
+
 pub(crate) type TenantColumns = (AccountName, Incarnation, u32, String);
 
 pub(crate) fn tenant_columns(row: &crate::sql::Row<'_>) -> Result<TenantColumns, StoreError> {

@@ -26,7 +26,8 @@ use crate::store::Store;
 use crate::usage::{self, Spending};
 use crate::{log, quota, space};
 
-pub use run::Unfinished;
+pub(crate) use run::{GoesWith, go_with};
+pub use run::{JOB_SILENT, Unfinished};
 
 /// What a job is for, which says how long it may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -390,7 +391,7 @@ impl Store {
     }
 
     /// Notes that somebody cancels a job. One that waits ends at once; of one that runs, this is the word on record,
-    /// and whoever runs it has to be told. Says where it stands now; one that has ended stays as it ended.
+    /// and whoever runs it finds it at its next beat ([`Store::job_beat`]) if nobody tells them before. Says where it stands now; one that has ended stays as it ended.
     ///
     /// # Errors
     /// [`StoreError::NotFound`] if it was deleted meanwhile.
@@ -404,6 +405,10 @@ impl Store {
             let row = read_row(tx, id)?;
             draft.detail.insert("state".to_owned(), json!(row.state));
             log::append(tx, draft)?;
+            tx.exec(
+                "UPDATE job SET cancel_by = ?3 WHERE account = ?1 AND id = ?2 AND state = 'running'",
+                args![id, by.as_ref()],
+            )?;
             if row.state == JobState::Queued {
                 let message = by.map_or_else(|| "canceled".to_owned(), |user| format!("canceled by {user}"));
                 end(tx, id, JobState::Canceled, &Ending::because("canceled", message))?;

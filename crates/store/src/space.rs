@@ -15,6 +15,7 @@ use serde_json::{Map, Value, json};
 
 use crate::engine::Tx;
 use crate::error::StoreError;
+use crate::job::{self, GoesWith};
 use crate::log;
 use crate::sql::{Row, Sql, args};
 use crate::store::Store;
@@ -252,6 +253,7 @@ impl Store {
                     message: "a personal space goes only with its user",
                 });
             }
+            job::go_with(tx, GoesWith::Space(id))?;
             tx.exec("DELETE FROM space WHERE account = ?1 AND id = ?2", args![id])?;
             log::append(tx, draft).map(drop)
         })

@@ -115,6 +115,7 @@ into_arg! {
     bailiwick_types::CallId, Text: id => Arg::Owned(id.to_string());
     bailiwick_types::JobId, Text: id => Arg::Owned(id.to_string());
     bailiwick_types::Incarnation, Text: id => Arg::Owned(id.to_string());
+    bailiwick_types::ServerId, Text: id => Arg::Owned(id.to_string());
     &'a bailiwick_types::AccountName, Text: name => Arg::Text(name.as_str());
     &'a bailiwick_types::UserName, Text: name => Arg::Text(name.as_str());
     &'a bailiwick_types::TargetName, Text: name => Arg::Text(name.as_str());

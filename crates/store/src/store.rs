@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bailiwick_audit::event::LogId;
 use bailiwick_auth::Tenant;
-use bailiwick_types::{Incarnation, Quotas};
+use bailiwick_types::{Incarnation, Quotas, ServerId};
 use lru::LruCache;
 
 use crate::checkpoint::Seal;
@@ -44,6 +44,7 @@ struct Inner {
     storage: Storage,
     /// The accounts' folders as they were found, before anybody could make a new one.
     found: Vec<Incarnation>,
+    server: ServerId,
     _lock: std::fs::File,
 }
 
@@ -84,8 +85,9 @@ impl Store {
         // Without symbolic links, because sandboxes are given folders below it by their names.
         let dir = &dir.canonicalize()?;
         make_private(&dir.join("accounts"))?;
-        let lock = open_lock(&dir.join("lock"))?;
+        let mut lock = open_lock(&dir.join("lock"))?;
         lock.try_lock().map_err(|_| StoreError::Locked)?;
+        let server = server_of(&mut lock)?;
         let found = std::fs::read_dir(dir.join("accounts"))?
             .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<Incarnation>().ok())
             .collect();
@@ -112,6 +114,7 @@ impl Store {
             quotas: OnceLock::new(),
             storage: Storage::default(),
             found,
+            server,
             _lock: lock,
         })))
     }
@@ -177,6 +180,17 @@ impl Store {
 
     pub(crate) fn writers(&self) -> &Writers {
         &self.0.writers
+    }
+
+    /// Whether other servers may work on the same accounts: not on files, which one server has for itself.
+    pub fn is_shared(&self) -> bool {
+        !self.keeps_files()
+    }
+
+    /// Which of several servers this one is. The same after a restart: what is under this name and not in this
+    /// process is of a predecessor that is gone, because its data directory is this one's now.
+    pub fn server(&self) -> ServerId {
+        self.0.server
     }
 
     /// Whether accounts' rows are in files of their own.
@@ -271,7 +285,23 @@ impl Store {
 
 fn open_lock(path: &Path) -> Result<std::fs::File, StoreError> {
     use std::os::unix::fs::OpenOptionsExt;
-    Ok(std::fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?)
+    Ok(std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?)
+}
+
+/// The name that a data directory gives to its server: what its lock says, or a new one.
+fn server_of(lock: &mut std::fs::File) -> Result<ServerId, StoreError> {
+    use std::io::{Read, Seek, Write};
+    let mut said = Vec::new();
+    lock.take(64).read_to_end(&mut said)?;
+    if let Some(id) = std::str::from_utf8(&said).ok().and_then(|said| said.trim().parse().ok()) {
+        return Ok(id);
+    }
+    let id = ServerId::new();
+    lock.set_len(0)?;
+    lock.rewind()?;
+    writeln!(lock, "{id}")?;
+    lock.sync_all()?;
+    Ok(id)
 }
 
 /// Nobody can list it or open its files; what is known by its full name can be reached, because tools on

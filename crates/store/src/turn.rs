@@ -506,37 +506,21 @@ impl Store {
     /// # Errors
     /// If the database fails.
     pub async fn turns_unfinished(&self) -> Result<Vec<(Tenant, SessionId)>, StoreError> {
-        let tenants = self
-            .host()
-            .read(|sql| {
-                sql.all(
-                    "SELECT name, incarnation, jail_user, policy FROM account WHERE ?1 = 'host'",
-                    args![],
-                    crate::account::tenant_columns,
-                )
-            })
-            .await?;
         let mut found = Vec::new();
-        for columns in tenants {
-            let name = columns.0.clone();
-            // One account that cannot be read must not keep the others from going on.
-            match self.unfinished_of(columns).await {
-                Ok(some) => found.extend(some),
+        for tenant in self.all_tenants().await? {
+            match self.unfinished_of(&tenant).await {
+                Ok(some) => found.extend(some.into_iter().map(|session| (tenant.clone(), session))),
                 Err(error) => {
-                    tracing::error!(account = %name, %error, "the unfinished sessions of an account could not be listed");
+                    let account = tenant.account();
+                    tracing::error!(%account, %error, "the unfinished sessions of an account could not be listed");
                 }
             }
         }
         Ok(found)
     }
 
-    async fn unfinished_of(
-        &self,
-        columns: crate::account::TenantColumns,
-    ) -> Result<Vec<(Tenant, SessionId)>, StoreError> {
-        let tenant = crate::account::tenant_of_columns(columns)?;
-        let sessions = self
-            .database(&tenant)?
+    async fn unfinished_of(&self, tenant: &Tenant) -> Result<Vec<SessionId>, StoreError> {
+        self.database(tenant)?
             .read(|sql| {
                 sql.all(
                     "SELECT id FROM session WHERE account = ?1 \
@@ -546,8 +530,7 @@ impl Store {
                     |row| row.parse(0),
                 )
             })
-            .await?;
-        Ok(sessions.into_iter().map(|session| (tenant.clone(), session)).collect())
+            .await
     }
 }
 

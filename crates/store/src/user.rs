@@ -10,6 +10,7 @@ use serde_json::{Map, json};
 
 use crate::engine::Tx;
 use crate::error::StoreError;
+use crate::job::{self, GoesWith};
 use crate::key::{self, KeyTerms};
 use crate::sql::{Row, Sql, args};
 use crate::store::Store;
@@ -212,9 +213,11 @@ impl Store {
                 let applications = application::of_user(tx, &name)?;
                 let spaces = space::owned_by(tx, &name)?;
                 for id in &spaces {
+                    job::go_with(tx, GoesWith::Space(*id))?;
                     tx.exec("DELETE FROM space WHERE account = ?1 AND id = ?2", args![*id])?;
                 }
                 tx.exec("DELETE FROM session WHERE account = ?1 AND initiator = ?2", args![&name])?;
+                job::go_with(tx, GoesWith::User(&name))?;
                 tx.exec("DELETE FROM job WHERE account = ?1 AND initiator = ?2", args![&name])?;
                 approval::forget_approver(tx, &name)?;
                 crate::notification::forget_owner(tx, &name)?;

@@ -78,6 +78,8 @@ macro_rules! ids {
 ids! {
     /// One life of an account. A re-created namesake has another, and so inherits nothing.
     Incarnation = "acc_";
+    /// One of several servers on one database: a data directory.
+    ServerId = "srv_";
     /// A space.
     SpaceId = "spc_";
     /// A session.

@@ -26,7 +26,7 @@ pub use egress::Egress;
 pub use host::{Destination, HostName};
 pub use id::{
     ApplicationId, ApprovalId, CallId, ClientId, DeviceId, EventId, Incarnation, JobId, KeyId, PasskeyId, RequestId,
-    SandboxId, SessionId, SpaceId,
+    SandboxId, ServerId, SessionId, SpaceId,
 };
 pub use name::{AccountName, AgentName, ModelName, NameError, SecretName, TargetName, ToolName, UserName};
 pub use path::{PathError, WorkspacePath};

@@ -286,10 +286,11 @@ impl Refreshed {
         let said = token.expires_in.map_or(Ok(UNSAID), |seconds| Duration::try_from_secs_f64(seconds.min(1e9)));
         let good = said.map_err(|_| RefreshFailure::Unusable)?.min(LONGEST_USE);
         let used = good.saturating_sub(RESERVE.min(good / 5));
-        if used.is_zero() {
+        let until = sent.after(used);
+        if until <= sent {
             return Err(RefreshFailure::Unusable);
         }
-        let access = Access { token: token.access_token, until: sent.after(used) };
+        let access = Access { token: token.access_token, until };
         Ok(Self { access, refresh_token: token.refresh_token })
     }
 }
@@ -427,6 +428,7 @@ mod tests {
             r#"{"access_token":"x\r\ny","token_type":"bearer"}"#,
             r#"{"access_token":"x","token_type":"bearer","expires_in":0}"#,
             r#"{"access_token":"x","token_type":"bearer","expires_in":-5}"#,
+            r#"{"access_token":"x","token_type":"bearer","expires_in":6e-7}"#,
             r#"{"access_token":"x","token_type":"bearer","expires_in":"soon"}"#,
             r#"{"access_token":"x","token_type":"bearer","refresh_token":""}"#,
             r#"{"error":"invalid_grant"}"#,

@@ -2,11 +2,11 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bailiwick_auth::Recorded;
 use bailiwick_auth::access::verb::StartJob;
-use bailiwick_store::job::{Ending, JobRow, JobState};
+use bailiwick_store::job::{Ending, JOB_SILENT, JobRow, JobState};
 use bailiwick_store::session::Caller;
 use bailiwick_store::{Store, StoreError};
 use bailiwick_tools::job::{End, Finished, JobLog, NoRoom, Part, RanStatus, Run, Said};
@@ -54,7 +54,7 @@ impl Inner {
         let watching = async {
             tokio::select! {
                 () = over.cancelled() => {}
-                () = self.watch(place, (row, caller), agent, stop) => {}
+                () = self.watch(place, (row, caller), (act, agent), stop) => {}
             }
         };
         // Side by side: while the one waits for the database, the other empties the pipes.
@@ -69,8 +69,16 @@ impl Inner {
         self.write_end(act, state, &ending, &detail).await;
     }
 
-    /// Stops the job when it would not be begun any more, or would be in another sandbox, or the server stops.
-    async fn watch(&self, place: &Place, (row, caller): (&JobRow, &Caller), begun_as: &AgentDefinition, stop: &Stop) {
+    /// Stops the job when it would not be begun any more, or would be in another sandbox, or the server stops; and when
+    /// another server was told to, or has taken this one for dead.
+    async fn watch(
+        &self,
+        place: &Place,
+        (row, caller): (&JobRow, &Caller),
+        (act, begun_as): (&Recorded<StartJob>, &AgentDefinition),
+        stop: &Stop,
+    ) {
+        let mut beaten = Instant::now();
         loop {
             tokio::select! {
                 () = self.stopping.cancelled() => {
@@ -78,6 +86,21 @@ impl Inner {
                     return stop.now(JobState::Failed, ending);
                 }
                 () = tokio::time::sleep(LOOK_AGAIN) => {}
+            }
+            match self.store.job_beat(act).await {
+                Ok(None) => beaten = Instant::now(),
+                Ok(Some(by)) => return stop.now(JobState::Canceled, canceled_by(&by)),
+                Err(StoreError::Conflict { .. }) => {
+                    let ending = Ending::because("server_ended", "another server took this one for dead and ended it");
+                    return stop.now(JobState::Failed, ending);
+                }
+                // Before somebody else may think that nobody runs it, nobody does.
+                Err(_) if self.store.is_shared() && beaten.elapsed() + 2 * LOOK_AGAIN >= JOB_SILENT => {
+                    let ending = Ending::because("database_away", "the database was away for too long");
+                    return stop.now(JobState::Failed, ending);
+                }
+                // What was deleted is told below; that the database is away says nothing about the job.
+                Err(_) => {}
             }
             let ending = match self.ready(place, row, caller).await {
                 Ok(Ok(Ready { agent, .. })) if same_walls(&agent, begun_as) => continue,
@@ -110,6 +133,11 @@ impl Inner {
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
+}
+
+/// The end of a job that somebody canceled.
+pub(super) fn canceled_by(who: &impl std::fmt::Display) -> Ending {
+    Ending::because("canceled", format!("canceled by {who}"))
 }
 
 /// Whether what runs as the one would run as the other: what changes between walls does not end a job.

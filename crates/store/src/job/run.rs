@@ -3,18 +3,25 @@
 //! A job is begun once: the step from `queued` to `running` is taken in the transaction that puts the intent on
 //! record, and what the job says later is written against that record alone.
 
+use std::time::Duration;
+
 use bailiwick_audit::{Actor, Draft, Phase, Verdict};
 use bailiwick_auth::access::verb::{CallTool, StartJob};
 use bailiwick_auth::{Permit, Recorded, Tenant, for_store};
-use bailiwick_types::{JobId, SpaceId, Timestamp, UserName};
+use bailiwick_types::{AgentName, JobId, SpaceId, Timestamp, UserName};
 use serde_json::{Map, Value, json};
 
 use super::{Ending, JobRow, JobState, end, read_row, write_event};
+use crate::engine::Tx;
 use crate::error::StoreError;
 use crate::log;
 use crate::session::Caller;
-use crate::sql::args;
+use crate::sql::{Row, args};
 use crate::store::Store;
+
+/// How long a job is believed to be worked on of which nothing is heard, where several servers share a database. Their
+/// clocks may differ by less than that.
+pub const JOB_SILENT: Duration = Duration::from_secs(60);
 
 /// A job that has not ended.
 #[derive(Debug, Clone)]
@@ -55,7 +62,7 @@ impl Store {
         starting: Permit<StartJob>,
         calling: Permit<CallTool>,
     ) -> Result<Recorded<StartJob>, StoreError> {
-        let id = starting.resource().id();
+        let (id, server) = (starting.resource().id(), self.server());
         if calling.resource().session().id() != id.as_session() {
             return Err(StoreError::Conflict { code: "wrong_job", message: "the permits are for two jobs" });
         }
@@ -64,9 +71,9 @@ impl Store {
             .write(starting.tenant(), move |tx| {
                 let intent = log::append(tx, draft)?;
                 let begun = tx.exec(
-                    "UPDATE job SET state = 'running', intent = ?3, started_at = ?4 WHERE account = ?1 AND id = ?2 \
-                     AND state = 'queued'",
-                    args![id, intent, Timestamp::now()],
+                    "UPDATE job SET state = 'running', intent = ?3, started_at = ?4, server = ?5, beat_at = ?4 \
+                     WHERE account = ?1 AND id = ?2 AND state = 'queued'",
+                    args![id, intent, Timestamp::now(), server],
                 )?;
                 if begun == 0 {
                     return Err(StoreError::Conflict { code: "job_ended", message: "the job does not wait any more" });
@@ -76,6 +83,27 @@ impl Store {
             })
             .await?;
         Ok(for_store::recorded(starting, intent))
+    }
+
+    /// Says that a job is still worked on, and asks whether somebody wants it ended: who.
+    ///
+    /// # Errors
+    /// `job_ended` if another server ended it, which took this one for dead: its command must be stopped.
+    pub async fn job_beat(&self, act: &Recorded<StartJob>) -> Result<Option<UserName>, StoreError> {
+        let (id, server) = (act.resource().id(), self.server());
+        self.write(act.scope().tenant(), move |tx| {
+            let held = tx.exec(
+                "UPDATE job SET beat_at = ?4 WHERE account = ?1 AND id = ?2 AND server = ?3 AND state = 'running'",
+                args![id, server, Timestamp::now()],
+            )?;
+            if held == 0 {
+                read_row(tx, id)?;
+                return Err(StoreError::Conflict { code: "job_ended", message: "the job has ended" });
+            }
+            let wanted = "SELECT cancel_by FROM job WHERE account = ?1 AND id = ?2";
+            Ok(tx.one(wanted, args![id], |row| row.optional_parse(0))?.flatten())
+        })
+        .await
     }
 
     /// Writes what a job said, a group at a time: `said` are the fields of each event. The events of the
@@ -104,10 +132,10 @@ impl Store {
         .await
     }
 
-    /// Ends a job that ran: its state, the last event, the line on record.
+    /// Ends a job that ran: its state, the last event, the line on record. One that has ended stays as it ended.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`] if it was deleted meanwhile; its end is then on record all the same.
+    /// [`StoreError::NotFound`] if it was deleted meanwhile; its end was put on record with that.
     pub async fn job_end(
         &self,
         act: &Recorded<StartJob>,
@@ -120,20 +148,14 @@ impl Store {
         let mut done = act.outcome(verdict, detail);
         "job.done".clone_into(&mut done.action);
         done.detail.extend(told(state, &ending));
-        let gone = self
-            .write(act.scope().tenant(), move |tx| {
-                let ended = end(tx, id, state, &ending);
-                if matches!(ended, Err(StoreError::Conflict { .. })) {
-                    return Ok(None);
-                }
-                log::append(tx, done)?;
-                match ended {
-                    Err(error @ StoreError::NotFound { .. }) => Ok(Some(error)),
-                    other => other.map(|()| None),
-                }
-            })
-            .await?;
-        gone.map_or(Ok(()), Err)
+        self.write(act.scope().tenant(), move |tx| match end(tx, id, state, &ending) {
+            Err(StoreError::Conflict { .. }) => Ok(()),
+            ended => {
+                ended?;
+                log::append(tx, done).map(drop)
+            }
+        })
+        .await
     }
 
     /// Ends a job that nobody runs: one that may not begin, or one that a server left behind. One that has ended
@@ -156,49 +178,27 @@ impl Store {
             let intent =
                 tx.one("SELECT intent FROM job WHERE account = ?1 AND id = ?2", args![id], |row| row.optional_int(0))?;
             let intent = intent.flatten().and_then(|intent| u64::try_from(intent).ok());
-            let draft = crate::account::startup("job.done", format!("job:{id}"));
-            let phase = if intent.is_some() { Phase::Outcome } else { Phase::Act };
-            log::append(
-                tx,
-                Draft {
-                    actor: Actor::Service("jobs".to_owned()),
-                    space: Some(row.space),
-                    agent: Some(row.agent),
-                    phase,
-                    verdict: Verdict::Fail,
-                    intent,
-                    detail: told(state, &ending),
-                    ..draft
-                },
-            )?;
+            log::append(tx, unheard(id, Ran { space: row.space, agent: row.agent, intent }, state, &ending))?;
             end(tx, id, state, &ending)
         })
         .await
     }
 
-    /// The jobs that have not ended, of all accounts, in the order in which they came.
+    /// The jobs of all accounts, in the order in which they came, that this server has to look after: those that wait,
+    /// those that run on it or did before it was started again, and those of other servers of which nothing was heard
+    /// for [`JOB_SILENT`].
     ///
     /// # Errors
     /// If the database fails.
     pub async fn jobs_unfinished(&self) -> Result<Vec<(Tenant, Unfinished)>, StoreError> {
-        let tenants = self
-            .host()
-            .read(|sql| {
-                sql.all(
-                    "SELECT name, incarnation, jail_user, policy FROM account WHERE ?1 = 'host'",
-                    args![],
-                    crate::account::tenant_columns,
-                )
-            })
-            .await?;
+        let heard = Timestamp::now().before(JOB_SILENT);
         let mut found = Vec::new();
-        for columns in tenants {
-            let name = columns.0.clone();
-            // One account that cannot be read must not keep the others' jobs from running.
-            match self.unfinished_jobs_of(columns).await {
-                Ok(some) => found.extend(some),
+        for tenant in self.all_tenants().await? {
+            match self.unfinished_jobs_of(&tenant, heard).await {
+                Ok(some) => found.extend(some.into_iter().map(|job| (tenant.clone(), job))),
                 Err(error) => {
-                    tracing::error!(account = %name, %error, "the unfinished jobs of an account could not be listed");
+                    let account = tenant.account();
+                    tracing::error!(%account, %error, "the unfinished jobs of an account could not be listed");
                 }
             }
         }
@@ -206,25 +206,83 @@ impl Store {
         Ok(found)
     }
 
-    async fn unfinished_jobs_of(
-        &self,
-        columns: crate::account::TenantColumns,
-    ) -> Result<Vec<(Tenant, Unfinished)>, StoreError> {
-        let tenant = crate::account::tenant_of_columns(columns)?;
-        let jobs = self
-            .database(&tenant)?
-            .read(|sql| {
+    async fn unfinished_jobs_of(&self, tenant: &Tenant, heard: Timestamp) -> Result<Vec<Unfinished>, StoreError> {
+        let server = self.server();
+        self.database(tenant)?
+            .read(move |sql| {
                 sql.all(
-                    "SELECT id, space, initiator, state FROM job WHERE account = ?1 AND state IN ('queued', 'running')",
-                    args![],
+                    "SELECT id, space, initiator, state FROM job WHERE account = ?1 AND (state = 'queued' \
+                     OR state = 'running' AND (server = ?2 OR beat_at < ?3))",
+                    args![server, heard],
                     |row| {
                         let state = JobState::parse(&row.text(3)?)?;
                         Ok(Unfinished { id: row.parse(0)?, space: row.parse(1)?, user: row.parse(2)?, state })
                     },
                 )
             })
-            .await?;
-        Ok(jobs.into_iter().map(|job| (tenant.clone(), job)).collect())
+            .await
+    }
+}
+
+/// Writes the ends of jobs that go with what is being deleted: afterwards there is no row that could say them.
+pub(crate) fn go_with(tx: &mut Tx<'_>, what: GoesWith<'_>) -> Result<(), StoreError> {
+    const COLUMNS: fn(&Row<'_>) -> Result<(JobId, Ran), StoreError> = |row| {
+        let intent = row.optional_int(3)?.and_then(|intent| u64::try_from(intent).ok());
+        Ok((row.parse(0)?, Ran { space: row.parse(1)?, agent: row.parse(2)?, intent }))
+    };
+    let (found, why) = match what {
+        GoesWith::Space(space) => (
+            tx.all(
+                "SELECT id, space, agent, intent FROM job WHERE account = ?1 AND space = ?2 \
+                 AND state IN ('queued', 'running')",
+                args![space],
+                COLUMNS,
+            )?,
+            "its space was deleted",
+        ),
+        GoesWith::User(user) => (
+            tx.all(
+                "SELECT id, space, agent, intent FROM job WHERE account = ?1 AND initiator = ?2 \
+                 AND state IN ('queued', 'running')",
+                args![user],
+                COLUMNS,
+            )?,
+            "its user was deleted",
+        ),
+    };
+    for (id, ran) in found {
+        log::append(tx, unheard(id, ran, JobState::Canceled, &Ending::because("deleted", why)))?;
+    }
+    Ok(())
+}
+
+/// What a job is deleted with.
+pub(crate) enum GoesWith<'a> {
+    /// Its space.
+    Space(SpaceId),
+    /// Who put it into the queue.
+    User(&'a UserName),
+}
+
+/// What the record's line needs of a job.
+struct Ran {
+    space: SpaceId,
+    agent: AgentName,
+    /// Of its beginning, if it began.
+    intent: Option<u64>,
+}
+
+/// The line for the end of a job that is not there to say it.
+fn unheard(id: JobId, ran: Ran, state: JobState, ending: &Ending) -> Draft {
+    Draft {
+        actor: Actor::Service("jobs".to_owned()),
+        space: Some(ran.space),
+        agent: Some(ran.agent),
+        phase: if ran.intent.is_some() { Phase::Outcome } else { Phase::Act },
+        verdict: Verdict::Fail,
+        intent: ran.intent,
+        detail: told(state, ending),
+        ..crate::account::startup("job.done", format!("job:{id}"))
     }
 }
 

@@ -8,7 +8,7 @@ use bailiwick_auth::access::Notification;
 use bailiwick_auth::access::verb::SendNotification;
 use bailiwick_auth::{Permit, Recorded, Tenant, for_store};
 use bailiwick_types::notification::{Notice, Occasion, TRIES, TargetKind, What, pause};
-use bailiwick_types::{AgentName, Incarnation, SessionId, SpaceId, TargetName, Timestamp, UserName};
+use bailiwick_types::{AgentName, Incarnation, ServerId, SessionId, SpaceId, TargetName, Timestamp, UserName};
 use serde_json::{Map, Value, json};
 
 use super::{TargetRow, parted, resource, there_row};
@@ -23,8 +23,9 @@ use crate::store::Store;
 const WAITING: u64 = 100;
 /// Targets of one account that are told something at once: the others' turn comes.
 const AT_ONCE: u64 = 4;
-/// How long whoever takes a target's notices has for them; longer than any call takes.
-const LEASE: Duration = Duration::from_secs(120);
+/// How long whoever takes a target's notices has for them; longer than any call takes. What another server was telling
+/// when it was killed waits for so long, where several share a database.
+const LEASE: Duration = Duration::from_secs(60);
 /// Between two messages to one target.
 const BETWEEN: Duration = Duration::from_secs(1);
 /// Answers in a row that say the target is no more.
@@ -201,13 +202,8 @@ impl Store {
             .await
     }
 
-    /// Whether other servers work on the same accounts.
-    pub fn notices_shared(&self) -> bool {
-        !self.keeps_files()
-    }
-
-    /// Takes what is due in an account, and says when to look again, if anything waits. Leases that are known to be
-    /// lost hold nobody up.
+    /// Takes what is due in an account, and says when to look again, if anything waits. Leases of this server that are
+    /// known to be lost hold nobody up.
     ///
     /// # Errors
     /// If the database fails.
@@ -233,12 +229,15 @@ impl Store {
         if self.database(&tenant)?.read(|sql| sql.one(there, args![], |_| Ok(()))).await?.is_none() {
             return Ok((Vec::new(), None));
         }
-        let of = tenant.clone();
+        let (of, server) = (tenant.clone(), self.server());
         self.write(&tenant, move |tx| {
             if leases == Leases::Lost {
-                tx.exec("UPDATE notification SET lease_until = 0 WHERE account = ?1 AND lease_until > 0", args![])?;
+                tx.exec(
+                    "UPDATE notification SET lease_until = 0 WHERE account = ?1 AND lease_until > 0 AND lease_by = ?2",
+                    args![server],
+                )?;
             }
-            claim(tx, &of)
+            claim(tx, &of, server)
         })
         .await
     }
@@ -344,7 +343,7 @@ impl Store {
 }
 
 /// Takes the targets that are due, oldest first, and says when the next one is.
-fn claim(tx: &mut Tx<'_>, tenant: &Tenant) -> Result<(Vec<Claim>, Option<Timestamp>), StoreError> {
+fn claim(tx: &mut Tx<'_>, tenant: &Tenant, server: ServerId) -> Result<(Vec<Claim>, Option<Timestamp>), StoreError> {
     let now = Timestamp::now();
     let waiting = tx.all(
         "SELECT name, lease_until, due_at FROM notification WHERE account = ?1 AND paused = '' \
@@ -368,9 +367,9 @@ fn claim(tx: &mut Tx<'_>, tenant: &Tenant) -> Result<(Vec<Claim>, Option<Timesta
         places -= 1;
         // Another server may have been quicker.
         let taken = tx.exec(
-            "UPDATE notification SET lease = lease + 1, lease_until = ?3 WHERE account = ?1 AND name = ?2 \
-             AND lease_until <= ?4 AND paused = ''",
-            args![&name, now.after(LEASE), now],
+            "UPDATE notification SET lease = lease + 1, lease_until = ?3, lease_by = ?5 \
+             WHERE account = ?1 AND name = ?2 AND lease_until <= ?4 AND paused = ''",
+            args![&name, now.after(LEASE), now, server],
         )?;
         if taken == 1 {
             claims.push(taken_claim(tx, tenant, &name)?);

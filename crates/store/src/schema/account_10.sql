@@ -6,7 +6,7 @@ CREATE TABLE notification (
   paused TEXT NOT NULL, owner TEXT NOT NULL, version INTEGER NOT NULL, sealed BLOB NOT NULL,
   created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL, last_at INTEGER, last_state TEXT,
   next_notice INTEGER NOT NULL, tries INTEGER NOT NULL, refused INTEGER NOT NULL, dropped INTEGER NOT NULL,
-  lease INTEGER NOT NULL, lease_until INTEGER NOT NULL, due_at INTEGER NOT NULL,
+  lease INTEGER NOT NULL, lease_until INTEGER NOT NULL, lease_by TEXT NOT NULL DEFAULT '', due_at INTEGER NOT NULL,
   PRIMARY KEY (account, name)
 ) STRICT, WITHOUT ROWID;
 -- What they are to be told and were not yet, in the order in which it happened.

@@ -4,6 +4,7 @@ CREATE TABLE job (
   agent TEXT COLLATE "C" NOT NULL, initiator TEXT COLLATE "C" NOT NULL, caller TEXT NOT NULL,
   kind TEXT COLLATE "C" NOT NULL, command TEXT NOT NULL, timeout_seconds BIGINT NOT NULL,
   state TEXT COLLATE "C" NOT NULL, ending TEXT, events BIGINT NOT NULL, intent BIGINT,
+  server TEXT COLLATE "C" NOT NULL DEFAULT '', beat_at BIGINT NOT NULL DEFAULT 0, cancel_by TEXT COLLATE "C",
   created_at BIGINT NOT NULL, started_at BIGINT, ended_at BIGINT,
   PRIMARY KEY (account, id),
   FOREIGN KEY (account, space) REFERENCES space (account, id) ON DELETE CASCADE

@@ -5,7 +5,7 @@ CREATE TABLE notification (
   owner TEXT COLLATE "C" NOT NULL, version BIGINT NOT NULL, sealed BYTEA NOT NULL,
   created_at BIGINT NOT NULL, updated_at BIGINT NOT NULL, last_at BIGINT, last_state TEXT COLLATE "C",
   next_notice BIGINT NOT NULL, tries BIGINT NOT NULL, refused BIGINT NOT NULL, dropped BIGINT NOT NULL,
-  lease BIGINT NOT NULL, lease_until BIGINT NOT NULL, due_at BIGINT NOT NULL,
+  lease BIGINT NOT NULL, lease_until BIGINT NOT NULL, lease_by TEXT COLLATE "C" NOT NULL DEFAULT '', due_at BIGINT NOT NULL,
   PRIMARY KEY (account, name)
 );
 CREATE TABLE notice (

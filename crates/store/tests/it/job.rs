@@ -3,13 +3,13 @@
 use bailiwick_auth::access::verb::{CallTool, CancelJob, CreateJob, ListJobs, ReadJob, StartJob, UseAgent};
 use bailiwick_auth::access::{Asks, Job, Space, ToolCall, ToolVerdict};
 use bailiwick_auth::{Permit, Scope};
-use bailiwick_store::StoreError;
-use bailiwick_store::job::{Ending, JobKind, JobRow, JobState, NewJob};
+use bailiwick_store::job::{Ending, JOB_SILENT, JobKind, JobRow, JobState, NewJob};
+use bailiwick_store::{Store, StoreError};
 use bailiwick_types::CallId;
 use serde_json::{Map, Value, json};
 
-use crate::fixture::{Fixture, conflict, permit};
-use crate::on_every_backend;
+use crate::fixture::{Fixture, conflict, open, permit};
+use crate::{Backend, on_every_backend};
 
 /// The call of `bash` that a job is.
 fn calling(scope: &Scope, job: &Job) -> Permit<CallTool> {
@@ -99,12 +99,64 @@ async fn b06_a04_jobs_are_their_spaces_and_of_nobody_else() {
         }
         // An admin of the account without a grant is a stranger to what is in a space, too.
         assert!(f.scope(&f.acme.admin).await.authorize::<ReadJob>(job.clone()).is_err());
-        // Deleted with the space; who runs it is told, and its end is on record.
+        // Deleted with the space, and its end is on record, once; who runs it is told.
         let act = f.store.job_begin(permit::<StartJob>(&scope, job.clone()), calling(&scope, &job)).await.unwrap();
         f.store.space_delete(permit(&scope, space)).await.unwrap();
         let ended = f.store.job_end(&act, JobState::Canceled, Ending::default(), Map::new()).await;
         assert!(matches!(ended, Err(StoreError::NotFound { .. })));
-        assert!(f.actions(&f.acme).await.iter().any(|action| action == "job.done"));
+        assert!(matches!(f.store.job_beat(&act).await, Err(StoreError::NotFound { .. })));
+        let (waited, _) = create(&f, &scope, &elsewhere).await.unwrap();
+        f.store.space_delete(permit(&scope, elsewhere)).await.unwrap();
+        let done = f.events(&f.acme).await.into_iter().filter(|event| event.draft.action == "job.done");
+        let of: Vec<_> = done.map(|event| (event.draft.resource, event.draft.detail["code"].clone())).collect();
+        let resource = |job: &Job| format!("job:{}", job.id());
+        assert_eq!(of, [(resource(&job), json!("deleted")), (resource(&waited), json!("deleted"))]);
+        assert!(f.verify(&f.acme).await.is_ok());
+    })
+    .await;
+}
+
+/// What a server that is away has left is looked after; what another one works on is left alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn b06_z03_of_several_servers_one_runs_a_job_and_another_ends_it_when_that_one_is_gone() {
+    on_every_backend(async |mut f| {
+        let scope = f.scope(&f.acme.member).await;
+        let space = f.space(&f.acme.member, "work").await;
+        let (job, _) = create(&f, &scope, &space).await.unwrap();
+        let act = f.store.job_begin(permit::<StartJob>(&scope, job.clone()), calling(&scope, &job)).await.unwrap();
+        assert_eq!(f.store.job_beat(&act).await.unwrap(), None);
+        let listed = async |store: &Store| {
+            let all = store.jobs_unfinished().await.unwrap();
+            all.into_iter().map(|(tenant, job)| (tenant.account().clone(), job.id)).collect::<Vec<_>>()
+        };
+        let left = vec![(f.acme.account.clone(), job.id())];
+        let server = f.store.server();
+        assert_eq!(listed(&f.store).await, left, "its own");
+        if let Backend::Postgres(database) = f.backend.clone() {
+            let beside = tempfile::tempdir().unwrap();
+            let other = open(beside.path(), &f.backend).unwrap();
+            assert_ne!(other.server(), server);
+            assert_eq!(listed(&other).await, [], "it beats");
+            // Whoever wants it ended says so anywhere, and whoever runs it hears of it.
+            let (waits, _) = create(&f, &scope, &space).await.unwrap();
+            assert_eq!(listed(&other).await, [(f.acme.account.clone(), waits.id())], "what waits may begin anywhere");
+            let row = other.job_cancel(permit::<CancelJob>(&scope, job.clone())).await.unwrap();
+            assert_eq!(row.state, JobState::Running);
+            assert_eq!(f.store.job_beat(&act).await.unwrap(), Some(f.acme.member.name.clone()));
+            f.store.job_cancel(permit::<CancelJob>(&scope, waits)).await.unwrap();
+            let silent = format!("UPDATE job SET beat_at = beat_at - {}", JOB_SILENT.as_micros());
+            database.superuser().await.batch_execute(&silent).await.unwrap();
+            assert_eq!(listed(&other).await, left, "it is silent");
+            let lost = Ending::because("server_ended", "gone");
+            other.job_give_up(scope.tenant(), job.id(), JobState::Failed, lost).await.unwrap();
+            assert_eq!(conflict(f.store.job_beat(&act).await), "job_ended", "it must stop what it runs");
+            assert_eq!(conflict(f.store.job_say(&act, vec![json!({})], Vec::new()).await), "job_ended");
+            assert_eq!(listed(&f.store).await, []);
+            other.close();
+        } else {
+            f = f.restart();
+            assert_eq!((f.store.server(), listed(&f.store).await), (server, left), "the same server, started again");
+        }
     })
     .await;
 }
