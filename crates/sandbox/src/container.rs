@@ -31,8 +31,9 @@ use loader::{Loader, LoaderError};
 use room::Room;
 pub(crate) use running::Container;
 
+use crate::linux::environment::environment;
 use crate::linux::jail::{self, Built, Parts};
-use crate::linux::launcher::{START_TIMEOUT, TRIAL_USER, confined, environment, open_folder};
+use crate::linux::launcher::{START_TIMEOUT, TRIAL_USER, confined, open_folder};
 use crate::linux::omit::Omitted;
 #[cfg(debug_assertions)]
 use crate::linux::omit::{OnDifference, Wall};

@@ -15,6 +15,7 @@ pub(crate) mod bwrap;
 pub(crate) mod cgroup;
 mod compared;
 pub(crate) mod confine;
+pub(crate) mod environment;
 pub(crate) mod init;
 pub(crate) mod jail;
 pub(crate) mod launcher;

@@ -4,8 +4,8 @@
 use std::path::PathBuf;
 
 use bailiwick_auth::Recorded;
-use bailiwick_auth::access::verb::StartSandbox;
-use bailiwick_files::{Access, Workspace};
+use bailiwick_auth::access::verb::{StartJob, StartSandbox};
+use bailiwick_files::{Access, Workspace, remove_tree};
 
 use crate::error::StoreError;
 use crate::store::Store;
@@ -40,5 +40,17 @@ impl Store {
         self.prepare_dir(&folder, tenant)?;
         let files = Workspace::open(&folder, Access::ReadWrite, self.file_owner(tenant))?;
         Ok(WorkArea { folder, files })
+    }
+
+    /// Removes such a folder, which was a job's alone: nobody comes back to it. What cannot be removed stays in the
+    /// account's quota.
+    pub async fn area_scratch_clear(&self, act: &Recorded<StartJob>, name: &str) {
+        let tenant = act.scope().tenant();
+        let folder = self.account_dir(tenant.incarnation()).join("scratch").join(name);
+        let removed = tokio::task::spawn_blocking(move || remove_tree(&folder)).await;
+        if let Ok(Err(error)) = removed {
+            tracing::warn!(%error, "the folder of a job could not be removed");
+        }
+        self.storage_shrank(tenant);
     }
 }

@@ -8,15 +8,15 @@ mod log;
 use bailiwick_auth::access::verb::{CallTool, StartJob};
 use bailiwick_auth::access::{Asks, Job};
 use bailiwick_auth::{Permit, Recorded, Scope};
-use bailiwick_sandbox::Inside;
+use bailiwick_sandbox::{Inside, Share};
 use bailiwick_store::StoreError;
 use bailiwick_store::storage::Full;
-use bailiwick_types::agent::{BackendChoice, SandboxMode};
+use bailiwick_types::agent::{BackendChoice, SandboxMode, SandboxScope, WorkspaceMode};
 use bailiwick_types::{AgentDefinition, CallId, ToolName};
 use serde_json::{Map, json};
 
 use crate::gate::{self, Judged, Refused, ToolRequest};
-use crate::run::{ToolError, ToolManager, asks};
+use crate::run::{ToolError, ToolManager, asks, work_name};
 
 pub use bailiwick_sandbox::{Finished, NoRoom, RanStatus, Run};
 pub use log::{End, JobLog, Part, Said};
@@ -83,6 +83,9 @@ impl ToolManager {
         drop(sandbox);
         // One that was this job's alone has no other use; where it is shared, this finds none.
         self.sandboxes().end_session(job.session().id());
+        if (agent.sandbox.workspace, agent.sandbox.scope) == (WorkspaceMode::None, SandboxScope::Session) {
+            self.store().area_scratch_clear(act, &work_name(&Share::Session(job.session().id()))).await;
+        }
         Ok(finished??)
     }
 }

@@ -293,10 +293,7 @@ impl ToolManager {
         Ok(match agent.sandbox.workspace {
             WorkspaceMode::Rw => self.store.area_space(entering, Access::ReadWrite).await?,
             WorkspaceMode::Ro => self.store.area_space(entering, Access::ReadOnly).await?,
-            WorkspaceMode::None => {
-                let name = format!("work-{}", share_name(&share(entering, agent)));
-                self.store.area_scratch(entering, &name)?
-            }
+            WorkspaceMode::None => self.store.area_scratch(entering, &work_name(&share(entering, agent)))?,
         })
     }
 
@@ -376,6 +373,11 @@ fn share(entering: &Recorded<StartSandbox>, agent: &AgentDefinition) -> Share {
         SandboxScope::Agent => Share::Agent(session.agent().clone()),
         SandboxScope::Shared => Share::Account,
     }
+}
+
+/// The folder of those who have no space's files.
+pub(crate) fn work_name(share: &Share) -> String {
+    format!("work-{}", share_name(share))
 }
 
 /// A folder's name for those who share; opaque, because it can be seen from inside.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::support::{Done, Home, Running, eventually};
+use crate::support::{Done, Home, Running, eventually, files_below, within};
 
 const SCRIPT: &str = "turns:\n  - default: true\n    repeat: last\n    steps: [{ text: heard }]\n";
 
@@ -303,4 +303,46 @@ fn b06_b10_a_job_in_the_virtual_shell() {
     eventually("it runs", || (two.show(&endless)["state"] == "running").then_some(()));
     two.job(&["cancel", &endless]).good();
     assert_eq!(states(&two.log(&endless)).0, ["queued", "running", "canceled"]);
+}
+
+#[test]
+fn b06_b03_what_a_job_without_a_workspace_writes_goes_with_it() {
+    let two = Two::new();
+    two.put("apart", "tools: [bash]\nsandbox: { workspace: none }");
+    let start = |command: &str| two.job(&["start", "--agent", "apart", command]).good().trim().to_owned();
+    let running = start("echo canary-apart > kept.txt; echo written; sleep 300");
+    two.until(&running, "written");
+    let there = || {
+        let files = files_below(&two.home.path("data"));
+        files.iter().any(|file| std::fs::read(file).is_ok_and(|bytes| bytes == b"canary-apart\n"))
+    };
+    assert!(there(), "the control: while it runs it has a folder");
+    two.job(&["cancel", &running]).good();
+    two.log(&running);
+    eventually("nothing of it is left", || (!there()).then_some(()));
+    let next = two.log(&start("ls -A; echo end"));
+    assert_eq!((states(&next).0, said(&next).as_str()), (vec!["queued", "running", "ok"], "end\n"));
+}
+
+#[test]
+fn b06_a_running_job_ends_when_its_agent_has_other_walls() {
+    let two = Two::new();
+    let id = two.start("echo begun; sleep 300", &[]);
+    two.until(&id, "begun");
+    // The control: what is between the walls may change; longer than the rights of running jobs are looked at.
+    two.put("worker", "tools: [bash, read_file]");
+    std::thread::sleep(Duration::from_secs(12));
+    assert_eq!(two.show(&id)["state"], "running");
+    two.put("worker", "tools: [bash]\nsandbox: { workspace: ro }");
+    let ended = || Some(two.show(&id)).filter(|row| row["state"] == "canceled");
+    let row = within(Duration::from_secs(25), "its end", ended);
+    assert_eq!(row["ending"]["reason"], "agent_changed", "{row}");
+}
+
+impl Two {
+    /// Puts an agent of the first account.
+    fn put(&self, name: &str, front: &str) {
+        self.home.write(&format!("{name}/AGENT.md"), &format!("---\n{front}\n---\nWork.\n"), 0o644);
+        self.server.client(&self.home, &self.alice.0, &["agent", "put", &format!("{name}/AGENT.md")]).good();
+    }
 }

@@ -23,8 +23,9 @@ use tokio::net::unix::pipe;
 use tokio_util::sync::CancellationToken;
 
 use super::cgroup::Layout;
+use super::environment::environment;
 use super::jail::{self, Built, ExecError, Jail, Parts};
-use super::listeners::{Listening, PROXY_PORT};
+use super::listeners::Listening;
 use super::omit::Omitted;
 #[cfg(debug_assertions)]
 use super::omit::{OnDifference, Wall};
@@ -533,54 +534,6 @@ pub(crate) fn spawn(
         .spawn()?;
     Ok((raw::watch(ours)?, process))
 }
-
-/// All that a jail's programs find in their environment.
-pub(crate) fn environment(spec: &JailSpec) -> Vec<(String, String)> {
-    let home = match spec.access {
-        WorkspaceAccess::ReadOnly => "/tmp",
-        WorkspaceAccess::ReadWrite => "/workspace",
-    };
-    let mut all: Vec<(String, String)> = [
-        ("PATH", PATH),
-        ("HOME", home),
-        ("USER", "agent"),
-        ("LOGNAME", "agent"),
-        ("SHELL", "/bin/sh"),
-        ("TMPDIR", "/tmp"),
-        ("LANG", "C.UTF-8"),
-        ("TERM", "dumb"),
-        ("AI_AGENT", "bailiwick"),
-    ]
-    .map(|(name, value)| (name.to_owned(), value.to_owned()))
-    .into();
-    if spec.network != Network::Nothing {
-        let proxy = format!("http://127.0.0.1:{PROXY_PORT}");
-        let names = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"];
-        all.extend(names.map(|name| (name.to_owned(), proxy.clone())));
-        all.extend(["NO_PROXY", "no_proxy"].map(|name| (name.to_owned(), "localhost,127.0.0.1,::1".to_owned())));
-        all.push(("NODE_USE_ENV_PROXY".to_owned(), "1".to_owned()));
-    }
-    if let Network::Gate(Some(trust)) = &spec.network {
-        let bundle = "/etc/ssl/certs/ca-certificates.crt";
-        all.extend(BUNDLE_VARIABLES.map(|name| (name.to_owned(), bundle.to_owned())));
-        all.extend(trust.placeholders.iter().map(|(name, word)| (name.to_owned(), word.to_owned())));
-    }
-    all
-}
-
-/// What programs call the file of all authorities: OpenSSL and Go, curl, git, Python's requests and pip, Node and
-/// npm, cargo, Deno, the AWS tools.
-const BUNDLE_VARIABLES: [&str; 9] = [
-    "SSL_CERT_FILE",
-    "CURL_CA_BUNDLE",
-    "GIT_SSL_CAINFO",
-    "REQUESTS_CA_BUNDLE",
-    "PIP_CERT",
-    "NODE_EXTRA_CA_CERTS",
-    "CARGO_HTTP_CAINFO",
-    "DENO_CERT",
-    "AWS_CA_BUNDLE",
-];
 
 fn request(spec: &JailSpec, jail: u64, omitted: Omitted) -> StartRequest {
     let path = |path: &Path| path.to_string_lossy().into_owned();

@@ -12,11 +12,12 @@ use bailiwick_store::secret::Sealing;
 use bailiwick_types::host::HostName;
 use bailiwick_types::notification::{Address, Occasion, TargetKind};
 use bailiwick_types::{TargetName, Timestamp, UserName};
+use bailiwick_vault::DataKey;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use crate::api::vault::{failed, stored, waiting, wrapped};
+use crate::api::vault;
 use crate::app::App;
 use crate::caller::Caller;
 use crate::error::Failure;
@@ -204,25 +205,9 @@ fn chosen(mut events: Vec<Occasion>) -> Result<Vec<Occasion>, Failure> {
     Ok(events)
 }
 
-/// Seals an address under the account's data key, as secrets are: the key is opened before the transaction, so that
-/// nobody else's writing waits for a key program; if it is another one by then, in it.
+/// Seals an address, as secrets are.
 async fn sealing(app: &App, scope: &Scope, name: TargetName, address: Zeroizing<String>) -> Result<Sealing, Failure> {
-    let (vault, tenant) = (app.vault(), scope.tenant().clone());
-    let found = app.store().notification_key(scope).await?.map(wrapped);
-    let prepared = waiting(move || {
-        let key = match found {
-            Some(key) => vault.unlock(&tenant, key),
-            None => vault.new_key(&tenant),
-        };
-        Ok((key?, vault, tenant))
-    });
-    let (key, vault, tenant) = prepared.await?;
-    Ok(Box::new(move |there, version| {
-        let key = match there.map(wrapped) {
-            Some(there) if there != *key.wrapped() => vault.unlock(&tenant, there).map_err(failed)?,
-            _ => key,
-        };
-        let sealed = key.seal_target(&name, version, &address).map_err(failed)?;
-        Ok((stored(key.wrapped()), sealed.bytes))
-    }))
+    let found = app.store().notification_key(scope).await?;
+    let seal = move |key: &DataKey, version| key.seal_target(&name, version, &address);
+    vault::sealing(app, scope.tenant(), found, seal).await
 }

@@ -7,12 +7,12 @@ use bailiwick_auth::access::verb::{DeleteSecret, GrantSecret, ListSecrets, SetSe
 use bailiwick_store::secret::{Change, Expect, Grant, Sealing, SecretRow};
 use bailiwick_types::host::HostPattern;
 use bailiwick_types::{AgentName, LeaseTerm, SecretKind, SecretName, Timestamp, UsedBy};
-use bailiwick_vault::RefreshGrant;
+use bailiwick_vault::{DataKey, RefreshGrant};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use crate::api::vault::{failed, stored, waiting, wrapped};
+use crate::api::vault;
 use crate::app::App;
 use crate::caller::Caller;
 use crate::error::Failure;
@@ -255,34 +255,17 @@ fn fits(value: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Seals what a secret is given under the account's data key, which is made with its first secret. That key is opened before the
-/// transaction, so that nobody else's writing waits for a key program; if it is another one by then, in it.
+/// Seals what a secret is given.
 pub(crate) async fn sealing(
     app: &App,
     permit: &Permit<SetSecret>,
     name: SecretName,
     given: Given,
 ) -> Result<Sealing, Failure> {
-    let (vault, tenant) = (app.vault(), permit.tenant().clone());
-    let found = app.store().secret_key(permit).await?.map(wrapped);
-    let prepared = waiting(move || {
-        let key = match found {
-            Some(key) => vault.unlock(&tenant, key),
-            None => vault.new_key(&tenant),
-        };
-        Ok((key?, vault, tenant))
-    });
-    let (key, vault, tenant) = prepared.await?;
-    Ok(Box::new(move |there, version| {
-        let key = match there.map(wrapped) {
-            Some(there) if there != *key.wrapped() => vault.unlock(&tenant, there).map_err(failed)?,
-            _ => key,
-        };
-        let sealed = match &given {
-            Given::Value(value) => key.seal(&name, version, value),
-            Given::Grant(grant) => key.seal_grant(&name, version, grant),
-        };
-        let sealed = sealed.map_err(failed)?;
-        Ok((stored(key.wrapped()), sealed.bytes))
-    }))
+    let found = app.store().secret_key(permit).await?;
+    let seal = move |key: &DataKey, version| match &given {
+        Given::Value(value) => key.seal(&name, version, value),
+        Given::Grant(grant) => key.seal_grant(&name, version, grant),
+    };
+    vault::sealing(app, permit.tenant(), found, seal).await
 }

@@ -7,9 +7,11 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
+use bailiwick_auth::Tenant;
 use bailiwick_auth::access::verb::{ReadVault, RewrapKeys, RotateDataKey};
 use bailiwick_store::StoreError;
 use bailiwick_store::data_key::{Resealing, Rewrapping, Sealed, StoredKey};
+use bailiwick_store::secret::Sealing;
 use bailiwick_vault::{DataKey, SealError, SealedSecret, WrappedKey};
 use serde_json::{Value, json};
 
@@ -44,6 +46,34 @@ pub(crate) async fn waiting<T: Send + 'static>(
 ) -> Result<T, Failure> {
     let done = tokio::task::spawn_blocking(work).await;
     Ok(done.map_err(|_| Failure::Defect("the vault panicked"))??)
+}
+
+/// Seals a value under the account's data key `found`, which is made with the account's first one. That key is opened
+/// before the transaction, so that nobody else's writing waits for a key program; if it is another one by then, in it.
+/// `seal` is given the key and the value's version.
+pub(crate) async fn sealing(
+    app: &App,
+    tenant: &Tenant,
+    found: Option<StoredKey>,
+    seal: impl FnOnce(&DataKey, u64) -> Result<SealedSecret, SealError> + Send + 'static,
+) -> Result<Sealing, Failure> {
+    let (vault, tenant, found) = (app.vault(), tenant.clone(), found.map(wrapped));
+    let prepared = waiting(move || {
+        let key = match found {
+            Some(key) => vault.unlock(&tenant, key),
+            None => vault.new_key(&tenant),
+        };
+        Ok((key?, vault, tenant))
+    });
+    let (key, vault, tenant) = prepared.await?;
+    Ok(Box::new(move |there, version| {
+        let key = match there.map(wrapped) {
+            Some(there) if there != *key.wrapped() => vault.unlock(&tenant, there).map_err(failed)?,
+            _ => key,
+        };
+        let sealed = seal(&key, version).map_err(failed)?;
+        Ok((stored(key.wrapped()), sealed.bytes))
+    }))
 }
 
 async fn status(State(app): State<App>, caller: Caller) -> Result<Response, Failure> {

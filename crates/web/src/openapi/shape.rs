@@ -1,6 +1,7 @@
 //! What a route takes and gives, as JSON Schema. Written by hand beside the handlers that read it, and no
 //! narrower than they are: whoever sends what this describes is not told that it is malformed.
 
+use bailiwick_store::job::JobKind;
 use bailiwick_types::QuotaOverrides;
 use bailiwick_types::quota::Resource;
 use serde_json::{Value, json};
@@ -197,15 +198,7 @@ pub(super) fn body(route: &Route) -> Value {
                 "code": { "type": ["string", "null"], "description": "As the server's log shows it." },
             }),
         ),
-        ("POST", "/api/v1/spaces/{space}/jobs") => closed(
-            &["command"],
-            json!({
-                "command": { "type": "string", "minLength": 1, "maxLength": 16_384, "pattern": "^[^\\u0000]*\\S[^\\u0000]*$" },
-                "agent": nullable(schema("Name")),
-                "kind": { "type": ["string", "null"], "enum": ["short", "clone", "build", null] },
-                "timeout_seconds": { "type": ["integer", "null"], "minimum": 1, "maximum": 300 },
-            }),
-        ),
+        ("POST", "/api/v1/spaces/{space}/jobs") => job(),
         ("POST", "/api/v1/spaces") => closed(&["name"], json!({ "name": name(), "description": line(2_000) })),
         ("PATCH", "/api/v1/spaces/{space}") => {
             closed(&[], json!({ "name": nullable(name()), "description": nullable(line(2_000)) }))
@@ -290,6 +283,24 @@ pub(super) fn body(route: &Route) -> Value {
         }
         _ => object(&[], json!({})),
     }
+}
+
+/// A job, which may take as long as its kind allows.
+fn job() -> Value {
+    let of = |required: &[&str], words: Value, kind: JobKind| {
+        closed(
+            required,
+            json!({
+                "command": { "type": "string", "minLength": 1, "maxLength": 16_384, "pattern": "^[^\\u0000]*\\S[^\\u0000]*$" },
+                "agent": nullable(schema("Name")),
+                "kind": words,
+                "timeout_seconds": { "type": ["integer", "null"], "minimum": 1, "maximum": kind.seconds() },
+            }),
+        )
+    };
+    let named = |kind: JobKind| of(&["command", "kind"], json!({ "const": kind.as_str() }), kind);
+    let short = of(&["command"], json!({ "enum": ["short", null] }), JobKind::Short);
+    json!({ "oneOf": [short, named(JobKind::Clone), named(JobKind::Build)] })
 }
 
 /// A number for each limit: 0 for none, null for the default.

@@ -134,6 +134,17 @@ fn r07_the_matrix_is_the_committed_one() {
         ("read", Relation::Granted(GrantLevel::Read)),
         ("another's", Relation::Nothing),
     ];
+    let sessions: Vec<(String, Session)> = relations
+        .iter()
+        .flat_map(|(what, relation)| {
+            [("my", world.session(*relation)), ("other", world.others_session(*relation))]
+                .map(|(whose, session)| (format!("{whose}, {what} space"), session))
+        })
+        .collect();
+    let of_sessions = |answer: &dyn Fn(&Scope, &Session) -> String| {
+        let row = |session| columns.iter().map(|(_, s)| answer(s, session)).collect();
+        sessions.iter().map(|(whose, session)| (whose.clone(), row(session))).collect()
+    };
     for (verb, kind) in verb::ALL {
         let rows: Vec<(String, Vec<String>)> = match *kind {
             "Host" => vec![("host".to_owned(), columns.iter().map(|(_, s)| answer(s, verb, &Host)).collect())],
@@ -160,41 +171,11 @@ fn r07_the_matrix_is_the_committed_one() {
                     (format!("{what} space"), columns.iter().map(|(_, s)| answer(s, verb, &space)).collect())
                 })
                 .collect(),
-            "Session" => relations
-                .iter()
-                .flat_map(|(what, relation)| {
-                    [("my", world.session(*relation)), ("other", world.others_session(*relation))].map(
-                        |(whose, session)| {
-                            let row = columns.iter().map(|(_, s)| answer(s, verb, &session)).collect();
-                            (format!("{whose}, {what} space"), row)
-                        },
-                    )
-                })
-                .collect(),
-            "Job" => relations
-                .iter()
-                .flat_map(|(what, relation)| {
-                    [("my", world.session(*relation)), ("other", world.others_session(*relation))].map(
-                        |(whose, session)| {
-                            let job = Job { id: JobId::new(), session };
-                            let row = columns.iter().map(|(_, s)| answer(s, verb, &job)).collect();
-                            (format!("{whose}, {what} space"), row)
-                        },
-                    )
-                })
-                .collect(),
-            "Sandbox" => relations
-                .iter()
-                .flat_map(|(what, relation)| {
-                    [("my", world.session(*relation)), ("other", world.others_session(*relation))].map(
-                        |(whose, session)| {
-                            let sandbox = Sandbox { id: SandboxId::new(), session };
-                            let row = columns.iter().map(|(_, s)| answer(s, verb, &sandbox)).collect();
-                            (format!("{whose}, {what} space"), row)
-                        },
-                    )
-                })
-                .collect(),
+            "Session" => of_sessions(&|s, session| answer(s, verb, session)),
+            "Job" => of_sessions(&|s, session| answer(s, verb, &Job { id: JobId::new(), session: session.clone() })),
+            "Sandbox" => {
+                of_sessions(&|s, session| answer(s, verb, &Sandbox { id: SandboxId::new(), session: session.clone() }))
+            }
             "Approval" => [
                 ("requested by me", world.approval("alice", &[])),
                 ("I am an approver", world.approval("bob", &["carol", "alice"])),
