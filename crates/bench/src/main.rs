@@ -18,6 +18,7 @@ mod bare;
 mod gate;
 mod growth;
 mod load;
+mod many;
 mod people;
 mod report;
 mod sandbox;
@@ -101,6 +102,7 @@ fn main() {
         }
         if options.wants("sandbox") {
             sandbox::measure(&options, &mut report).await;
+            many::measure(&options, &mut report).await;
         }
         if options.wants("gate") {
             gate::measure(&options, &mut report).await;
