@@ -18,6 +18,7 @@ pub(crate) mod confine;
 pub(crate) mod environment;
 pub(crate) mod init;
 pub(crate) mod jail;
+pub(crate) mod keystore;
 pub(crate) mod launcher;
 pub(crate) mod listeners;
 mod mountinfo;

@@ -77,7 +77,7 @@ impl Room {
         for (name, text) in made {
             room.file(&name.replace('/', "-"), &text, format!("/etc/{name}"))?;
         }
-        room.file(FENCE, "", crate::linux::confine::FENCE.to_owned())?;
+        room.file(FENCE, b"", crate::linux::confine::FENCE.to_owned())?;
         let listener = room.listen(spec.user)?;
         *room.listener.lock().unwrap_or_else(PoisonError::into_inner) = Some(listener);
         room.files.push((room.folder.join(SOCKET), format!("{}/{SOCKET}", super::INSIDE)));
@@ -85,7 +85,7 @@ impl Room {
     }
 
     /// A file that everybody inside may read.
-    fn file(&mut self, name: &str, text: &str, inside: String) -> io::Result<()> {
+    fn file(&mut self, name: &str, text: &[u8], inside: String) -> io::Result<()> {
         let path = self.folder.join(name);
         fs::write(&path, text)?;
         fs::set_permissions(&path, PermissionsExt::from_mode(0o444))?;

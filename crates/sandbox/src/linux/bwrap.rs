@@ -48,7 +48,7 @@ pub(crate) fn become_bubblewrap(
     let mut options = Vec::new();
     let made = etc_files(INSIDE_ID, INSIDE_ID).into_iter().chain(own_certificates(&request.network));
     for (name, text) in made {
-        let file = memory_file(text.as_bytes())?;
+        let file = memory_file(&text)?;
         options.extend(["--ro-bind-data".to_owned(), file.as_raw_fd().to_string()]);
         options.push(format!("/etc/{name}"));
         kept.push(file);

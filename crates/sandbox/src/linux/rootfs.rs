@@ -14,6 +14,7 @@ use std::path::Path;
 use rustix::fs::{CWD, StatVfsMountFlags};
 use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
 
+use super::keystore;
 use super::native::{SetupError, attempt};
 use super::spec::{Limits, WorkspaceAccess};
 use super::wire::{Network, StartRequest};
@@ -26,9 +27,15 @@ const STAGE: &str = "/tmp";
 const PROGRAM_FOLDERS: [&str; 7] = ["usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32"];
 
 /// What is bound from the host's `/etc`. None of it holds a secret.
-const ETC_FROM_HOST: [&str; 13] = [
+const ETC_FROM_HOST: [&str; 18] = [
     "alternatives",
     "ca-certificates",
+    // Without its settings a JDK of Debian's does not start.
+    "java-8-openjdk",
+    "java-11-openjdk",
+    "java-17-openjdk",
+    "java-21-openjdk",
+    "java-25-openjdk",
     "ld.so.cache",
     "ld.so.conf",
     "ld.so.conf.d",
@@ -185,23 +192,26 @@ pub(crate) fn etc_from_host(network: &Network) -> impl Iterator<Item = &'static 
 }
 
 /// The certificates of a jail that has its own, at the places where programs look for them.
-pub(crate) fn own_certificates(network: &Network) -> Vec<(&'static str, String)> {
+pub(crate) fn own_certificates(network: &Network) -> Vec<(&'static str, Vec<u8>)> {
     let Network::Gate(Some(believed)) = network else { return Vec::new() };
     let mut bundle = believed.certificate.clone();
     if believed.hosts {
         let hosts = HOSTS_BUNDLES.iter().find_map(|path| fs::read_to_string(path).ok());
         bundle.push_str(&hosts.unwrap_or_default());
     }
+    let keystore = keystore::of_bundle(&bundle);
+    let bundle = bundle.into_bytes();
     vec![
         ("ssl/certs/ca-certificates.crt", bundle.clone()),
         ("ssl/certs/ca-bundle.crt", bundle.clone()),
         ("pki/tls/certs/ca-bundle.crt", bundle),
+        (keystore::INSIDE, keystore),
     ]
 }
 
 /// The files of `/etc` that are made, also for bubblewrap.
-pub(crate) fn etc_files(uid: u32, gid: u32) -> [(&'static str, String); 6] {
-    [
+pub(crate) fn etc_files(uid: u32, gid: u32) -> [(&'static str, Vec<u8>); 6] {
+    let files: [(&'static str, String); 6] = [
         (
             "passwd",
             format!(
@@ -216,7 +226,8 @@ pub(crate) fn etc_files(uid: u32, gid: u32) -> [(&'static str, String); 6] {
         // There is no resolver; an empty file would mean 127.0.0.1 as well.
         ("resolv.conf", "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n".to_owned()),
         ("nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\nservices: files\n".to_owned()),
-    ]
+    ];
+    files.map(|(name, text)| (name, text.into_bytes()))
 }
 
 fn dev(limits: &Limits) -> Result<(), SetupError> {
