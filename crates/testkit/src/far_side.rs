@@ -61,14 +61,17 @@ impl FarSide {
 }
 
 /// What a host of TLS has, and who signed it.
-pub(crate) struct Certified {
-    pub(crate) config: ServerConfig,
-    pub(crate) root: CertificateDer<'static>,
-    pub(crate) root_pem: String,
+pub struct Certified {
+    /// Of a server that shows the certificate.
+    pub config: ServerConfig,
+    /// Who signed it.
+    pub root: CertificateDer<'static>,
+    /// The same as PEM.
+    pub root_pem: String,
 }
 
 /// A certificate for these names, by an authority of its own.
-pub(crate) fn certified(names: &[&str]) -> Certified {
+pub fn certified(names: &[&str]) -> Certified {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();

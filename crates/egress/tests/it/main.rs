@@ -3,6 +3,8 @@
 
 mod attack;
 mod brokering;
+mod mutated;
 mod requests;
+mod told;
 mod tunnels;
 mod world;

@@ -53,6 +53,11 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
 
 impl World {
     pub(crate) async fn new() -> Self {
+        Self::believing(Vec::new()).await
+    }
+
+    /// One whose gate also believes these authorities.
+    pub(crate) async fn believing(mut roots: Vec<CertificateDer<'static>>) -> Self {
         let far = FarSide::start(&HOSTS).await;
         let (tls, http) = (far.tls, far.http);
         let fixed: BTreeMap<HostName, Vec<IpAddr>> = HOSTS
@@ -68,7 +73,8 @@ impl World {
         let (journal, lines) = mpsc::channel(16);
         let root = far.root;
         let names = Names::new(fixed, OwnAddresses::of_host().unwrap());
-        let gate = Gate::new(Settings { names, roots: vec![root.clone()], asks, journal }).unwrap();
+        roots.push(root.clone());
+        let gate = Gate::new(Settings { names, roots, asks, journal }).unwrap();
         let counted = Arc::new(AtomicUsize::new(0));
         let call = Arc::new(AtomicU64::new(0));
         tokio::spawn(answer(asked, Arc::clone(&counted), Arc::clone(&call)));
