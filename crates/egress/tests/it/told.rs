@@ -16,7 +16,8 @@ pub(crate) struct Told {
 /// What could be read in another way.
 pub(crate) fn first(bytes: &[u8]) -> Result<Option<(Told, usize)>, String> {
     let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else { return Ok(None) };
-    let head = std::str::from_utf8(&bytes[..end]).map_err(|_| "a head that is no text".to_owned())?;
+    // A header's value may have bytes beyond ASCII, each of which is one (RFC 9110, section 5.5).
+    let head: String = bytes[..end].iter().copied().map(char::from).collect();
     let mut lines = head.split("\r\n");
     let line = lines.next().unwrap_or_default();
     if head.replace("\r\n", "").contains(|letter: char| letter.is_ascii_control() && letter != '\t') {
@@ -25,7 +26,7 @@ pub(crate) fn first(bytes: &[u8]) -> Result<Option<(Told, usize)>, String> {
     let [method, target, "HTTP/1.1"] = line.split(' ').collect::<Vec<_>>()[..] else {
         return Err(format!("no request line: {line:?}"));
     };
-    if !is_token(method) || !target.starts_with('/') || target.contains('#') {
+    if !is_token(method) || !target.is_ascii() || !target.starts_with('/') || target.contains('#') {
         return Err(format!("another request line: {line:?}"));
     }
     let (mut host, mut length, mut chunked, mut authorization) = (None, None, None, Vec::new());
