@@ -124,22 +124,6 @@ pub(crate) fn read_entries(fd: OwnedFd, max: usize) -> Result<Listing, FileError
     Ok(Listing { entries, truncated })
 }
 
-/// Shows the names in a directory, at most so many.
-pub(crate) fn read_names(fd: &OwnedFd, max: usize, show: &mut dyn FnMut(&CStr)) -> Result<(), FileError> {
-    let mut dir = beneath::read_dir(fd)?;
-    let mut shown = 0;
-    while let Some(read) = dir.read() {
-        let read = read.map_err(|errno| FileError::of(errno, "list the directory"))?;
-        show(read.file_name());
-        shown += 1;
-        // With the two that every directory has.
-        if shown > max + 2 {
-            break;
-        }
-    }
-    Ok(())
-}
-
 /// One entry, or `None` if it was gone before it could be looked at.
 fn entry(dir: &OwnedFd, name: &CStr) -> Result<Option<Entry>, FileError> {
     let flags = AtFlags::SYMLINK_NOFOLLOW;

@@ -384,12 +384,12 @@ pub(crate) fn begun() -> SystemTime {
 }
 
 /// The kernel's stamps of files are a tick behind the clock: a file this much older may be of now.
-pub(crate) const TICK: Duration = Duration::from_millis(20);
+const TICK: Duration = Duration::from_millis(20);
 /// Entries that are looked at for leftovers, at most.
 const LOOKED_AT: usize = 1_000_000;
 const TEMPORARY: &str = ".bailiwick-";
 
-pub(crate) fn is_temporary(name: &str) -> bool {
+fn is_temporary(name: &str) -> bool {
     let random = name.strip_prefix(TEMPORARY);
     random.is_some_and(|digits| digits.len() == 32 && digits.bytes().all(|digit| digit.is_ascii_hexdigit()))
 }
