@@ -7,7 +7,7 @@
 //! Must never name content that was not read as such: a file goes by the descriptor that was checked, and its copy is
 //! what is hashed.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
@@ -30,6 +30,8 @@ use crate::write::{Expect, TICK, fresh_name, is_temporary};
 /// The longest target of a symbolic link that is kept, bytes.
 const LONGEST_LINK: usize = 4096;
 const KEEPING: &str = "keep the file";
+/// In the place of an error's code: it would have been lost.
+const NOT_KEPT: &str = "not_kept";
 
 /// How much is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,7 +117,7 @@ pub struct Tree {
 }
 
 /// How a path differs between two trees.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Change {
     /// It is there in the later one alone.
@@ -254,11 +256,30 @@ struct Found {
 }
 
 impl Workspace {
-    /// Keeps the state of the workspace. Files that are as in `last` are not read again.
+    /// Keeps the state of the workspace, and says how many bytes were copied. Files that are as in `last` are not read
+    /// again.
     ///
     /// # Errors
     /// [`FileError::TooLarge`] if it has more entries than are kept; else what the host answered of the root.
-    pub fn keep(&self, contents: &Contents, last: Option<&Tree>, bounds: Bounds) -> Result<Tree, FileError> {
+    pub fn keep(&self, contents: &Contents, last: Option<&Tree>, bounds: Bounds) -> Result<(Tree, u64), FileError> {
+        self.state(Some(contents), last, bounds)
+    }
+
+    /// What the state is, to be compared with one that was kept. Nothing is copied; files that are as in `last` are not
+    /// read.
+    ///
+    /// # Errors
+    /// As for [`Workspace::keep`].
+    pub fn look(&self, last: Option<&Tree>, entries: usize, file_bytes: u64) -> Result<Tree, FileError> {
+        Ok(self.state(None, last, Bounds { entries, file_bytes, new_bytes: u64::MAX })?.0)
+    }
+
+    fn state(
+        &self,
+        contents: Option<&Contents>,
+        last: Option<&Tree>,
+        bounds: Bounds,
+    ) -> Result<(Tree, u64), FileError> {
         let began = SystemTime::now();
         let mut tree = Tree::default();
         let mut left = bounds.new_bytes;
@@ -275,7 +296,7 @@ impl Workspace {
             };
             tree.items.insert(key, item);
         })?;
-        Ok(tree)
+        Ok((tree, bounds.new_bytes - left))
     }
 
     fn item(
@@ -283,7 +304,7 @@ impl Workspace {
         path: &WorkspacePath,
         node: &Node,
         before: Option<&Item>,
-        (contents, most, left): (&Contents, u64, &mut u64),
+        (contents, most, left): (Option<&Contents>, u64, &mut u64),
         began: SystemTime,
     ) -> Option<Item> {
         let left_out = |why| Some(Item::LeftOut { why });
@@ -372,27 +393,33 @@ impl Workspace {
         Ok(())
     }
 
-    /// Makes the workspace what it was, as far as it was kept. What was left out stays as it is. `most` is how many
-    /// entries are looked at.
+    /// Makes the workspace what it was, as far as it was kept. What was left out stays as it is; and so does what would
+    /// be lost, because `now`, the state that was kept just before, has left it out: that is in [`PutBack::failed`] as
+    /// `not_kept`. `most` is how many entries are looked at.
     ///
     /// # Errors
     /// [`FileError::TooLarge`] if there are more, with nothing changed; [`FileError::ReadOnly`]. What could not be put
     /// back is in [`PutBack::failed`].
-    pub fn put_back(&self, tree: &Tree, contents: &Contents, most: usize) -> Result<PutBack, FileError> {
+    pub fn put_back(&self, tree: &Tree, now: &Tree, contents: &Contents, most: usize) -> Result<PutBack, FileError> {
         self.require_writable()?;
-        let mut now = BTreeMap::new();
+        let spared = now.spared();
+        let mut there = BTreeMap::new();
         self.each(most, &mut |found| {
             if let Ok(Found { path, node }) = found {
-                now.insert(path, node);
+                there.insert(path, node);
             }
         })?;
         let mut done = PutBack::default();
         let mut removed: Option<WorkspacePath> = None;
-        for (path, node) in &now {
+        for (path, node) in &there {
             if removed.as_ref().is_some_and(|above| path.is_within(above)) {
                 continue;
             }
             if tree.items.get(path.as_str()).is_some_and(|item| may_stay(item, node)) {
+                continue;
+            }
+            if spared.hold(path.as_str()) {
+                done.failed.push((path.as_str().to_owned(), NOT_KEPT));
                 continue;
             }
             match self.remove_all(path) {
@@ -404,15 +431,20 @@ impl Workspace {
         let mut modes = Vec::new();
         for (text, item) in &tree.items {
             let Ok(path) = WorkspacePath::parse(text) else { continue };
-            let there = now.get(&path);
             let put = match item {
                 Item::LeftOut { .. } => Ok(false),
+                _ if spared.0.contains(text.as_str()) => {
+                    if !done.failed.iter().any(|(path, _)| path == text) {
+                        done.failed.push((text.clone(), NOT_KEPT));
+                    }
+                    continue;
+                }
                 Item::Directory { mode } => {
                     modes.push((path.clone(), *mode));
                     self.mkdir_all(&path).map(|()| false)
                 }
                 Item::Link { to } => self.put_link(&path, to),
-                Item::File { .. } => self.put_file(&path, item, there, contents),
+                Item::File { .. } => self.put_file(&path, item, there.get(&path), contents),
             };
             match put {
                 Ok(written) => done.written += u64::from(written),
@@ -468,6 +500,24 @@ impl Workspace {
     }
 }
 
+/// What would be lost if it was removed.
+struct Spared<'a>(BTreeSet<&'a str>);
+
+impl Spared<'_> {
+    /// Whether it is one of them, or above one.
+    fn hold(&self, path: &str) -> bool {
+        let below = format!("{path}/");
+        self.0.contains(path) || self.0.range(below.as_str()..).next().is_some_and(|next| next.starts_with(&below))
+    }
+}
+
+impl Tree {
+    fn spared(&self) -> Spared<'_> {
+        let lost = |item: &Item| matches!(item, Item::LeftOut { why } if *why != LeftOut::Special);
+        Spared(self.items.iter().filter(|(_, item)| lost(item)).map(|(path, _)| path.as_str()).collect())
+    }
+}
+
 /// Whether what stands there now can stay, to be changed where it has to be.
 fn may_stay(item: &Item, node: &Node) -> bool {
     match (item, node.kind()) {
@@ -478,9 +528,13 @@ fn may_stay(item: &Item, node: &Node) -> bool {
     }
 }
 
-fn kept(contents: &Contents, file: OpenFile, most: u64) -> Result<(Node, String, u64), FileError> {
+fn kept(contents: Option<&Contents>, file: OpenFile, most: u64) -> Result<(Node, String, u64), FileError> {
     let node = file.node;
-    let (content, size) = contents.put(&file.into_file(), most)?;
+    let mut file = file.into_file();
+    let (content, size) = match contents {
+        Some(contents) => contents.put(&file, most)?,
+        None => hashed(&mut file, &mut io::sink(), most)?,
+    };
     Ok((node, content, size))
 }
 

@@ -268,7 +268,7 @@ impl Store {
     /// deleted), and what sandboxes shared as `/tmp` before the restart.
     async fn purge_folders(&self, incarnation: Incarnation, dir: &std::path::Path) -> Result<(), StoreError> {
         let database = self.database_of(incarnation)?;
-        for folder in [dir.join("spaces"), dir.join("scratch")] {
+        for folder in [dir.join("spaces"), dir.join("snapshots"), dir.join("scratch")] {
             let Ok(entries) = std::fs::read_dir(&folder) else { continue };
             for entry in entries.flatten() {
                 let name = entry.file_name();
@@ -306,7 +306,7 @@ impl Store {
         let forgotten = self.database_of(incarnation).and_then(|database| database.forget_past());
         self.forget_database(incarnation);
         // In this order: while there is a folder of spaces, the next start tries again.
-        for folder in ["scratch", "spaces"] {
+        for folder in ["scratch", "snapshots", "spaces"] {
             let folder = dir.join(folder);
             if let Err(error) = remove_tree(&folder) {
                 tracing::warn!(%error, "files of a deleted account could not be removed; they are tried again at the next start");

@@ -29,6 +29,7 @@ pub mod quota;
 pub mod secret;
 pub mod session;
 mod sign_in;
+pub mod snapshot;
 pub mod space;
 mod sql;
 pub mod storage;

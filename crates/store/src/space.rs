@@ -418,8 +418,9 @@ impl Store {
     }
 
     pub(crate) async fn remove_space_files(&self, tenant: &Tenant, id: SpaceId) {
-        let dir = self.space_dir(tenant, id);
-        let removed = tokio::task::spawn_blocking(move || remove_tree(&dir)).await;
+        let (dir, kept) = (self.space_dir(tenant, id), self.snapshots_dir(tenant, id));
+        self.forget_snapshots(id);
+        let removed = tokio::task::spawn_blocking(move || remove_tree(&dir).and(remove_tree(&kept))).await;
         if let Ok(Err(error)) = removed {
             tracing::warn!(%error, "files of a deleted space could not be removed");
         }

@@ -395,11 +395,13 @@ const fn full(most: u64) -> Exhausted {
     Exhausted { resource: Resource::StorageMib, most, opens_at: None }
 }
 
-/// The folders of the spaces, and those that sandboxes have apart from them.
+/// The folders of the spaces, what is kept of their earlier states, and what sandboxes have apart from them.
 fn walk(account: &Path) -> Result<Measured, StoreError> {
-    let spaces = measure(&account.join("spaces"), MOST_ENTRIES)?;
-    let scratch = measure(&account.join("scratch"), MOST_ENTRIES.saturating_sub(spaces.entries).max(1))?;
-    Ok(spaces.and(scratch))
+    let mut all = measure(&account.join("spaces"), MOST_ENTRIES)?;
+    for folder in ["snapshots", "scratch"] {
+        all = all.and(measure(&account.join(folder), MOST_ENTRIES.saturating_sub(all.entries).max(1))?);
+    }
+    Ok(all)
 }
 
 #[cfg(test)]

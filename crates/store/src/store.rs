@@ -16,6 +16,7 @@ use crate::engine::postgres::{Context, Pool};
 use crate::engine::{Database, Grown, Tx, Writers};
 use crate::error::StoreError;
 use crate::migrate::Schema;
+use crate::snapshot::Snapshots;
 use crate::storage::Storage;
 use crate::url::DatabaseUrl;
 
@@ -42,6 +43,9 @@ struct Inner {
     /// What accounts may use, once the server has said so.
     quotas: OnceLock<Quotas>,
     storage: Storage,
+    snapshots: Snapshots,
+    /// How many states of a space are kept, once the server has said so.
+    snapshots_kept: OnceLock<usize>,
     /// The accounts' folders as they were found, before anybody could make a new one.
     found: Vec<Incarnation>,
     server: ServerId,
@@ -113,6 +117,8 @@ impl Store {
             seal: OnceLock::new(),
             quotas: OnceLock::new(),
             storage: Storage::default(),
+            snapshots: Snapshots::default(),
+            snapshots_kept: OnceLock::new(),
             found,
             server,
             _lock: lock,
@@ -155,6 +161,14 @@ impl Store {
 
     pub(crate) fn storage(&self) -> &Storage {
         &self.0.storage
+    }
+
+    pub(crate) fn snapshots(&self) -> &Snapshots {
+        &self.0.snapshots
+    }
+
+    pub(crate) fn snapshot_slot(&self) -> &OnceLock<usize> {
+        &self.0.snapshots_kept
     }
 
     pub(crate) fn accounts_dir(&self) -> PathBuf {

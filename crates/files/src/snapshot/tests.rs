@@ -35,11 +35,12 @@ impl Place {
     }
 
     fn keep(&self, last: Option<&Tree>) -> Tree {
-        self.files.keep(&self.contents, last, BOUNDS).unwrap()
+        self.files.keep(&self.contents, last, BOUNDS).unwrap().0
     }
 
     fn back(&self, tree: &Tree) -> PutBack {
-        self.files.put_back(tree, &self.contents, 1000).unwrap()
+        let now = self.keep(None);
+        self.files.put_back(tree, &now, &self.contents, 1000).unwrap()
     }
 
     fn kept(&self) -> usize {
@@ -157,11 +158,17 @@ fn what_cannot_be_kept_is_named_and_left_alone() {
     assert_eq!(fs::read_to_string(place.at("a")).unwrap(), "small");
     assert!(place.at("hard").exists() && place.at("fifo").exists());
     assert_eq!(fs::read_to_string(&secret).unwrap(), "not of this workspace");
-    // A file in whose place a link to the outside was put is a file again, and what is outside stays.
+    // What would be lost stays, where it stands and in a folder that was not there; and it is said.
     fs::remove_file(place.at("a")).unwrap();
-    fs::hard_link(&secret, place.at("a")).unwrap();
-    place.back(&tree);
-    assert_eq!(fs::read_to_string(place.at("a")).unwrap(), "small");
+    place.write("a", &"y".repeat(2 << 20));
+    place.write("later/large", &"z".repeat(2 << 20));
+    place.write("later/small", "z");
+    let done = place.back(&tree);
+    let not_kept: Vec<_> = done.failed.iter().map(|(path, why)| (path.as_str(), *why)).collect();
+    assert_eq!(not_kept, [("later", NOT_KEPT), ("later/large", NOT_KEPT), ("a", NOT_KEPT)]);
+    assert!(place.at("later/large").exists() && !place.at("later/small").exists());
+    assert_eq!(fs::metadata(place.at("a")).unwrap().len(), 2 << 20);
+    // A file in whose place a link to the outside was put is a file again, and what is outside stays.
     fs::remove_file(place.at("a")).unwrap();
     symlink(&secret, place.at("a")).unwrap();
     place.back(&tree);
@@ -176,11 +183,12 @@ fn so_much_is_kept_and_no_more() {
         place.write(name, &name.repeat(600));
     }
     let bounds = Bounds { new_bytes: 1300, ..BOUNDS };
-    let tree = place.files.keep(&place.contents, None, bounds).unwrap();
+    let (tree, copied) = place.files.keep(&place.contents, None, bounds).unwrap();
+    assert_eq!(copied, 1200);
     assert_eq!(left_out(&tree).iter().map(|(_, why)| *why).collect::<Vec<_>>(), [LeftOut::NoRoom]);
     let few = Bounds { entries: 2, ..BOUNDS };
     assert!(matches!(place.files.keep(&place.contents, None, few), Err(FileError::TooLarge { limit: 2 })));
-    assert!(matches!(place.files.put_back(&tree, &place.contents, 2), Err(FileError::TooLarge { limit: 2 })));
+    assert!(matches!(place.files.put_back(&tree, &tree, &place.contents, 2), Err(FileError::TooLarge { limit: 2 })));
     // Equal contents are kept once; what nobody needs goes.
     place.write("again", &"a".repeat(600));
     let tree = place.keep(None);
