@@ -21,6 +21,7 @@ mod beneath;
 mod error;
 mod measure;
 mod read;
+mod snapshot;
 mod tree;
 mod walk;
 mod workspace;
@@ -29,6 +30,9 @@ mod write;
 pub use error::{FileError, Refusal};
 pub use measure::{Measured, Seen, measure};
 pub use read::{OpenFile, content_hash};
+pub use snapshot::{
+    Change, Changes, Dropped, Item, LeftOut, Manifest, Restored, SnapshotLimits, Snapshots, Stamp, Taken,
+};
 pub use tree::{Listing, remove_tree};
 pub use walk::{Walk, WalkLimits, Walked};
 pub use workspace::{Access, Entry, EntryKind, Owner, Stat, Usage, Workspace};

@@ -21,7 +21,7 @@ use crate::beneath::{self, Node, Place};
 use crate::error::FileError;
 use crate::read::OpenFile;
 use crate::walk::WalkLimits;
-use crate::workspace::{Entry, EntryKind, Workspace};
+use crate::workspace::{Entry, EntryKind, Owner, Workspace};
 
 /// What must be true of the target for a write to happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,6 +95,53 @@ impl Workspace {
         let (sha256, size) = fresh.fill(content, max)?;
         let created = self.commit(&place, fresh, expect)?;
         Ok(Written { sha256, size, created })
+    }
+
+    /// Creates or replaces a file with content of which SHA-256 and size are known. Nothing is written of any other:
+    /// [`FileError::Changed`].
+    pub(crate) fn write_known(
+        &self,
+        path: &WorkspacePath,
+        content: impl Read,
+        known: ([u8; 32], u64),
+        expect: Expect,
+    ) -> Result<(), FileError> {
+        self.require_writable()?;
+        let place = self.place_creating(path)?;
+        let mut fresh = Fresh::create(&place)?;
+        match fresh.fill(content, known.1) {
+            Ok(found) if found == known => self.commit(&place, fresh, expect).map(|_| ()),
+            Ok(_) | Err(FileError::TooLarge { .. }) => Err(FileError::Changed),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes a symbolic link with this text in the place of a file or a link, and follows neither. With
+    /// [`Expect::Absent`] it replaces nothing.
+    pub(crate) fn put_link(&self, path: &WorkspacePath, text: &[u8], expect: Expect) -> Result<(), FileError> {
+        self.require_writable()?;
+        let place = self.place_creating(path)?;
+        let temporary = fresh_name()?;
+        rustix::fs::symlinkat(text, &place.dir, temporary.as_str()).map_err(|errno| FileError::of(errno, WRITING))?;
+        let owned = match self.inner.owner {
+            None => Ok(()),
+            Some(Owner { uid, gid }) => {
+                let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+                let flags = AtFlags::SYMLINK_NOFOLLOW;
+                rustix::fs::chownat(&place.dir, temporary.as_str(), Some(uid), Some(gid), flags)
+            }
+        };
+        let flags = match expect {
+            Expect::Absent => RenameFlags::NOREPLACE,
+            Expect::Anything | Expect::Hash(_) => RenameFlags::empty(),
+        };
+        let put = owned
+            .and_then(|()| rustix::fs::renameat_with(&place.dir, temporary.as_str(), &place.dir, place.name, flags));
+        put.map_err(|errno| {
+            // Best effort: the failure that brought us here is the one to tell.
+            let _ = rustix::fs::unlinkat(&place.dir, temporary.as_str(), AtFlags::empty());
+            FileError::of(errno, WRITING)
+        })
     }
 
     /// Appends to a file, creating it with its parents if nothing has the
@@ -384,7 +431,7 @@ pub(crate) fn begun() -> SystemTime {
 }
 
 /// The kernel's stamps of files are a tick behind the clock: a file this much older may be of now.
-const TICK: Duration = Duration::from_millis(20);
+pub(crate) const TICK: Duration = Duration::from_millis(20);
 /// Entries that are looked at for leftovers, at most.
 const LOOKED_AT: usize = 1_000_000;
 const TEMPORARY: &str = ".bailiwick-";

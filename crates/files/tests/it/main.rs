@@ -5,6 +5,7 @@ mod basics;
 mod parsing;
 mod race;
 mod refusals;
+mod snapshot;
 mod trees;
 
 use std::fs;
