@@ -288,3 +288,25 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
         })
         .collect()
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lies_in_a_directory_that_could_not_be_read_may_have_been_there() {
+        let left_out = [("closed", LeftOut::Unreadable), ("odd", LeftOut::Unnameable), ("fifo", LeftOut::Special)];
+        let left_out = left_out.map(|(path, reason)| (path.to_owned(), reason));
+        let mut manifest = Manifest { left_out: left_out.into(), ..Manifest::default() };
+        for path in ["closed", "closed/a", "closed/a/b", "fifo", "odd"] {
+            assert!(manifest.may_have_had(path), "{path}");
+        }
+        // What could be read names all that it held, but for what no path can name.
+        for path in ["open", "open/closed", "closed2", "odd/a"] {
+            assert!(!manifest.may_have_had(path), "{path}");
+        }
+        manifest.left_out.insert(".".to_owned(), LeftOut::Unreadable);
+        assert!(manifest.may_have_had("open"));
+    }
+}

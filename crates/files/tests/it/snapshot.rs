@@ -401,6 +401,7 @@ fn a06_nothing_from_outside_is_kept_while_names_are_swapped() {
 }
 
 #[test]
+#[expect(clippy::print_stdout, reason = "the figure is what the test is for")]
 fn the_time_of_a_state_in_which_nothing_changed() {
     for count in [1_000, 10_000] {
         let fixture = Fixture::new();
