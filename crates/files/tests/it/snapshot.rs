@@ -283,6 +283,27 @@ fn what_is_not_kept_is_neither_removed_nor_replaced() {
 }
 
 #[test]
+fn what_appeared_after_the_last_look_is_not_replaced() {
+    let fixture = Fixture::new();
+    fixture.space.write(&path("file"), b"then").unwrap();
+    symlink("then", fixture.inside("link")).unwrap();
+    let before = take(&fixture, None).manifest;
+    fixture.space.remove_all(&path(".")).unwrap();
+    let gone = take(&fixture, None).manifest;
+    fixture.space.write(&path("file"), b"of just now").unwrap();
+    fixture.space.write(&path("link"), b"of just now").unwrap();
+    let restored = kept(&fixture).restore(&fixture.space, &before, &gone).unwrap();
+    let left = ["file", "link"].map(|name| (name.to_owned(), "exists"));
+    assert_eq!(restored.left, BTreeMap::from(left));
+    for name in ["file", "link"] {
+        assert_eq!(fs::read(fixture.inside(name)).unwrap(), b"of just now");
+    }
+    // The control: where nothing appeared, both come back.
+    fixture.space.remove_all(&path(".")).unwrap();
+    assert_eq!(restore(&fixture, &before).1.written, 2);
+}
+
+#[test]
 fn b05_too_many_entries_or_too_many_bytes_keep_nothing() {
     let fixture = Fixture::new();
     for name in ["a", "b", "c"] {
