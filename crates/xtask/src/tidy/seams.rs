@@ -31,7 +31,7 @@ const CONNECTS: &[(&str, &[&str])] = &[
     ("TcpStream", &["egress", "web", "bailiwick/src/demo", "testkit", "crash", "bench"]),
     ("TcpSocket", &["bench"]),
     ("UdpSocket", &["egress", "sandbox", "bench"]),
-    ("lookup_host", &["outbound"]),
+    ("lookup_host", &["outbound", "bailiwick/src/prove"]),
     ("to_socket_addrs", &["egress", "sandbox"]),
     ("ToSocketAddrs", &["egress", "sandbox"]),
     ("socket2", &[]),
