@@ -9,7 +9,7 @@ mod run;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bailiwick_auth::access::verb::{CallTool, CancelJob, CreateJob, StartJob, UseAgent};
 use bailiwick_auth::access::{Job, Space};
@@ -44,6 +44,8 @@ pub struct Wanted {
 
 /// How often servers that share a database look for jobs that another one left.
 const SWEEP: Duration = Duration::from_secs(30);
+/// Between two of these looks, which ask for each account, lies so often the time that the last one took.
+const PAUSES: u32 = 50;
 
 /// The jobs that run and wait.
 #[derive(Default)]
@@ -180,7 +182,7 @@ impl Inner {
     /// Ends what a server left behind, and puts what waits into the queue again: at the start, and now and then where
     /// other servers may have ended.
     pub(crate) async fn recover_jobs(self: &Arc<Self>) {
-        self.sweep_jobs().await;
+        let mut took = self.sweep_jobs().await;
         if !self.store.is_shared() {
             return;
         }
@@ -189,17 +191,20 @@ impl Inner {
             loop {
                 tokio::select! {
                     () = inner.stopping.cancelled() => return,
-                    () = tokio::time::sleep(SWEEP) => inner.sweep_jobs().await,
+                    () = tokio::time::sleep(SWEEP.max(took * PAUSES)) => took = inner.sweep_jobs().await,
                 }
             }
         });
     }
 
-    async fn sweep_jobs(self: &Arc<Self>) {
-        let found = match self.store.jobs_unfinished().await {
-            Ok(found) => found,
-            Err(error) => return tracing::error!(%error, "unfinished jobs could not be listed"),
-        };
+    /// Says how long the looking took.
+    async fn sweep_jobs(self: &Arc<Self>) -> Duration {
+        let begun = Instant::now();
+        let found = self.store.jobs_unfinished().await.unwrap_or_else(|error| {
+            tracing::error!(%error, "unfinished jobs could not be listed");
+            Vec::new()
+        });
+        let took = begun.elapsed();
         for (tenant, left) in found {
             if left.state == JobState::Queued {
                 let place = Place { tenant, user: left.user, space: left.space, id: left.id };
@@ -216,6 +221,7 @@ impl Inner {
             }
         }
         self.start_jobs();
+        took
     }
 
     /// Works until the job has ended. What the database did not take is tried again after a pause.

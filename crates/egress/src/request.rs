@@ -49,7 +49,6 @@ pub(crate) struct Place {
     pub(crate) held: Arc<Held>,
 }
 
-/// An answer of the gate's own.
 /// Says that an answer is the gate's own, and with which code it refuses.
 pub(crate) const REFUSED: &str = "x-bailiwick-refused";
 
